@@ -1,0 +1,1 @@
+"""Which boards exist, and how the runtime gets onto them."""

@@ -1,0 +1,1 @@
+"""The device's process: desired state in, reported state and telemetry out."""

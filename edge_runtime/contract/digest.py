@@ -1,0 +1,56 @@
+"""Digests: how every immutable thing in edgefleet is named."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Final, NewType
+
+from edge_runtime.contract.errors import ContractError, DigestMismatch
+from edge_runtime.contract.ids import shown
+
+Digest = NewType("Digest", str)
+"""`sha256:` and 64 lower-case hexadecimal digits."""
+
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_READ_BYTES: Final = 1 << 20
+
+
+def parse_digest(text: str) -> Digest:
+    """Check a digest. Raises: ContractError when it is not `sha256:<64 hex>`."""
+    if not _DIGEST.match(text):
+        raise ContractError(f"use {shown(text)} as a digest", "it is not sha256: and 64 lower-case hex digits")
+    return Digest(text)
+
+
+def digest_of(content: bytes | memoryview) -> Digest:
+    """The digest of bytes in memory."""
+    return Digest("sha256:" + hashlib.sha256(content).hexdigest())
+
+
+def digest_of_file(path: Path) -> tuple[Digest, int]:
+    """The digest and the size in bytes of a file, read in 1 MiB pieces."""
+    hasher = hashlib.sha256()
+    size_bytes = 0
+    with path.open("rb") as source:
+        while piece := source.read(_READ_BYTES):
+            hasher.update(piece)
+            size_bytes += len(piece)
+    return Digest("sha256:" + hasher.hexdigest()), size_bytes
+
+
+def hex_of(digest: Digest) -> str:
+    """The 64 hex digits of a digest, which are its file name in a content store."""
+    return digest.removeprefix("sha256:")
+
+
+def check_bytes(content: bytes, digest: Digest, size_bytes: int | None, what: str) -> None:
+    """Refuse bytes that are not the promised ones. Raises: DigestMismatch."""
+    if size_bytes is not None and len(content) != size_bytes:
+        raise DigestMismatch(
+            f"accept {what}", f"expected {size_bytes} bytes, got {len(content)}", "fetch it again from a sound source"
+        )
+    actual = digest_of(content)
+    if actual != digest:
+        raise DigestMismatch(f"accept {what}", f"expected {digest}, got {actual}", "fetch it again from a sound source")

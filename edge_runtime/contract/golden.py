@@ -1,0 +1,103 @@
+"""The golden set: what it promises, how it is judged, and its archive (ustar, sorted, mtime 0)."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from edge_runtime.contract.codec import Document
+from edge_runtime.contract.errors import ContractError
+from edge_runtime.contract.ids import shown
+
+GOLDEN_MAX_BYTES: Final = 4 * 1024 * 1024
+GOLDEN_MAX_MEMBERS: Final = 4096
+TRUTH_MEMBER: Final = "truth.json"
+OWN_LAYER: Final = "own.npz"
+
+# inputs/<n>/<input>.npy, float/<n>/<tensor>.npy, truth.json; nothing else may be in the archive.
+_MEMBER: Final = re.compile(r"(?:(?:inputs|float)/(?:0|[1-9][0-9]{0,5})/[A-Za-z0-9._-]{1,100}\.npy|truth\.json)\Z")
+
+
+class GoldenCheck(Document, frozen=True, kw_only=True):
+    """One threshold; comes from the recipe, never from the candidate that is judged by it."""
+
+    against: Literal["own", "float", "truth"]
+    """`own`: is this silicon right?  `float`: is this variant good?  `truth`: is this model good?"""
+    metric: str
+    """`snr_db`, `top1`, `max_abs`, `segment_iou`, …"""
+    on: str | None = None
+    """Canonical tensor the metric is computed on; None for task metrics on the answer."""
+    min: float | None = None
+    max: float | None = None
+
+
+class GoldenSpec(Document, frozen=True, kw_only=True):
+    """A small proof of sanity, not an accuracy measurement."""
+
+    layer: str
+    count: int
+    contains_personal_data: bool
+    checks: list[GoldenCheck]
+    stored: str = "decoded"
+    """`decoded`: inputs after `decode`; `sequence`: one sample is a whole stream."""
+    max_bytes: int = GOLDEN_MAX_BYTES
+
+
+class Truth(Document, frozen=True, kw_only=True):
+    """`truth.json`: what a person says the right answers are, by output name, one entry per sample."""
+
+    labels: dict[str, list[int | None]] = {}
+    """Class index of each sample for a `classes` output; None where unknown."""
+
+
+def write_golden(members: Mapping[str, bytes]) -> bytes:
+    """Pack a golden set deterministically. Raises: ContractError for a foreign name or over 4 MiB."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in sorted(members):
+            _check_member(name)
+            info = tarfile.TarInfo(name)
+            info.size = len(members[name])
+            archive.addfile(info, io.BytesIO(members[name]))
+    packed = buffer.getvalue()
+    if len(packed) > GOLDEN_MAX_BYTES:
+        raise ContractError(
+            "pack the golden set",
+            f"{len(packed)} bytes exceed {GOLDEN_MAX_BYTES}",
+            "use fewer samples or smaller inputs (--golden-count)",
+        )
+    return packed
+
+
+def read_golden(packed: bytes) -> dict[str, bytes]:
+    """Unpack a golden set in memory; nothing is ever extracted to disk.
+
+    Raises:
+        ContractError: not a plain ustar of the agreed members.
+    """
+    if len(packed) > GOLDEN_MAX_BYTES:
+        raise ContractError("read the golden set", f"{len(packed)} bytes exceed {GOLDEN_MAX_BYTES}")
+    members: dict[str, bytes] = {}
+    try:
+        # "r:" refuses compression: an archive of 4 MiB must not unfold into gigabytes.
+        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as archive:
+            for info in archive:
+                _check_member(info.name)
+                if not info.isreg() or info.name in members or len(members) >= GOLDEN_MAX_MEMBERS:
+                    raise ContractError(f"read golden member {shown(info.name)}", "it is no plain, single file")
+                # A sparse member can declare more than the archive holds.
+                source = archive.extractfile(info) if info.size <= len(packed) else None
+                if source is None:
+                    raise ContractError(f"read golden member {shown(info.name)}", "its size is impossible")
+                members[info.name] = source.read()
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        raise ContractError("read the golden set", f"it is not a tar archive ({shown(str(error))})") from error
+    return members
+
+
+def _check_member(name: str) -> None:
+    if not _MEMBER.match(name):
+        raise ContractError(f"use golden member {shown(name)}", "the golden set has no place for it")

@@ -1,0 +1,97 @@
+"""How far two sets of answers agree: shared by converter, golden trial and shadow; pure numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.contract.errors import InferenceError
+
+SNR_CAP_DB: Final = 200.0
+"""Reported for equal tensors, whose SNR is infinite and could not travel as JSON."""
+
+_Array = npt.NDArray[Any]
+
+
+def top1(predicted: Sequence[int | None], truth: Sequence[int | None]) -> float:
+    """Share of samples whose predicted class is the true one.
+
+    Samples without truth do not count; a missing prediction is wrong. NaN when nothing counts.
+
+    Raises:
+        InferenceError: the two differ in length.
+    """
+    _same_length(len(predicted), len(truth))
+    judged = [(guess, label) for guess, label in zip(predicted, truth, strict=True) if label is not None]
+    return sum(guess == label for guess, label in judged) / len(judged) if judged else float("nan")
+
+
+def top1_agreement(reference: _Array, candidate: _Array) -> float:
+    """Share of rows [N, C] whose largest value stands at the same place; a row with NaN never agrees.
+
+    Raises:
+        InferenceError: the shapes differ.
+    """
+    _same_shape(reference, candidate)
+    rows = reference.shape[0] if reference.ndim > 1 else 1
+    first, second = reference.reshape(rows, -1), candidate.reshape(rows, -1)
+    if first.size == 0:
+        return float("nan")
+    sound = ~(np.isnan(first).any(axis=1) | np.isnan(second).any(axis=1))
+    return float(np.mean((first.argmax(axis=1) == second.argmax(axis=1)) & sound))
+
+
+def snr_db(reference: _Array, candidate: _Array) -> float:
+    """Signal-to-noise ratio in dB, 10·log10(Σ ref² / Σ (ref − cand)²), at most ±200; −inf for NaN or infinity.
+
+    The power ratio of a signal and its quantisation noise (Oppenheim, Schafer, Discrete-Time Signal Processing,
+    section 4.8.3), pooled over all samples.
+
+    Raises:
+        InferenceError: the shapes differ.
+    """
+    _same_shape(reference, candidate)
+    exact, approximate = reference.astype(np.float64), candidate.astype(np.float64)
+    if not (np.isfinite(exact).all() and np.isfinite(approximate).all()):
+        return float("-inf")
+    signal = float(np.square(exact).sum())
+    noise = float(np.square(exact - approximate).sum())
+    if noise == 0.0:
+        return SNR_CAP_DB
+    if signal == 0.0:
+        return -SNR_CAP_DB
+    return float(np.clip(10.0 * np.log10(signal / noise), -SNR_CAP_DB, SNR_CAP_DB))
+
+
+def max_abs(reference: _Array, candidate: _Array) -> float:
+    """Largest absolute difference; NaN when either holds one, infinity for infinities. Raises: InferenceError."""
+    _same_shape(reference, candidate)
+    if reference.size == 0:
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        return float(np.abs(reference.astype(np.float64) - candidate.astype(np.float64)).max())
+
+
+def cosine(reference: _Array, candidate: _Array) -> float:
+    """Cosine of the angle between two tensors seen as vectors; NaN when one has no length. Raises: InferenceError."""
+    _same_shape(reference, candidate)
+    first, second = reference.astype(np.float64).ravel(), candidate.astype(np.float64).ravel()
+    length = float(np.linalg.norm(first) * np.linalg.norm(second))
+    if not (np.isfinite(length) and length > 0):
+        return float("nan")
+    return float(first @ second / length)
+
+
+def _same_shape(reference: _Array, candidate: _Array) -> None:
+    if reference.shape != candidate.shape:
+        raise InferenceError(
+            "compare answers", f"the reference has shape {list(reference.shape)}, the answer {list(candidate.shape)}"
+        )
+
+
+def _same_length(predicted: int, truth: int) -> None:
+    if predicted != truth:
+        raise InferenceError("compare answers", f"{predicted} answers cannot be judged by {truth} labels")

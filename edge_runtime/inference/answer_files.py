@@ -1,0 +1,48 @@
+"""Answers for files named on a command line: images as they are, arrays as `.npy`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from edge_runtime.contract.errors import ContractError, InferenceError
+from edge_runtime.inference.arrays import read_npy
+from edge_runtime.inference.backend import Array
+from edge_runtime.inference.model import Model
+from edge_runtime.inference.postprocess import Answer
+
+FILE_MAX_BYTES: Final = 256 * 1024 * 1024
+
+
+def answer_files(model: Model, paths: Iterable[Path]) -> Iterator[tuple[Path, Answer | InferenceError]]:
+    """Each file with the model's answer to it, in order, or with why there is none: one bad file spoils only itself.
+
+    Raises:
+        InferenceError: the model takes more than one input.
+    """
+    inputs = model.predictor.preprocess.inputs
+    if len(inputs) != 1:
+        names = ", ".join(spec.name for spec in inputs)
+        raise InferenceError("answer single files", f"the model takes {names}", "ask it from Python: Model.infer")
+    for path in paths:
+        yield path, _answer(model, inputs[0].name, path)
+
+
+def _answer(model: Model, name: str, path: Path) -> Answer | InferenceError:
+    try:
+        return model.infer({name: _read(path)})
+    except (InferenceError, ContractError) as error:
+        # Whoever named many files must read which one it was.
+        return InferenceError(f"answer {path}", error.because, error.remedy, code=error.code)
+
+
+def _read(path: Path) -> bytes | Array:
+    try:
+        with path.open("rb") as source:
+            content = source.read(FILE_MAX_BYTES + 1)
+    except OSError as error:
+        raise InferenceError(f"read {path}", error.strerror or str(error), "name a file that is there") from error
+    if len(content) > FILE_MAX_BYTES:
+        raise InferenceError(f"read {path}", f"it is larger than {FILE_MAX_BYTES} bytes")
+    return read_npy(content, str(path)) if path.suffix == ".npy" else content

@@ -1,0 +1,157 @@
+"""The port to an inference engine, and the table of engines; no engine is imported before it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_runtime.contract.device_profile import EngineFact
+from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
+from edge_runtime.contract.ids import shown
+from edge_runtime.contract.release import VariantManifest
+
+Array = npt.NDArray[Any]
+"""An array whose dtype and shape its docstring states."""
+
+Tensors = Mapping[str, Array]
+"""Arrays by tensor name."""
+
+Files = Mapping[str, Path | bytes]
+"""Files of a variant by role (`model`, `weights`); bytes are what was checked, so they are preferred."""
+
+TUNE: Final = "tune"
+"""Value of `intra_op_threads` that leaves the choice to the device."""
+
+
+PROBE_ONNX: Final = (
+    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
+"""The smallest ONNX model (IR 8, opset 13): `y = Identity(x)`, float32 [1]; written out because devices lack `onnx`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """What the caller, not the release, decides about a session."""
+
+    threads: int | None = None
+    """Threads inside one call; None: the manifest's `intra_op_threads`, else the engine's default."""
+    graph_optimisation: Literal["manifest", "disabled"] = "manifest"
+    """`disabled` computes quantise/dequantise pairs in float: the variant's own emulation, free of CPU kernels."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor of a model file, as its engine describes it."""
+
+    name: str
+    dtype: str
+    """numpy name."""
+    shape: tuple[int | None, ...]
+    """None for a size that may vary."""
+
+
+class Session(Protocol):
+    """A loaded model; one caller at a time."""
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """Tensors that every call must bring."""
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """Tensors that every call returns."""
+
+    def run(self, inputs: Tensors) -> dict[str, Array]:
+        """Outputs by file tensor name, owned by the caller. Raises: InferenceError."""
+
+    def close(self) -> None:
+        """Free the engine's memory; later calls of `run` raise InferenceError."""
+
+
+class Backend(Protocol):
+    """Adapter to one inference engine; cheap to construct, imports its engine on first use."""
+
+    @property
+    def name(self) -> str:
+        """Name of the engine in `Target.engine`."""
+
+    def probe(self) -> EngineFact | None:
+        """What really works here, found by constructing a tiny session; None when the engine is absent or broken."""
+
+    def open(self, files: Files, manifest: VariantManifest, options: BackendOptions) -> Session:
+        """Load a model whose bytes were already checked.
+
+        Raises:
+            InferenceError: code `load_failed`; the engine is missing or refuses the model.
+            UnsupportedFeature: an engine option that this adapter does not know.
+        """
+
+
+Registry = Mapping[str, str | Backend]
+"""Backends by engine name: `module:Class`, imported when first needed, or an instance."""
+
+BACKENDS: Final[Registry] = {
+    "onnxruntime": "edge_runtime.inference.backends.onnxruntime:OnnxRuntimeBackend",
+    "openvino": "edge_runtime.inference.backends.openvino:OpenVinoBackend",
+}
+
+
+def load_backend(name: str, registry: Registry = BACKENDS) -> Backend:
+    """The backend of that name. Raises: UnsupportedFeature when this runtime has none."""
+    entry = registry.get(name)
+    if entry is None:
+        raise UnsupportedFeature(
+            f"use engine {shown(name)}", "this runtime has no adapter for it", f"choose one of {', '.join(registry)}"
+        )
+    if not isinstance(entry, str):
+        return entry
+    module_name, _, class_name = entry.partition(":")
+    backend: Backend = getattr(importlib.import_module(module_name), class_name)()
+    return backend
+
+
+def file_bytes(files: Files, role: str) -> bytes:
+    """The content of one file of a variant. Raises: InferenceError when there is none of that role."""
+    source = files.get(role)
+    if source is None:
+        raise InferenceError(f"open the file of role {role!r}", "the variant has none", code="load_failed")
+    return source if isinstance(source, bytes) else source.read_bytes()
+
+
+def threads_for(manifest: VariantManifest, options: BackendOptions) -> int | None:
+    """Threads per call: the caller's wish, else the manifest's number, else None. Raises: UnsupportedFeature."""
+    if options.threads is not None:
+        return options.threads
+    wanted = manifest.engine.options.get("intra_op_threads")
+    if wanted is None or wanted == TUNE:
+        return None
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or not 1 <= wanted <= 1024:
+        raise UnsupportedFeature(
+            f"open variant {manifest.id}", f"intra_op_threads is {shown(wanted)}", f"write a number or {TUNE!r}"
+        )
+    return wanted
+
+
+def static_shape(sizes: Iterable[object]) -> tuple[int | None, ...]:
+    """An engine's shape as numbers; names and unknown sizes become None."""
+    return tuple(size if isinstance(size, int) and size >= 0 else None for size in sizes)
+
+
+def as_fed(inputs: Tensors, expected: tuple[TensorInfo, ...]) -> dict[str, Array]:
+    """Inputs as engines want them, C-contiguous, after a check of names and dtypes. Raises: InferenceError."""
+    wanted = {info.name: info for info in expected}
+    if inputs.keys() != wanted.keys():
+        raise InferenceError(
+            "run the model", f"it takes {sorted(wanted)} and got {sorted(inputs)}", "feed exactly these tensors"
+        )
+    for name, info in wanted.items():
+        if inputs[name].dtype.name != info.dtype:
+            raise InferenceError("run the model", f"tensor {name} is {inputs[name].dtype.name}, not {info.dtype}")
+    return {name: np.ascontiguousarray(array) for name, array in inputs.items()}

@@ -1,0 +1,179 @@
+"""ONNX Runtime as a backend: one session per variant, bytes in, numpy out."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from edge_runtime.contract.device_profile import EngineFact
+from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
+from edge_runtime.contract.ids import shown
+from edge_runtime.contract.reasons import LOAD_FAILED
+from edge_runtime.contract.release import VariantManifest
+from edge_runtime.inference import vendor_telemetry
+from edge_runtime.inference.backend import (
+    PROBE_ONNX,
+    Array,
+    BackendOptions,
+    Files,
+    Session,
+    TensorInfo,
+    Tensors,
+    as_fed,
+    file_bytes,
+    static_shape,
+    threads_for,
+)
+
+_PROVIDERS: Final = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+_OPTIMISATION: Final = {
+    "disabled": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+# A list of what may pass, because ONNX Runtime takes any key in silence and some of its keys name files to read.
+_SESSION_ENTRIES: Final = frozenset(
+    {
+        "session.disable_double_qdq_remover",
+        "session.disable_quant_qdq",
+        "session.enable_quant_qdq_cleanup",
+        "session.inter_op.allow_spinning",
+        "session.intra_op.allow_spinning",
+        "session.qdqisint8allowed",
+        "session.set_denormal_as_zero",
+        "session.x64quantprecision",
+    }
+)
+_DTYPES: Final = {
+    "float": "float32", "double": "float64", "float16": "float16", "bool": "bool", "int8": "int8", "uint8": "uint8",
+    "int16": "int16", "uint16": "uint16", "int32": "int32", "uint32": "uint32", "int64": "int64", "uint64": "uint64",
+}  # fmt: skip
+_SILENT: Final = 4
+"""Log severity "fatal": what matters arrives as an exception; ONNX Runtime would print it to stderr besides."""
+
+
+class OnnxRuntimeBackend:
+    """Runs `.onnx` files with whichever onnxruntime distribution is installed."""
+
+    name: Final = "onnxruntime"
+
+    def probe(self) -> EngineFact | None:
+        """Version and the execution providers on which a one-node session really ran; None without onnxruntime."""
+        try:
+            vendor_telemetry.switch_off()
+            import onnxruntime as ort
+        except ImportError:
+            return None
+        listed = set(ort.get_available_providers())
+        working = [name for name, vendor in _PROVIDERS.items() if vendor in listed and _works(ort, vendor)]
+        return EngineFact(name=self.name, version=str(ort.__version__), providers=working) if working else None
+
+    def open(self, files: Files, manifest: VariantManifest, options: BackendOptions) -> Session:
+        """Load the file of role `model`. Raises: InferenceError (`load_failed`), UnsupportedFeature."""
+        try:
+            vendor_telemetry.switch_off()
+            import onnxruntime as ort
+        except ImportError as error:
+            raise InferenceError(
+                f"open variant {manifest.id}",
+                "onnxruntime is not installed",
+                "pip install 'edgefleet[ort]'",
+                code=LOAD_FAILED,
+            ) from error
+        settings = _session_options(ort, manifest, options)
+        providers = _vendor_providers(manifest)
+        content = file_bytes(files, "model")
+        try:
+            session = ort.InferenceSession(content, sess_options=settings, providers=providers)
+            _forbid_other_provider(session.get_providers(), providers, manifest)
+            return _OnnxRuntimeSession(session)
+        except InferenceError:
+            raise
+        except Exception as error:
+            raise InferenceError(
+                f"open variant {manifest.id}",
+                f"onnxruntime {ort.__version__} refuses it ({shown(str(error), 300)})",
+                "check that the file is a complete ONNX model whose opset this version knows",
+                code=LOAD_FAILED,
+            ) from error
+
+
+class _OnnxRuntimeSession:
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.inputs = tuple(_info(node) for node in session.get_inputs())
+        self.outputs = tuple(_info(node) for node in session.get_outputs())
+        self._names = [info.name for info in self.outputs]
+
+    def run(self, inputs: Tensors) -> dict[str, Array]:
+        if self._session is None:
+            raise InferenceError("run the model", "it was closed", "open it again")
+        fed = as_fed(inputs, self.inputs)
+        try:
+            answers = self._session.run(self._names, fed)
+        except Exception as error:
+            raise InferenceError("run the model", f"onnxruntime failed ({shown(str(error), 300)})") from error
+        return dict(zip(self._names, answers, strict=True))
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _session_options(ort: Any, manifest: VariantManifest, options: BackendOptions) -> Any:
+    settings = ort.SessionOptions()
+    settings.log_severity_level = _SILENT
+    if (threads := threads_for(manifest, options)) is not None:
+        settings.intra_op_num_threads = threads
+    level = "disabled" if options.graph_optimisation == "disabled" else "all"
+    for key, value in manifest.engine.options.items():
+        if key in _SESSION_ENTRIES:
+            settings.add_session_config_entry(key, str(int(value) if isinstance(value, bool) else value))
+        elif key == "graph_optimisation" and value in _OPTIMISATION:
+            level = str(value) if options.graph_optimisation == "manifest" else level
+        elif key != "intra_op_threads":
+            raise UnsupportedFeature(
+                f"open variant {manifest.id}", f"engine option {shown(key)} = {shown(value)} is unknown to this runtime"
+            )
+    settings.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _OPTIMISATION[level])
+    return settings
+
+
+def _vendor_providers(manifest: VariantManifest) -> list[str]:
+    wanted = manifest.target.provider or ["cpu"]
+    known = [_PROVIDERS[name] for name in wanted if name in _PROVIDERS]
+    if not known:
+        raise UnsupportedFeature(
+            f"open variant {manifest.id}", f"provider {shown(wanted[0])} is unknown to this runtime"
+        )
+    return known
+
+
+def _forbid_other_provider(active: list[str], wanted: list[str], manifest: VariantManifest) -> None:
+    # ONNX Runtime falls back to the CPU with a log line only; what was not asked for must not run.
+    if not set(active) & set(wanted):
+        raise InferenceError(
+            f"open variant {manifest.id}", f"onnxruntime offers {', '.join(active)}, not {wanted[0]}", code=LOAD_FAILED
+        )
+
+
+def _works(ort: Any, vendor: str) -> bool:
+    settings = ort.SessionOptions()
+    settings.log_severity_level = _SILENT
+    settings.intra_op_num_threads = 1
+    try:
+        return vendor in ort.InferenceSession(PROBE_ONNX, sess_options=settings, providers=[vendor]).get_providers()
+    except Exception:  # noqa: BLE001 (vendor libraries fail in their own ways; any failure means "does not work")
+        return False
+
+
+def _info(node: Any) -> TensorInfo:
+    kind = str(node.type).removeprefix("tensor(").removesuffix(")")
+    if kind not in _DTYPES:
+        raise InferenceError("open the model", f"tensor {shown(node.name)} has type {node.type}", code=LOAD_FAILED)
+    return TensorInfo(str(node.name), _DTYPES[kind], static_shape(node.shape))

@@ -1,0 +1,47 @@
+"""What this machine can run: engines are found by constructing a session with them, the rest is read from Linux."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Collection
+from pathlib import Path
+from typing import Final
+
+from edge_runtime.contract.device_profile import DeviceFacts, EngineFact
+from edge_runtime.inference.backend import BACKENDS, Registry, load_backend
+
+_CPUINFO: Final = Path("/proc/cpuinfo")
+
+
+def engines(names: Collection[str] | None = None, registry: Registry = BACKENDS) -> list[EngineFact]:
+    """Engines that really work here; `names` limits which are tried (None: all in the registry)."""
+    tried = [name for name in registry if names is None or name in names]
+    found = (load_backend(name, registry).probe() for name in tried)
+    return [fact for fact in found if fact is not None]
+
+
+def machine_facts(found: list[EngineFact]) -> DeviceFacts:
+    """Facts of the machine that this process runs on, with the engines found on it."""
+    cpu, isa = parse_cpuinfo(_CPUINFO.read_text(errors="replace") if _CPUINFO.exists() else "")
+    return DeviceFacts(
+        arch=platform.machine(),
+        isa=list(isa),
+        cpu=cpu or platform.processor() or platform.machine(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        engines=found,
+        os=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+    )
+
+
+def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:
+    """CPU model and sorted instruction-set extensions from `/proc/cpuinfo` (x86 `flags`, Arm `Features`)."""
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(key.strip().lower(), value.strip())
+    flags = fields.get("flags") or fields.get("features") or ""
+    return fields.get("model name", fields.get("model", "")), tuple(sorted(set(flags.split())))

@@ -1,0 +1,165 @@
+"""One loaded variant: feeds, runs and reads a session as release and variant manifests say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_runtime.contract.errors import ContractError, InferenceError
+from edge_runtime.contract.ids import shown
+from edge_runtime.contract.reasons import LOAD_FAILED
+from edge_runtime.contract.release import ReleaseManifest, TensorBinding, VariantManifest
+from edge_runtime.inference.backend import (
+    BACKENDS,
+    Array,
+    BackendOptions,
+    Files,
+    Registry,
+    Session,
+    TensorInfo,
+    Tensors,
+    load_backend,
+)
+from edge_runtime.inference.postprocess import Answer, Postprocessor, compile_postprocess
+from edge_runtime.inference.preprocess import Inputs, Preprocessor, compile_preprocess
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """A loaded variant without provenance: `Model` runs it, the converter evaluates it. One caller at a time."""
+
+    release: ReleaseManifest
+    variant: VariantManifest
+    preprocess: Preprocessor
+    postprocess: Postprocessor
+    session: Session
+    _inputs: Mapping[str, TensorInfo]
+    _outputs: Mapping[str, TensorInfo]
+
+    def infer(self, inputs: Inputs) -> Answer:
+        """The answer to one sample, by public output name. Raises: InferenceError."""
+        answers = self.infer_batch(inputs)
+        if len(answers) != 1:
+            raise InferenceError("answer", f"the inputs hold {len(answers)} samples", "use infer_batch")
+        return answers[0]
+
+    def infer_batch(self, inputs: Inputs) -> list[Answer]:
+        """The answers to a batch, in order. Raises: InferenceError."""
+        return self.interpret(self.run_canonical(self.preprocess(inputs)))
+
+    def run_decoded(self, decoded: Tensors) -> dict[str, Array]:
+        """Canonical output tensors for inputs after `decode` (golden set, cached data). Raises: InferenceError."""
+        return self.run_canonical(self.preprocess.after_decode(decoded))
+
+    def run_canonical(self, feeds: Tensors) -> dict[str, Array]:
+        """Canonical output tensors, in their canonical dtype, for what `preprocess` returns. Raises: InferenceError."""
+        fed = {}
+        for name, array in feeds.items():
+            info = self._inputs[name]
+            _check_shape(name, array, info)
+            fed[info.name] = array
+        raw = self.session.run(fed)
+        return {name: self._read(name, raw[info.name]) for name, info in self._outputs.items()}
+
+    def interpret(self, tensors: Tensors) -> list[Answer]:
+        """Answers from canonical output tensors, one per sample. Raises: InferenceError."""
+        return self.postprocess(tensors)
+
+    def close(self) -> None:
+        """Free the engine's memory."""
+        self.session.close()
+
+    def _read(self, name: str, array: Array) -> Array:
+        binding, spec = self.variant.io.outputs[name], self.release.tensors[name]
+        if binding.scale is not None:
+            array = (array.astype(np.float32) - (binding.zero_point or 0)) * np.float32(binding.scale)
+        if binding.layout and spec.layout and binding.layout != spec.layout:
+            array = array.transpose([binding.layout.index(axis) for axis in spec.layout])
+        return array.astype(spec.dtype, copy=False)
+
+
+def load_predictor(
+    release: ReleaseManifest,
+    variant: VariantManifest,
+    files: Files,
+    *,
+    labels: Mapping[str, tuple[str, ...]] | None = None,
+    options: BackendOptions | None = None,
+    registry: Registry = BACKENDS,
+) -> Predictor:
+    """Load one variant from bytes that were already checked.
+
+    Args:
+        release: manifest with steps, tensors and signature.
+        variant: manifest of the build.
+        files: its files by role.
+        labels: label lists by public output name.
+        options: threads and emulation.
+        registry: backends to load from.
+
+    Raises:
+        InferenceError: code `load_failed`; the engine refuses the model, or its tensors are not the promised ones.
+        UnsupportedFeature: a step, option or engine that this runtime does not know.
+        ContractError: the manifests do not fit together.
+    """
+    # Compiled first: a manifest that cannot work must not cost the loading of a model.
+    preprocess = compile_preprocess(release, variant)
+    postprocess = compile_postprocess(release, labels or {})
+    session = load_backend(variant.target.engine, registry).open(files, variant, options or BackendOptions())
+    try:
+        inputs = _bound(variant.io.inputs, session.inputs, variant.id)
+        outputs = _bound(variant.io.outputs, session.outputs, variant.id)
+        _check_complete(release, variant, session, inputs)
+    except BaseException:
+        session.close()
+        raise
+    return Predictor(release, variant, preprocess, postprocess, session, inputs, outputs)
+
+
+def _check_complete(
+    release: ReleaseManifest, variant: VariantManifest, session: Session, inputs: Mapping[str, TensorInfo]
+) -> None:
+    if unfed := sorted({info.name for info in session.inputs} - {info.name for info in inputs.values()}):
+        raise InferenceError(f"open variant {variant.id}", f"nothing feeds tensor {unfed[0]}", code=LOAD_FAILED)
+    for name in (*variant.io.inputs, *variant.io.outputs):
+        if name not in release.tensors:
+            raise ContractError(f"open variant {variant.id}", f"{shown(name)} is no canonical tensor of the release")
+
+
+def _bound(bindings: Mapping[str, TensorBinding], infos: tuple[TensorInfo, ...], variant: str) -> dict[str, TensorInfo]:
+    """The file's tensor behind each canonical name; the file must have it, in the promised dtype."""
+    by_name = {info.name: info for info in infos}
+    found: dict[str, TensorInfo] = {}
+    for name, binding in bindings.items():
+        if isinstance(binding.tensor, int):
+            info = infos[binding.tensor] if 0 <= binding.tensor < len(infos) else None
+        else:
+            info = by_name.get(binding.tensor)
+        if info is None or info.dtype != binding.dtype:
+            raise InferenceError(
+                f"open variant {variant}",
+                f"its file has no {binding.dtype} tensor {shown(binding.tensor)} for {name} (it has {_listed(infos)})",
+                "convert the model again",
+                code=LOAD_FAILED,
+            )
+        found[name] = info
+    return found
+
+
+def _listed(infos: tuple[TensorInfo, ...]) -> str:
+    return ", ".join(f"{info.name} {info.dtype}" for info in infos[:8])
+
+
+def _check_shape(name: str, array: Array, info: TensorInfo) -> None:
+    sizes_fit = array.ndim == len(info.shape) and all(
+        wanted is None or size == wanted for size, wanted in zip(array.shape, info.shape, strict=False)
+    )
+    if not sizes_fit:
+        wanted = ["any" if size is None else size for size in info.shape]
+        raise InferenceError(
+            "run the model",
+            f"tensor {name} has shape {list(array.shape)}, its file takes {wanted}",
+            "give as many samples at once as the variant's batch allows",
+        )

@@ -1,0 +1,334 @@
+"""From what an application gives to what the engine takes: one definition for calibration, evaluation and device.
+
+A chain is compiled once per canonical tensor; the steps that a variant's graph absorbs are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal
+
+import numpy as np
+
+from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
+from edge_runtime.contract.ids import shown
+from edge_runtime.contract.release import ReleaseManifest, VariantManifest
+from edge_runtime.contract.steps import (
+    Cast,
+    Color,
+    ColorStep,
+    Crop,
+    Decode,
+    Layout,
+    Normalize,
+    PreStep,
+    Resize,
+    parse_preprocess,
+)
+from edge_runtime.contract.tensor import AxisRange, InputSpec, TensorSpec
+from edge_runtime.inference.backend import Array, Tensors
+from edge_runtime.inference.images import CHANNELS, center_crop, decode_image, recolour, resize
+
+Inputs = Mapping[str, bytes | Array]
+"""Public inputs by name: encoded bytes of one sample, or an array as the signature says."""
+
+_IMAGE_LAYOUTS: Final = {"NHWC", "HWC"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """A tensor under way: what is in it beside the numbers."""
+
+    array: Array
+    layout: str | None
+    color: Color | None
+
+
+_Step = Callable[[_Value], _Value]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    """Public input → canonical tensor (or what a variant's file takes in its place)."""
+
+    tensor: str
+    source: InputSpec
+    decode: Decode | None
+    steps: tuple[_Step, ...]
+    layout: str | None
+    """Axis order that the file takes, where it says so."""
+    finish: Callable[[Array], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessor:
+    """Compiled preprocessing of one release, for one variant or for the source model."""
+
+    inputs: tuple[InputSpec, ...]
+    axes: Mapping[str, AxisRange]
+    _chains: tuple[_Chain, ...]
+    _constants: Mapping[str, Array]
+
+    def __call__(self, inputs: Inputs) -> dict[str, Array]:
+        """Feeds by canonical tensor name, with batch axis, in the dtype and layout that the file takes.
+
+        Raises:
+            InferenceError: unknown or missing input, wrong dtype or shape, undecodable bytes.
+        """
+        return self.after_decode(self.decode(inputs))
+
+    def decode(self, inputs: Inputs) -> dict[str, Array]:
+        """Inputs after their `decode` step, by public name: uint8 [N, H, W, C] for images. Raises: InferenceError."""
+        self._check_names(inputs)
+        by_source = {chain.source.name: chain for chain in self._chains}
+        return {name: self._decoded(by_source[name], inputs[name]) for name in by_source}
+
+    def after_decode(self, decoded: Tensors) -> dict[str, Array]:
+        """Feeds from decoded inputs, such as the golden set holds (its batch axis may be missing). Raises: as call."""
+        self._check_names(decoded)
+        feeds = dict(self._constants)
+        for chain in self._chains:
+            color = chain.decode.color if chain.decode else _color_of(chain.source)
+            array = decoded[chain.source.name]
+            _check_dtype(array, "uint8" if chain.decode else chain.source.dtype, chain.source)
+            value = _Value(_with_batch(array, chain.source, self.axes, color), _batched_layout(chain.source), color)
+            for step in chain.steps:
+                value = step(value)
+            if chain.layout and value.layout:
+                value = _permute(value, chain.layout)
+            feeds[chain.tensor] = chain.finish(value.array)
+        return feeds
+
+    def _decoded(self, chain: _Chain, given: bytes | Array) -> Array:
+        spec, color = chain.source, _color_of(chain.source)
+        if isinstance(given, bytes):
+            if chain.decode is None:
+                raise InferenceError(f"take input {spec.name}", "it is no encoded image", "give an array")
+            images = decode_image(given, chain.decode, spec.accept)
+            return _with_batch(images, spec, self.axes, chain.decode.color)
+        _check_dtype(given, spec.dtype, spec)
+        array = _with_batch(given, spec, self.axes, color)
+        return recolour(array, color, chain.decode.color) if chain.decode and color else array
+
+    def _check_names(self, inputs: Mapping[str, object]) -> None:
+        wanted = {spec.name for spec in self.inputs}
+        if unknown := sorted(inputs.keys() - wanted):
+            raise InferenceError(
+                f"take input {shown(unknown[0])}",
+                "the model has no such input",
+                f"it takes {', '.join(sorted(wanted))}",
+            )
+        if missing := sorted(wanted - inputs.keys()):
+            raise InferenceError("answer", f"input {missing[0]} is missing", f"give {', '.join(sorted(wanted))}")
+
+
+def compile_preprocess(release: ReleaseManifest, variant: VariantManifest | None = None) -> Preprocessor:
+    """Compile a release's preprocessing.
+
+    Args:
+        release: whose public inputs and steps are meant.
+        variant: leaves out what its graph absorbs and quantises its inputs; None: all steps, canonical tensors.
+
+    Raises:
+        UnsupportedFeature: a step that this runtime does not run.
+        ContractError: steps, inputs and tensors do not fit together.
+    """
+    if release.states or release.stream:
+        raise UnsupportedFeature(f"run model {release.name}", "it keeps state between calls", "update the runtime")
+    chains = tuple(
+        _compile_chain(name, release, variant) for name in release.preprocess if release.tensors[name].constant is None
+    )
+    constants = {
+        name: np.full(_numbers(name, spec), spec.constant, dtype=np.dtype(spec.dtype))
+        for name, spec in release.tensors.items()
+        if spec.constant is not None
+    }
+    used = {chain.source.name for chain in chains}
+    inputs = tuple(spec for spec in release.signature.inputs if spec.name in used)
+    return Preprocessor(inputs, release.signature.axes, chains, constants)
+
+
+def _compile_chain(name: str, release: ReleaseManifest, variant: VariantManifest | None) -> _Chain:
+    if name not in release.tensors:
+        raise ContractError(f"prepare tensor {shown(name)}", "the manifest does not declare it")
+    steps = parse_preprocess(release.preprocess[name])
+    source = _source(name, steps, release)
+    decode = steps[0] if steps and isinstance(steps[0], Decode) else None
+    spec = release.tensors[name]
+    if variant is None:
+        layout, kept, finish = spec.layout, steps, partial(_finish, name=name, spec=spec, dtype=spec.dtype)
+    else:
+        if name not in variant.io.inputs:
+            raise ContractError(f"open variant {variant.id}", f"its io does not say what carries tensor {name}")
+        binding = variant.io.inputs[name]
+        layout, kept = binding.layout, _not_absorbed(steps, binding.absorbs, variant.id)
+        quantise = None if binding.scale is None or binding.absorbs else (binding.scale, binding.zero_point or 0)
+        finish = partial(_finish, name=name, spec=spec, dtype=binding.dtype, quantise=quantise)
+    compiled = tuple(_compile_step(step) for step in kept if step is not decode)
+    return _Chain(name, source, decode, compiled, layout, finish)
+
+
+def _source(name: str, steps: tuple[PreStep, ...], release: ReleaseManifest) -> InputSpec:
+    """The public input of a chain: named by its first step, else of the tensor's own name, else the only one."""
+    by_name = {spec.name: spec for spec in release.signature.inputs}
+    wanted = steps[0].from_ if steps else None
+    if wanted is None:
+        wanted = name if name in by_name or len(by_name) != 1 else next(iter(by_name))
+    if wanted not in by_name:
+        raise ContractError(f"prepare tensor {name}", f"its steps start from {shown(wanted)}, which is no public input")
+    spec = by_name[wanted]
+    if spec.kind == "image" and spec.layout not in _IMAGE_LAYOUTS:
+        raise UnsupportedFeature(f"take input {spec.name}", f"image layout {shown(spec.layout)} is not built")
+    return spec
+
+
+def _not_absorbed(steps: tuple[PreStep, ...], absorbs: list[str], variant: str) -> tuple[PreStep, ...]:
+    kept = len(steps) - len(absorbs)
+    trailing = sorted(step.id for step in steps[max(kept, 0) :])
+    if kept < 0 or trailing != sorted(absorbs):
+        raise ContractError(f"open variant {variant}", f"it absorbs {absorbs}, which are not the last steps")
+    return steps[:kept]
+
+
+def _compile_step(step: PreStep) -> _Step:
+    match step:
+        case Resize():
+            return lambda value: _Value(resize(_nhwc(value, "resize"), step), value.layout, value.color)
+        case Crop(mode="center", size=(int() as height, int() as width)):
+            return lambda value: _Value(center_crop(_nhwc(value, "crop"), (height, width)), value.layout, value.color)
+        case ColorStep():
+            return partial(_recolour, wanted=step.to)
+        case Normalize():
+            return partial(_normalize, step=step)
+        case Layout():
+            return partial(_permute, wanted=step.to)
+        case Cast():
+            return partial(_cast, step=step)
+        case _:
+            op = type(step).__struct_config__.tag
+            raise UnsupportedFeature(
+                f"run preprocess step {op} ({step.id})", "this runtime does not build it yet", "update the runtime"
+            )
+
+
+def _nhwc(value: _Value, op: str) -> Array:
+    if value.layout != "NHWC":
+        raise ContractError(
+            f"run preprocess step {op}", f"it works on NHWC images, not on {value.layout or 'a tensor'}"
+        )
+    return value.array
+
+
+def _recolour(value: _Value, wanted: Color) -> _Value:
+    if value.color is None:
+        raise ContractError("run preprocess step color", "the input does not say its colour")
+    return _Value(recolour(_nhwc(value, "color"), value.color, wanted), value.layout, wanted)
+
+
+def _normalize(value: _Value, step: Normalize) -> _Value:
+    """y = (x · scale − mean) / std in float32, in this order, as the converter writes it into graphs."""
+    axis = value.layout.index("C") if value.layout and "C" in value.layout else value.array.ndim - 1
+    channels = value.array.shape[axis]
+    shape = [1] * value.array.ndim
+    shape[axis] = -1
+    scaled = value.array.astype(np.float32) * np.float32(step.scale)
+    for numbers in (step.mean, step.std):
+        if len(numbers) not in {1, channels}:
+            raise ContractError(
+                f"run preprocess step normalize ({step.id})", f"{len(numbers)} numbers for {channels} channels"
+            )
+    mean, std = (np.asarray(numbers, np.float32).reshape(shape) for numbers in (step.mean, step.std))
+    return _Value((scaled - mean) / std, value.layout, value.color)
+
+
+def _permute(value: _Value, wanted: str) -> _Value:
+    current, target = value.layout, wanted if wanted.startswith("N") else f"N{wanted}"
+    if current is None or sorted(current) != sorted(target):
+        raise ContractError("run preprocess step layout", f"a tensor of layout {current} cannot become {target}")
+    return _Value(value.array.transpose([current.index(axis) for axis in target]), target, value.color)
+
+
+def _cast(value: _Value, step: Cast) -> _Value:
+    dtype = np.dtype(step.dtype)
+    array = value.array
+    if np.issubdtype(dtype, np.integer) and np.issubdtype(array.dtype, np.floating):
+        array = np.rint(array) if step.rounding == "half_even" else np.floor(array)
+    if step.saturate and np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        array = np.clip(array, limits.min, limits.max)
+    return _Value(array.astype(dtype), value.layout, value.color)
+
+
+def _finish(
+    array: Array, *, name: str, spec: TensorSpec, dtype: str, quantise: tuple[float, int] | None = None
+) -> Array:
+    """The last, implicit step: quantise where the file says so, else widen without loss."""
+    wanted = np.dtype(dtype)
+    if array.ndim == len(spec.shape) + 1 and array.shape[0] == 1:
+        array = array[0]
+    if quantise is not None:
+        scale, zero_point = quantise
+        limits = np.iinfo(wanted)
+        # q = clip(round_half_even(x/scale) + zero_point), manifest vocabulary.
+        array = np.clip(np.rint(array.astype(np.float64) / scale) + zero_point, limits.min, limits.max).astype(wanted)
+    elif not np.can_cast(array.dtype, wanted, "safe"):
+        raise ContractError(
+            f"prepare tensor {name}", f"{array.dtype.name} does not fit {dtype} without loss", "add a cast step"
+        )
+    return np.ascontiguousarray(array, dtype=wanted)
+
+
+def _color_of(spec: InputSpec) -> Color | None:
+    known: Mapping[str, Literal["rgb", "bgr", "gray"]] = {"rgb": "rgb", "bgr": "bgr", "gray": "gray"}
+    return known.get(spec.color or "")
+
+
+def _batched_layout(spec: InputSpec) -> str | None:
+    return spec.layout if spec.layout is None or spec.layout.startswith("N") else f"N{spec.layout}"
+
+
+def _check_dtype(array: Array, wanted: str, spec: InputSpec) -> None:
+    if array.dtype.name != wanted:
+        raise InferenceError(
+            f"take input {spec.name}", f"its dtype is {array.dtype.name}, not {wanted}", "convert it on purpose"
+        )
+
+
+def _with_batch(array: Array, spec: InputSpec, axes: Mapping[str, AxisRange], color: Color | None) -> Array:
+    """The array with a batch axis, its sizes checked against the signature (the channels against its colour)."""
+    shape = list(spec.shape)
+    if not _has_batch(spec):
+        shape.insert(0, 1)
+    if spec.kind == "image" and color:
+        shape[-1] = CHANNELS[color]
+    if array.ndim == len(shape) - 1:
+        array = array[None]
+    if array.ndim != len(shape):
+        raise InferenceError(f"take input {spec.name}", f"its shape is {list(array.shape)}, not {spec.shape}")
+    for size, wanted in zip(array.shape, shape, strict=True):
+        _check_axis(size, wanted, spec, axes)
+    return array
+
+
+def _has_batch(spec: InputSpec) -> bool:
+    if spec.layout:
+        return spec.layout.startswith("N")
+    return bool(spec.shape) and (isinstance(spec.shape[0], str) or spec.shape[0] == 1)
+
+
+def _check_axis(size: int, wanted: int | str, spec: InputSpec, axes: Mapping[str, AxisRange]) -> None:
+    if isinstance(wanted, int):
+        if size != wanted:
+            raise InferenceError(f"take input {spec.name}", f"a size is {size} where {spec.shape} asks for {wanted}")
+    elif size < 1 or (wanted in axes and not axes[wanted].min <= size <= axes[wanted].max):
+        bounds = axes.get(wanted)
+        between = f"between {bounds.min} and {bounds.max}" if bounds else "at least 1"
+        raise InferenceError(f"take input {spec.name}", f"axis {wanted} is {size}", f"make it {between}")
+
+
+def _numbers(name: str, spec: TensorSpec) -> list[int]:
+    if any(isinstance(size, str) for size in spec.shape):
+        raise ContractError(f"feed constant tensor {name}", "a dynamic axis has no size to fill")
+    return [size for size in spec.shape if isinstance(size, int)]

@@ -1,0 +1,74 @@
+"""What a device's agent has installed, opened by another program on the same device."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from edge_runtime.contract.errors import ContractError
+from edge_runtime.contract.ids import parse_slot_id
+from edge_runtime.contract.layout import open_release
+from edge_runtime.update.contents import read_index
+from edge_runtime.update.pointers import SlotPointers
+from edge_runtime.update.store import ContentStore
+
+if TYPE_CHECKING:
+    from edge_runtime.contract.device_profile import DeviceFacts
+    from edge_runtime.inference.model import Model
+    from edge_runtime.update.states import Activation
+
+DATABASE: Final = "state.db"
+STORE: Final = "store"
+POINTERS: Final = "pointers"
+
+
+def is_state_folder(path: Path) -> bool:
+    """Whether a folder is an agent's `state_dir`."""
+    return (path / DATABASE).is_file()
+
+
+def open_installed(
+    state_dir: Path | str,
+    slot: str = "main",
+    *,
+    threads: int | None = None,
+    backends: Collection[str] | None = None,
+) -> Model:
+    """Open exactly the build that a slot of this device runs now; a later update does not change the opened model.
+
+    Args:
+        state_dir: the agent's `state_dir`; needs the rights of the agent's user.
+        slot: which of the device's models.
+        threads: threads inside one call; None: as the variant says.
+        backends: names of engines that may be used; None: all.
+
+    Raises:
+        ContractError: it is no agent's state folder, or nothing is installed in the slot.
+        InferenceError: the build cannot be loaded with these engines.
+        DigestMismatch: a file is not the promised one.
+    """
+    folder = Path(state_dir)
+    if not is_state_folder(folder):
+        raise ContractError(f"open {folder}", "it is no agent's state folder", "name the state_dir of a device")
+    current = SlotPointers(folder / POINTERS).read(parse_slot_id(slot)).current
+    if current is None:
+        remedy = f"see edge-runtime status --state {folder}"
+        raise ContractError(f"open what slot {slot} of {folder} runs", "nothing is installed there", remedy)
+    return open_build(ContentStore(folder / STORE), current, threads=threads, backends=backends)
+
+
+def open_build(
+    store: ContentStore,
+    build: Activation,
+    *,
+    threads: int | None = None,
+    backends: Collection[str] | None = None,
+    facts: DeviceFacts | None = None,
+) -> Model:
+    """Open exactly the build that an activation names. Raises: InferenceError, ContractError, DigestMismatch."""
+    # The engine is imported with the first model: an agent without one stays small.
+    from edge_runtime.inference.model import Model
+
+    release = open_release(store, read_index(store, build.release, build.release_bytes))
+    return Model.open((release, store), variant=build.variant, threads=threads, backends=backends, facts=facts)

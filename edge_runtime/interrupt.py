@@ -1,0 +1,55 @@
+"""How every command meets Ctrl-C: one line and exit code 130, at any moment, never a traceback.
+
+Imports next to nothing: what it guards begins with the import of the command line's own library.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from importlib import import_module
+from types import FrameType
+from typing import Final, NoReturn
+
+EXIT_INTERRUPTED: Final = 130
+
+
+def raise_on_interrupt() -> None:
+    """From here on an interrupt is a KeyboardInterrupt: for work that cleans up after itself."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def run_command(command: str, module: str) -> NoReturn:
+    """Run `main()` of a command's module and end the process with its exit code.
+
+    Args:
+        command: its name, for the line that says it was interrupted.
+        module: import string; imported here, because an interrupt may come while it is.
+    """
+
+    def end_now(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 (the signature is signal's)
+        # No exception: raised inside the import of a native library it is swallowed, or ends in abort(). Written past
+        # sys.stderr, which the signal may have found in the middle of a write.
+        os.write(2, f"{command}: interrupted\n".encode())
+        os._exit(EXIT_INTERRUPTED)
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, end_now)
+    try:
+        import_module(module).main()
+    except SystemExit as end:
+        if end.code != EXIT_INTERRUPTED:
+            raise
+    except KeyboardInterrupt:
+        # From work that has set Python's own handler again, because it cleans up.
+        sys.stderr.write(f"{command}: interrupted\n")
+    else:
+        sys.exit(0)
+    # Threads of native libraries that were stopped in the middle of work crash while the interpreter takes itself down.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(EXIT_INTERRUPTED)

@@ -1,0 +1,1 @@
+"""Decides which documents and bytes may be believed: signatures, freshness, sequence."""
