@@ -1,0 +1,1 @@
+"""Turns a trained model into a release for every target, with evidence."""

@@ -1,0 +1,201 @@
+"""One candidate from plan to verdict: compiled, asked with real kernels, compared, timed, judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from converters import measure
+from converters.building import (
+    EMULATED,
+    Workshop,
+    activation_bytes,
+    build_candidate,
+    find_absorptions,
+    open_built,
+    prepare_model,
+)
+from converters.errors import CompileFailed
+from converters.judge import COMPILE_FAILED, Judgement, Measured, judge
+from converters.material import Order
+from converters.packaging import Measurement
+from converters.planner import Candidate
+from converters.variants import Built, for_arch, with_own, with_resources
+from edge_runtime.contract import reasons
+from edge_runtime.contract.digest import Digest
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.evidence import Accuracy, By, CheckResult, Evidence, Where
+from edge_runtime.inference.arrays import write_npz
+from edge_runtime.inference.backend import Array, BackendOptions
+from edge_runtime.inference.golden import load_own, pack_own, run_golden
+from edge_runtime.inference.predictor import Predictor
+
+MEASURED_WITH: Final = BackendOptions(threads=1)
+_UNKEYED: Final = Digest("")
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What measuring needs besides the candidate."""
+
+    order: Order
+    workshop: Workshop
+    where: Where
+    """This machine; the engine is filled in per candidate."""
+    engines: Mapping[str, str]
+    """Version by engine name."""
+    here: str | None
+    """Profile of this machine."""
+    gate: bool
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One candidate at the end."""
+
+    candidate: Candidate
+    judgement: Judgement
+    measurement: Measurement | None = None
+    drop: float | None = None
+
+
+def open_workshop(order: Order, folder: Path, timeout_s: float) -> Workshop:
+    """Prepare the float model and write the calibration samples, one file each. Raises: BadModel, BadDataset."""
+    material, plan = order.material, order.plan
+    calibration = None
+    if material.calibration is not None:
+        calibration = folder / "calibration"
+        calibration.mkdir()
+        for number, sample in enumerate(material.calibration.prepared(material.preprocessor)):
+            named = {material.draft.inputs[name]: array for name, array in sample.canonical.items()}
+            (calibration / f"{number:06d}.npz").write_bytes(write_npz(named))
+    asked = [sample.inputs for sample in order.reference.golden.samples]
+    model = prepare_model(material.model, plan.ceiling)
+    return Workshop(
+        draft=material.draft,
+        model=model,
+        absorptions=find_absorptions(order.recipe, material.draft, model, asked),
+        ceiling=plan.ceiling,
+        folder=folder,
+        calibration=calibration,
+        timeout_s=timeout_s,
+    )
+
+
+def try_candidate(candidate: Candidate, bench: Bench, beside: Built | None) -> tuple[Result, Built | None]:
+    """Compile, measure and judge one candidate.
+
+    Args:
+        candidate: what to try.
+        bench: what it is tried with.
+        beside: the same engine's float variant, for the latency ratio; None when this is it.
+    """
+    release = bench.order.material.draft.manifest
+    try:
+        built = build_candidate(candidate, bench.workshop)
+        if candidate.precision != "float32":
+            built = _with_emulation(built, bench)
+        predictor = open_built(release, built, MEASURED_WITH)
+    except CompileFailed as error:
+        return Result(candidate, Judgement((), COMPILE_FAILED, error.because)), None
+    except InferenceError as error:
+        return Result(candidate, Judgement((), reasons.LOAD_FAILED, error.because)), None
+    float_predictor = open_built(release, beside, MEASURED_WITH) if beside else None
+    try:
+        return _measured(built, predictor, float_predictor, bench)
+    finally:
+        predictor.close()
+        if float_predictor:
+            float_predictor.close()
+
+
+def _measured(
+    built: Built, predictor: Predictor, beside: Predictor | None, bench: Bench
+) -> tuple[Result, Built | None]:
+    material, reference = bench.order.material, bench.order.reference
+    candidate = built.candidate
+    answers = measure.answers_to(predictor, material.evaluation.decoded(material.preprocessor), material.output)
+    own = load_own(built.own) if built.own is not None else None
+    checks = run_golden(predictor, reference.golden, reference.spec, own)
+    sample = reference.golden.samples[0].inputs
+    latency = measure.measure_latency(predictor, beside, sample)
+    peak = measure.measure_peak(material.draft.manifest, built.manifest, dict(built.files), sample)
+    accuracy, drop = _accuracy(answers, checks, bench)
+    measured = Measured(
+        checks=tuple(_judged(checks, bench)),
+        drop=drop,
+        agreement=accuracy.agreement or 0.0,
+        p95_ms=latency.p95,
+        ratio=latency.ratio_to_float,
+    )
+    limits = material.draft.manifest.limits
+    judgement = judge(candidate, measured, bench.order.plan, limits, here=bench.here, gate=bench.gate)
+    built = with_resources(built, activation_bytes(bench.workshop.model), peak)
+    if judgement.ships:
+        built = for_arch(built, judgement.arch)
+    evidence = msgspec.structs.replace(
+        _evidence(built, bench, judgement), accuracy=accuracy, latency_ms=latency, checks=checks, peak_bytes=peak
+    )
+    return Result(candidate, judgement, Measurement(built, evidence), drop), built
+
+
+def _with_emulation(built: Built, bench: Bench) -> Built:
+    """Answer the golden set in the variant's own float emulation: what any correct silicon must say."""
+    emulator = open_built(bench.order.material.draft.manifest, built, EMULATED)
+    try:
+        asked = bench.order.reference.golden.samples
+        return with_own(built, pack_own([emulator.run_decoded(one.inputs) for one in asked]))
+    finally:
+        emulator.close()
+
+
+def _accuracy(answers: Array, checks: list[CheckResult], bench: Bench) -> tuple[Accuracy, float | None]:
+    material, reference = bench.order.material, bench.order.reference
+    float_snr, agreement = measure.distance(reference.answers, answers)
+    score = reference.score
+    value, drop = agreement, None
+    if score is not None:
+        value = measure.accuracy_of(answers, [sample.label for sample in material.evaluation.samples])
+        drop = score.value - round(value, 6)
+    accuracy = Accuracy(
+        metric="top1" if score else "top1_agreement",
+        value=round(value, 6),
+        count=len(answers),
+        float_value=score.value if score else None,
+        # Of the golden set: emulation is far too slow for the whole evaluation set.
+        own_snr_db=next((one.value for one in checks if one.against == "own" and one.metric == "snr_db"), None),
+        float_snr_db=_finite(float_snr),
+        agreement=round(agreement, 6),
+    )
+    return accuracy, None if drop is None else round(drop, 6) + 0.0
+
+
+def _judged(checks: list[CheckResult], bench: Bench) -> list[CheckResult]:
+    """Where the source model itself was allowed to contradict the labels, no variant is blamed for it."""
+    is_waived = any(waiver.check == "golden" for waiver in bench.order.reference.waivers)
+    return [check for check in checks if not (is_waived and check.against == "truth")]
+
+
+def _evidence(built: Built, bench: Bench, judgement: Judgement) -> Evidence:
+    engine = built.candidate.engine
+    where = msgspec.structs.replace(bench.where, engine=f"{engine} {bench.engines.get(engine, 'unknown')}")
+    return Evidence(
+        variant=_UNKEYED,
+        release=None,
+        at=bench.at,
+        by=By(kind="build"),
+        where=where,
+        verdict=judgement.verdict,
+        size_bytes=sum(len(content) for content in built.files.values()),
+        detail=judgement.because or None,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 2) if np.isfinite(value) else None

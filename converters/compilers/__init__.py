@@ -1,0 +1,1 @@
+"""One module for each target engine; each turns a float model into candidate files."""

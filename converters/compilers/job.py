@@ -1,0 +1,52 @@
+"""One compilation as data: what goes into the worker process, and what comes back."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class CompileJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Work for one fresh process; paths are absolute."""
+
+    engine: Literal["onnxruntime", "openvino"]
+    precision: Literal["float32", "int8"]
+    model: str
+    """The float model, canonical tensors in and out."""
+    out: str
+    """Folder for the result."""
+    calibration: str | None = None
+    """Folder of `<n>.npz`, one per sample, arrays by the model's input names."""
+    mean: list[float] = []
+    """Normalisation that OpenVINO's own preprocessing puts in front (with `scale`, `std`); empty: none."""
+    std: list[float] = []
+    scale: float = 1.0
+    image_input: str | None = None
+    """Name of the input that takes uint8 NHWC pictures in the result; None: inputs stay as they are."""
+    image_layout: str | None = None
+    input_name: str = "image"
+
+
+class Compiled(msgspec.Struct, frozen=True, kw_only=True):
+    """What a compiler made."""
+
+    files: dict[str, str]
+    """Path by role (`model`, `weights`)."""
+    tool: str
+    granularity: str | None = None
+    overflow_safe: bool | None = None
+    reduce_range: bool | None = None
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a compiler made nothing."""
+
+    because: str
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """Exactly one of the two."""
+
+    compiled: Compiled | None = None
+    failure: Failure | None = None

@@ -1,0 +1,1 @@
+"""One module for each source format; each yields ONNX for the passes."""

@@ -1,0 +1,80 @@
+"""An ONNX file becomes the model that everything else works on: weights inside, described, nothing changed yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+from onnx import helper
+
+from converters.errors import BadModel
+
+_DTYPES: Final = frozenset({"float32", "float16", "float64", "uint8", "int8", "int32", "int64", "bool"})
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One input or output of a model."""
+
+    name: str
+    dtype: str
+    """numpy name."""
+    shape: tuple[int | None, ...]
+    """None for a free axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A model in memory, with its public ports."""
+
+    model: Any
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    opset: int
+    ir: int
+
+    def input(self, name: str) -> Port:
+        """The input of that name. Raises: BadModel."""
+        return _port(self.inputs, name, "input")
+
+    def output(self, name: str) -> Port:
+        """The output of that name. Raises: BadModel."""
+        return _port(self.outputs, name, "output")
+
+
+def import_onnx(path: Path) -> Imported:
+    """Load a model with all its weights. Raises: BadModel when it cannot be read."""
+    try:
+        model = onnx.load(str(path))
+    except Exception as error:
+        raise BadModel(f"read {path.name}", str(error)[:200], f"run edge-convert check {path.name}") from error
+    return describe(model)
+
+
+def describe(model: Any) -> Imported:
+    """The ports and versions of a model; initialisers listed as inputs are no ports. Raises: BadModel."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = tuple(_describe(entry) for entry in model.graph.input if entry.name not in weights)
+    outputs = tuple(_describe(entry) for entry in model.graph.output)
+    opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
+    return Imported(model, inputs, outputs, opset, int(model.ir_version))
+
+
+def _describe(entry: Any) -> Port:
+    tensor = entry.type.tensor_type
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name if tensor.elem_type else "unknown"
+    if dtype not in _DTYPES:
+        remedy = "export it with numeric tensors"
+        raise BadModel(f"use tensor {entry.name}", f"its type {dtype} is not supported", remedy)
+    shape = tuple(size.dim_value if size.dim_value > 0 else None for size in tensor.shape.dim)
+    return Port(entry.name, dtype, shape)
+
+
+def _port(ports: tuple[Port, ...], name: str, what: str) -> Port:
+    for port in ports:
+        if port.name == name:
+            return port
+    known = ", ".join(port.name for port in ports)
+    raise BadModel(f"use {what} {name!r}", f"the model has {known}", f"write one of these as the {what}'s tensor")

@@ -1,0 +1,224 @@
+"""Everything a build reads, and what the source model says: read once, checked once, before any candidate exists."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+import numpy as np
+
+from converters import golden, measure
+from converters.building import open_source
+from converters.datasets import Dataset, open_dataset, read_labels
+from converters.draft import Draft, draft_release
+from converters.errors import BadDataset, BadModel, BadRecipe, GoldenRefused
+from converters.importers.onnx import describe, import_onnx
+from converters.judge import describe_check
+from converters.passes.strip_inputs import strip_initialiser_inputs
+from converters.planner import Plan
+from converters.preflight.findings import Finding, has_errors
+from converters.preflight.onnx_file import inspect
+from converters.recipe import OutputRecipe, Recipe
+from edge_runtime.contract.digest import digest_of_file
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.golden import GOLDEN_MAX_BYTES, GoldenSpec
+from edge_runtime.contract.release import Calibration, ReferenceScore, Waiver
+from edge_runtime.inference.backend import Array
+from edge_runtime.inference.golden import GoldenSet
+from edge_runtime.inference.predictor import Predictor
+from edge_runtime.inference.preprocess import Preprocessor, compile_preprocess
+
+_Z95: Final = 1.959964
+"""Two-sided 95 % quantile of the normal distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """A recipe's model and data, read and described."""
+
+    draft: Draft
+    source: Predictor
+    model: Any
+    """ONNX model without initialisers among its inputs."""
+    evaluation: Dataset
+    calibration: Dataset | None
+    labels: tuple[str, ...] | None
+    preprocessor: Preprocessor
+    output: str
+    """Canonical tensor that accuracy is about."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the source model says."""
+
+    golden: GoldenSet
+    spec: GoldenSpec
+    answers: Array
+    """Canonical output over the evaluation set."""
+    score: ReferenceScore | None
+    waivers: tuple[Waiver, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is built, from what, judged by what."""
+
+    recipe: Recipe
+    plan: Plan
+    material: Material
+    reference: Reference
+
+
+def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
+    """Look at the model, read it, list the data.
+
+    Args:
+        recipe: what to build.
+        base: folder that its paths are relative to.
+        plan: for the newest versions that targets load.
+
+    Raises:
+        BadModel: preflight found an error; all of them are in the message.
+        BadDataset: a folder or label list cannot be used.
+        BadRecipe: recipe and model contradict each other.
+    """
+    path = base / recipe.model
+    findings = inspect(path, max_opset=plan.ceiling.opset)
+    if has_errors(findings):
+        raise _refusal(path, findings)
+    model = strip_initialiser_inputs(import_onnx(path).model)
+    # The reference is the model as it came; only the file version is lowered, or today's exporters would be refused.
+    model.ir_version = min(model.ir_version, plan.ceiling.ir)
+    imported = describe(model)
+    main = next(iter(recipe.outputs.values()))
+    labels = read_labels(base / main.labels) if main.labels else None
+    _check_labels(labels, main, imported.output(main.tensor).shape)
+    kind: Literal["image", "tensor"] = next(iter(recipe.inputs.values())).kind
+    evaluation = open_dataset(
+        base / recipe.evaluation.folder, kind=kind, labels=labels, max_samples=recipe.evaluation.max_samples
+    )
+    calibration = None
+    if recipe.calibration and "int8" in recipe.precisions:
+        folder = base / recipe.calibration.folder
+        calibration = open_dataset(folder, kind=kind, labels=None, max_samples=recipe.calibration.max_samples)
+        _keep_apart(calibration, evaluation)
+    if recipe.limits.max_drop and not evaluation.is_labelled:
+        raise BadRecipe("use max_drop", f"{evaluation.folder} has no labels", "write labels.csv, or use min_agreement")
+    source_digest, _ = digest_of_file(path)
+    is_scored = evaluation.is_labelled and main.kind == "classes"
+    draft = draft_release(recipe, imported, source_digest, is_labelled=is_scored)
+    if calibration:
+        draft = _with_calibration(draft, calibration)
+    output = next(name for name, tensor in draft.outputs.items() if tensor == main.tensor)
+    notes = tuple(f"{finding.message}; {finding.advice}" for finding in findings if finding.severity == "warning")
+    return Material(
+        draft=draft,
+        source=open_source(draft, model),
+        model=model,
+        evaluation=evaluation,
+        calibration=calibration,
+        labels=labels,
+        preprocessor=compile_preprocess(draft.manifest),
+        output=output,
+        notes=notes,
+    )
+
+
+def refer(material: Material, *, golden_from: Path | None, allow_failed: bool) -> Reference:
+    """Ask the source model: golden set, evaluation set, and whether the labels of the golden set agree with it.
+
+    Raises:
+        GoldenRefused: the source model contradicts the labels and nobody allowed that.
+        BadDataset: a sample cannot be used, or the other release's golden set does not fit.
+    """
+    spec = material.draft.manifest.golden
+    if spec is None:
+        raise BadRecipe("build the golden set", "the recipe has none")
+    output = material.draft.public_output().name
+    if golden_from is not None:
+        questions = golden.ask_as(golden_from)
+    else:
+        questions = golden.ask_from(
+            material.evaluation, material.preprocessor, count=spec.count, output=output, max_bytes=GOLDEN_MAX_BYTES
+        )
+    try:
+        asked = golden.answered(questions, material.source)
+    except InferenceError as error:
+        raise BadDataset("ask the golden set", error.because, "its inputs must fit this model") from error
+    spec = msgspec.structs.replace(spec, count=len(asked.samples))
+    waivers = _judge_truth(material.source, asked, spec, allow_failed=allow_failed)
+    # The source model absorbs nothing, so what is prepared with each file's name at hand is just what it takes.
+    prepared = material.evaluation.prepared(material.preprocessor)
+    answers = np.concatenate([material.source.run_canonical(one.canonical)[material.output] for one in prepared])
+    return Reference(asked, spec, answers, _score(material, answers), waivers)
+
+
+def _judge_truth(source: Predictor, asked: GoldenSet, spec: GoldenSpec, *, allow_failed: bool) -> tuple[Waiver, ...]:
+    failed = [check for check in golden.truth_results(source, asked, spec) if not check.passed]
+    if not failed:
+        return ()
+    detail = "; ".join(describe_check(check) for check in failed)
+    if not allow_failed:
+        raise GoldenRefused(
+            "build the release", f"the source model contradicts its golden set ({detail})",
+            "check the model, its preprocessing and the order of the labels; --allow-failed-golden builds it anyway",
+        )  # fmt: skip
+    return (Waiver(check="golden", detail=f"the source model contradicts its golden set: {detail}"),)
+
+
+def _score(material: Material, answers: Array) -> ReferenceScore | None:
+    if not material.evaluation.is_labelled or material.draft.public_output().kind != "classes":
+        return None
+    value = measure.accuracy_of(answers, [sample.label for sample in material.evaluation.samples])
+    count = len(material.evaluation.samples)
+    return ReferenceScore(
+        metric="top1",
+        value=round(value, 6),
+        count=count,
+        evaluation=material.evaluation.digest(),
+        ci95=[round(bound, 4) for bound in wilson(value, count)],
+    )
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95 % confidence interval of a share of `count` trials (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+    spread = _Z95**2 / count
+    centre = (share + spread / 2) / (1 + spread)
+    half = _Z95 / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _refusal(path: Path, findings: tuple[Finding, ...]) -> BadModel:
+    errors = [finding for finding in findings if finding.severity == "error"]
+    because = "; ".join(finding.message for finding in errors)
+    advice = "; ".join(dict.fromkeys(finding.advice for finding in errors if finding.advice))
+    return BadModel(f"use {path.name}", because, advice)
+
+
+def _check_labels(labels: tuple[str, ...] | None, main: OutputRecipe, shape: tuple[int | None, ...]) -> None:
+    classes = shape[-1] if shape else None
+    if labels is not None and classes is not None and len(labels) != classes:
+        raise BadDataset(
+            f"use {main.labels}",
+            f"it has {len(labels)} labels, the model's output {main.tensor} has {classes} classes",
+            "write one label per class, in the order of the classes",
+        )
+
+
+def _keep_apart(calibration: Dataset, evaluation: Dataset) -> None:
+    """A model must not be judged by what set its ranges, whatever the folders are called."""
+    if calibration.folder.resolve() == evaluation.folder.resolve():
+        raise BadRecipe(
+            "use the data", "calibration and evaluation are the same folder", "keep examples for judging apart"
+        )
+
+
+def _with_calibration(draft: Draft, dataset: Dataset) -> Draft:
+    calibration = Calibration(digest=dataset.digest(), count=len(dataset.samples), name=dataset.folder.resolve().name)
+    manifest = msgspec.structs.replace(draft.manifest, calibration=calibration)
+    return Draft(manifest, draft.inputs, draft.outputs, draft.batch)

@@ -1,0 +1,262 @@
+"""The recipe: everything a build depends on, typed; what changes numbers must be written, and unknown keys are refused.
+
+Command-line options make the same recipe, so there is one definition of a build.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from converters.errors import BadRecipe
+from edge_runtime.contract.errors import ContractError
+from edge_runtime.contract.ids import parse_layer_name, parse_model_name, parse_version, shown
+from edge_runtime.contract.steps import (
+    Color,
+    Decode,
+    Layout,
+    Normalize,
+    RawStep,
+    Resize,
+    TopK,
+    parse_postprocess,
+    parse_preprocess,
+    raw_steps,
+)
+
+Precision = Literal["float32", "int8"]
+EngineName = Literal["onnxruntime", "openvino"]
+Prefer = Literal["latency", "accuracy", "size"]
+
+DECODE, RESIZE, NORMALIZE, LAYOUT = "decode", "resize", "norm", "layout"
+"""Ids of the preprocessing steps a recipe produces; variants name the last two in `absorbs`."""
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Configuration: a misspelt key is an error, never a silent default."""
+
+
+class ResizeRecipe(_Table, frozen=True, kw_only=True):
+    """How an image reaches the model's size; Pillow's and OpenCV's "bilinear" are different, hence no defaults.
+
+    Only mode `none` does without the other fields: it resizes nothing.
+    """
+
+    mode: Literal["stretch", "fit_pad", "fit_crop", "none"]
+    size: tuple[int, int] | None = None
+    """Height, width; None: the model's own."""
+    filter: Literal["nearest", "bilinear", "bicubic", "lanczos", "area"] | None = None
+    antialias: bool | None = None
+    pad_value: list[float] | None = None
+    pad_anchor: Literal["center", "top_left"] | None = None
+
+
+class NormalizeRecipe(_Table, frozen=True, kw_only=True):
+    """y = (x · scale − mean) / std, per channel, x in 0..255."""
+
+    scale: float
+    mean: list[float]
+    std: list[float]
+
+
+class InputRecipe(_Table, frozen=True, kw_only=True):
+    """One public input and the model input it feeds."""
+
+    tensor: str
+    """Name of the model's input."""
+    kind: Literal["image", "tensor"]
+    color: Color | None = None
+    exif: Literal["apply", "ignore"] | None = None
+    resize: ResizeRecipe | None = None
+    normalize: NormalizeRecipe | None = None
+    layout: Literal["NCHW", "NHWC"] | None = None
+
+
+class OutputRecipe(_Table, frozen=True, kw_only=True):
+    """One public answer and the model output it is made from."""
+
+    tensor: str
+    kind: Literal["classes", "tensor"]
+    labels: str | None = None
+    """File with one label per line."""
+    activation: Literal["none", "softmax", "sigmoid"] | None = None
+    """What turns the model's numbers into scores."""
+    k: int = 5
+    min_score: float = 0.0
+
+
+class CalibrationRecipe(_Table, frozen=True, kw_only=True):
+    """Unlabelled examples that set the int8 ranges."""
+
+    folder: str
+    max_samples: int = 200
+
+
+class EvaluationRecipe(_Table, frozen=True, kw_only=True):
+    """Labelled examples the candidates are judged by: class sub-folders, or `labels.csv` (`file,label`)."""
+
+    folder: str
+    max_samples: int = 1000
+
+
+class GoldenRecipe(_Table, frozen=True, kw_only=True):
+    """The golden set and its thresholds; they belong to the recipe, never to the candidate they judge."""
+
+    count: int = 16
+    own_snr_min: float = 30.0
+    """dB against the variant's own float emulation: is this silicon right?"""
+    float_snr_min: float = 15.0
+    """dB against the source model: is this variant good?"""
+    truth_min: float = 0.75
+    """Share of correct answers: is this model good?"""
+    contains_personal_data: bool = True
+    """Cautious unless the engineer declares otherwise."""
+
+
+class LicenceRecipe(_Table, frozen=True, kw_only=True):
+    """Terms of the weights, and files that belong to them."""
+
+    spdx: str = "unknown"
+    attribution: str | None = None
+    model_card: str | None = None
+
+
+class LimitsRecipe(_Table, frozen=True, kw_only=True):
+    """Bounds by profile id, family alias or `*`."""
+
+    max_drop: dict[str, float] = {}
+    min_agreement: dict[str, float] = {}
+    latency_p95_ms: dict[str, float] = {}
+
+
+class Recipe(_Table, frozen=True, kw_only=True):
+    """One build; paths are relative to the recipe's own folder."""
+
+    model: str
+    name: str
+    version: str
+    task: str
+    targets: list[str]
+    inputs: dict[str, InputRecipe]
+    outputs: dict[str, OutputRecipe]
+    evaluation: EvaluationRecipe
+    calibration: CalibrationRecipe | None = None
+    golden: GoldenRecipe = GoldenRecipe()
+    licence: LicenceRecipe = LicenceRecipe()
+    limits: LimitsRecipe = LimitsRecipe()
+    precisions: list[Precision] = msgspec.field(default_factory=lambda: ["float32", "int8"])
+    engines: list[EngineName] | None = None
+    """None: every engine that is installed here."""
+    prefer: Prefer = "latency"
+    batch_max: int = 8
+    """Largest batch a variant offers when the model's batch axis is free."""
+
+
+def parse_recipe(content: bytes, suffix: str) -> Recipe:
+    """Read a recipe written in TOML (`.toml`), YAML (`.yaml`, `.yml`) or JSON (`.json`).
+
+    Raises:
+        BadRecipe: not readable, an unknown key, a missing or impossible value.
+    """
+    try:
+        if suffix == ".toml":
+            recipe = msgspec.toml.decode(content, type=Recipe)
+        elif suffix in {".yaml", ".yml"}:
+            recipe = msgspec.yaml.decode(content, type=Recipe)
+        elif suffix == ".json":
+            recipe = msgspec.json.decode(content, type=Recipe)
+        else:
+            raise BadRecipe("read the recipe", f"its ending is {shown(suffix)}", "name it .toml, .yaml or .json")
+    except ImportError as error:
+        raise BadRecipe("read the recipe", "PyYAML is not installed", "use TOML, or pip install pyyaml") from error
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise BadRecipe("read the recipe", shown(str(error), 300), "correct that entry") from error
+    check_recipe(recipe)
+    return recipe
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse what cannot become a release, before anything is read. Raises: BadRecipe."""
+    try:
+        parse_model_name(recipe.name)
+        parse_version(recipe.version)
+        for name in (*recipe.inputs, *recipe.outputs):
+            parse_layer_name(name)
+    except ContractError as error:
+        raise BadRecipe(error.cannot, error.because, error.remedy) from error
+    problems = [*_missing(recipe), *_contradictions(recipe)]
+    if problems:
+        raise BadRecipe("use the recipe", "; ".join(problems))
+
+
+def preprocess_of(name: str, recipe: InputRecipe) -> list[RawStep]:
+    """The preprocessing steps of one public input, in the contract's vocabulary. Raises: ContractError."""
+    steps: list[Decode | Resize | Normalize | Layout] = []
+    source: str | None = name
+    if recipe.kind == "image" and recipe.color and recipe.exif:
+        steps.append(Decode(id=DECODE, from_=source, color=recipe.color, exif=recipe.exif, reduced="never"))
+        source = None
+    if recipe.resize:
+        fields = {key: value for key, value in msgspec.structs.asdict(recipe.resize).items() if value is not None}
+        steps.append(Resize(id=RESIZE, from_=source, **fields))
+        source = None
+    if recipe.normalize:
+        scaling = msgspec.structs.asdict(recipe.normalize)
+        steps.append(Normalize(id=NORMALIZE, from_=source, **scaling))
+        source = None
+    if recipe.layout == "NCHW":
+        steps.append(Layout(id=LAYOUT, from_=source, to=recipe.layout))
+    raw = raw_steps(tuple(steps))
+    parse_preprocess(raw)
+    return raw
+
+
+def postprocess_of(recipe: OutputRecipe, canonical: str) -> list[RawStep]:
+    """The postprocessing steps of one public output. Raises: ContractError."""
+    if recipe.kind == "tensor":
+        return [{"op": "raw", "from": canonical}]
+    step = TopK(from_=canonical, activation=recipe.activation or "none", k=recipe.k, min_score=recipe.min_score)
+    raw = raw_steps((step,))
+    parse_postprocess(raw)
+    return raw
+
+
+def _missing(recipe: Recipe) -> list[str]:
+    """What changes numbers and was not written."""
+    found: list[str] = []
+    for name, entry in recipe.inputs.items():
+        if entry.kind == "image":
+            wanted = {"color": entry.color, "exif": entry.exif, "resize": entry.resize, "normalize": entry.normalize,
+                      "layout": entry.layout}  # fmt: skip
+            found += [f"write inputs.{name}.{key}" for key, value in wanted.items() if value is None]
+        if entry.resize and entry.resize.mode != "none":
+            used = {"size": entry.resize.size, "filter": entry.resize.filter, "antialias": entry.resize.antialias}
+            found += [f"write inputs.{name}.resize.{key}" for key, value in used.items() if value is None]
+    for name, output in recipe.outputs.items():
+        if output.kind == "classes" and output.activation is None:
+            found.append(f"write outputs.{name}.activation (none, softmax or sigmoid)")
+    if "int8" in recipe.precisions and recipe.calibration is None:
+        found.append("write calibration.folder (int8 needs examples), or precisions = ['float32']")
+    return found
+
+
+def _contradictions(recipe: Recipe) -> list[str]:
+    found: list[str] = []
+    if not recipe.inputs or not recipe.outputs:
+        found.append("name at least one input and one output")
+    if not recipe.targets:
+        found.append("name at least one target")
+    if "float32" not in recipe.precisions:
+        found.append("keep float32 among the precisions: it is the variant every device can fall back to")
+    if recipe.calibration and recipe.calibration.folder == recipe.evaluation.folder:
+        found.append("calibration and evaluation must be different folders: a model may not be judged by what set it")
+    if not 1 <= recipe.golden.count <= 256:
+        found.append("golden.count must be 1 to 256")
+    for name, entry in recipe.inputs.items():
+        channels = 1 if entry.color == "gray" else 3
+        if entry.normalize and {len(entry.normalize.mean), len(entry.normalize.std)} - {1, channels}:
+            found.append(f"inputs.{name}.normalize needs 1 or {channels} values for mean and std")
+        if entry.normalize and 0 in entry.normalize.std:
+            found.append(f"inputs.{name}.normalize.std must not be 0")
+    return found

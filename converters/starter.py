@@ -1,0 +1,253 @@
+"""Recipes for people who have none yet: from command-line options, or as a commented file made from the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from converters.errors import BadRecipe
+from converters.importers.onnx import Imported, Port
+from converters.recipe import Recipe, check_recipe
+
+_WRITE = "write these options, or a recipe (edge-convert recipe MODEL > recipe.toml)"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Command-line options as given; None where nothing was said."""
+
+    model: str
+    name: str | None
+    version: str | None
+    targets: tuple[str, ...]
+    calibration: str | None
+    evaluation: str | None
+    labels: str | None = None
+    color: str | None = None
+    resize: str | None = None
+    filter: str | None = None
+    antialias: bool | None = None
+    scale: float | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    activation: str | None = None
+    precisions: tuple[str, ...] = ()
+    max_drop: tuple[str, ...] = ()
+    min_agreement: tuple[str, ...] = ()
+    licence: str | None = None
+    golden_count: int | None = None
+    has_personal_data: bool | None = None
+    extra: dict[str, object] = field(default_factory=dict)
+
+
+def recipe_from_options(options: Options, imported: Imported) -> Recipe:
+    """The recipe that the options stand for.
+
+    Raises:
+        BadRecipe: something that changes numbers was not said; the message lists everything that is missing.
+    """
+    if len(imported.inputs) != 1:
+        raise BadRecipe("build from options", f"the model has {len(imported.inputs)} inputs", "use a recipe file")
+    port = imported.inputs[0]
+    is_image = looks_like_image(port)
+    missing = _missing(options, is_image=is_image)
+    if missing:
+        raise BadRecipe("build from options", f"missing: {', '.join(missing)}", _WRITE)
+    raw: dict[str, object] = {
+        "model": options.model,
+        "name": options.name,
+        "version": options.version,
+        "task": "image_classification" if is_image else "classification",
+        "targets": list(options.targets),
+        "inputs": {"image": _image(options, port)} if is_image else {"input": {"tensor": port.name, "kind": "tensor"}},
+        "outputs": {"classes": _classes(options, imported.outputs[0])},
+        "evaluation": {"folder": options.evaluation},
+        "limits": {"max_drop": parse_bounds(options.max_drop), "min_agreement": parse_bounds(options.min_agreement)},
+        **options.extra,
+    }
+    if options.calibration:
+        raw["calibration"] = {"folder": options.calibration}
+    if options.precisions:
+        raw["precisions"] = list(options.precisions)
+    if options.licence:
+        raw["licence"] = {"spdx": options.licence}
+    golden = {"count": options.golden_count, "contains_personal_data": options.has_personal_data}
+    raw["golden"] = {key: value for key, value in golden.items() if value is not None}
+    try:
+        recipe = msgspec.convert(raw, Recipe)
+    except msgspec.ValidationError as error:
+        raise BadRecipe("build from options", str(error)[:300], "correct that option") from error
+    check_recipe(recipe)
+    return recipe
+
+
+def parse_bounds(texts: tuple[str, ...]) -> dict[str, float]:
+    """`0.01` (for every target) or `coral=0.03`, as often as needed. Raises: BadRecipe."""
+    bounds: dict[str, float] = {}
+    for text in texts:
+        target, equals, number = text.rpartition("=")
+        try:
+            bounds[target if equals else "*"] = float(number)
+        except ValueError as error:
+            raise BadRecipe(f"read the bound {text!r}", "it is not a number", "write 0.01 or TARGET=0.01") from error
+    return bounds
+
+
+def looks_like_image(port: Port) -> bool:
+    """Whether an input takes pictures: float32, four axes, one or three channels."""
+    return port.dtype == "float32" and len(port.shape) == 4 and layout_of(port) is not None
+
+
+def layout_of(port: Port) -> Literal["NCHW", "NHWC"] | None:
+    """Where the one or three channels stand; None when nowhere."""
+    if len(port.shape) != 4:
+        return None
+    if port.shape[1] in {1, 3}:
+        return "NCHW"
+    return "NHWC" if port.shape[3] in {1, 3} else None
+
+
+def starter_text(model: str, imported: Imported) -> str:
+    """A recipe in TOML with everything the model says filled in and everything it cannot say marked `CHANGE`."""
+    lines = [
+        "# Recipe for edge-convert build. Paths are relative to this file. Lines with CHANGE need your knowledge:",
+        "# nothing that changes numbers has a default, because a wrong guess here costs accuracy in silence.",
+        f"model = {_quoted(model)}",
+        'name = "my-model"            # CHANGE: a-z 0-9 -',
+        'version = "1.0.0"',
+        f'task = "{"image_classification" if looks_like_image(imported.inputs[0]) else "classification"}"',
+        'targets = ["cpu"]            # edge-device profiles lists the others',
+        "",
+        "[licence]",
+        'spdx = "unknown"             # CHANGE: SPDX identifier of the weights\' licence',
+        "",
+    ]
+    for number, port in enumerate(imported.inputs):
+        lines += _image_lines(port) if looks_like_image(port) else _tensor_lines(port, number)
+    for number, port in enumerate(imported.outputs):
+        lines += _output_lines(port, is_first=number == 0)
+    lines += [
+        "[calibration]",
+        'folder = "calibration"       # CHANGE: unlabelled examples that set the int8 ranges',
+        "",
+        "[evaluation]",
+        'folder = "evaluation"        # CHANGE: class sub-folders, or files and labels.csv (file,label)',
+        "",
+        "[golden]                     # questions every device must answer before it takes the release over",
+        "count = 16",
+        "own_snr_min = 30.0           # dB against the variant's own float emulation: is this silicon right?",
+        "float_snr_min = 15.0         # dB against the source model: is this variant good?",
+        "truth_min = 0.75             # share of right answers: is this model good?",
+        "contains_personal_data = true  # CHANGE to false if nobody can be recognised in these examples",
+        "",
+        "[limits]",
+        'max_drop = { "*" = 0.01 }    # accuracy a variant may lose; by profile, family or *',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _missing(options: Options, *, is_image: bool) -> list[str]:
+    wanted: dict[str, object] = {
+        "--name": options.name,
+        "--version": options.version,
+        "--target": options.targets,
+        "--evaluate DIR": options.evaluation,
+        "--activation none|softmax|sigmoid": options.activation,
+    }
+    if not options.precisions or "int8" in options.precisions:
+        wanted["--calibration DIR (or --precision float32)"] = options.calibration
+    if is_image:
+        wanted |= {
+            "--color rgb|bgr|gray": options.color,
+            "--resize stretch|fit_pad|fit_crop|none": options.resize,
+            "--scale X": None if options.scale is None else "given",
+            "--mean X[,Y,Z]": options.mean,
+            "--std X[,Y,Z]": options.std,
+        }
+    if is_image and options.resize != "none":
+        wanted |= {
+            "--filter nearest|bilinear|bicubic|lanczos|area": options.filter,
+            "--antialias or --no-antialias": None if options.antialias is None else "given",
+        }
+    return [name for name, value in wanted.items() if not value]
+
+
+def _image(options: Options, port: Port) -> dict[str, object]:
+    layout = layout_of(port)
+    height, width = port.shape[2:] if layout == "NCHW" else port.shape[1:3]
+    if height is None or width is None:
+        raise BadRecipe("build from options", "the model leaves the image size open", "use a recipe with resize.size")
+    resize: dict[str, object] = {
+        "mode": options.resize, "size": [height, width], "filter": options.filter, "antialias": options.antialias,
+    }  # fmt: skip
+    if options.resize == "fit_pad":
+        resize |= {"pad_value": [114.0], "pad_anchor": "center"}
+    return {
+        "tensor": port.name,
+        "kind": "image",
+        "color": options.color,
+        "exif": "apply",
+        "resize": resize,
+        "normalize": {"scale": options.scale, "mean": list(options.mean), "std": list(options.std)},
+        "layout": layout,
+    }
+
+
+def _classes(options: Options, port: Port) -> dict[str, object]:
+    answer: dict[str, object] = {"tensor": port.name, "kind": "classes", "activation": options.activation}
+    return {**answer, "labels": options.labels} if options.labels else answer
+
+
+def _image_lines(port: Port) -> list[str]:
+    layout = layout_of(port)
+    height, width = port.shape[2:] if layout == "NCHW" else port.shape[1:3]
+    channels = port.shape[1] if layout == "NCHW" else port.shape[3]
+    size = f"[{height or 'CHANGE'}, {width or 'CHANGE'}]"
+    color = '"gray"' if channels == 1 else '"rgb"               # CHANGE to "bgr" if it was trained on OpenCV images'
+    values = "[0.0]" if channels == 1 else "[0.0, 0.0, 0.0]"
+    deviations = "[255.0]" if channels == 1 else "[255.0, 255.0, 255.0]"
+    return [
+        "[inputs.image]",
+        f"tensor = {_quoted(port.name)}",
+        'kind = "image"',
+        f"color = {color}",
+        'exif = "apply"               # turn photos upright as their camera says; "ignore": leave them',
+        "# CHANGE: as in training; Pillow and torchvision antialias, OpenCV's linear filter does not",
+        f'resize = {{ mode = "stretch", size = {size}, filter = "bilinear", antialias = true }}',
+        "# y = (x * scale - mean) / std per channel, x in 0..255                CHANGE: as in training",
+        f"normalize = {{ scale = 1.0, mean = {values}, std = {deviations} }}",
+        f'layout = "{layout}"',
+        "",
+    ]
+
+
+def _tensor_lines(port: Port, number: int) -> list[str]:
+    shape = [size or "N" for size in port.shape]
+    return [
+        f"[inputs.{'input' if number == 0 else f'input-{number}'}]  # {port.dtype} {shape}, from .npy or .npz files",
+        f"tensor = {_quoted(port.name)}",
+        'kind = "tensor"',
+        "",
+    ]
+
+
+def _output_lines(port: Port, *, is_first: bool) -> list[str]:
+    if not is_first:
+        return [f"[outputs.{port.name}]" if port.name.isidentifier() else "[outputs.more]",
+                f"tensor = {_quoted(port.name)}", 'kind = "tensor"', ""]  # fmt: skip
+    return [
+        f"[outputs.classes]            # {port.dtype} {[size or 'N' for size in port.shape]}",
+        f"tensor = {_quoted(port.name)}",
+        'kind = "classes"             # "tensor" to hand out the numbers as they are',
+        'activation = "softmax"       # CHANGE to "none" if the model ends in a softmax already',
+        "k = 5",
+        'labels = "labels.txt"        # CHANGE: one label per line, in the order of the classes',
+        "",
+    ]
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
