@@ -1,0 +1,1 @@
+"""Knows the fleet and decides what each device runs."""

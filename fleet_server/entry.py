@@ -1,0 +1,12 @@
+"""Where `edge-fleet` starts, before anything that takes long to import."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from edge_runtime.interrupt import run_command
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    run_command("edge-fleet", "fleet_server.cli.main")

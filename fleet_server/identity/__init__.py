@@ -1,0 +1,1 @@
+"""Certificate authority, claims and keys: who a device or a person is."""

@@ -1,0 +1,1 @@
+"""Which devices exist, what they are and what they last reported."""

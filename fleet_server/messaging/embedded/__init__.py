@@ -1,0 +1,1 @@
+"""The small MQTT broker used when no other is on the machine."""

@@ -1,0 +1,1 @@
+"""Schema history of the server's database, run by Alembic."""

@@ -1,0 +1,1 @@
+"""Takes in what devices measured, once each, and answers questions about it."""
