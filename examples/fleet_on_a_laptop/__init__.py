@@ -1,0 +1,1 @@
+"""The demo: a laptop plays a whole fleet, with real processes."""
