@@ -1,0 +1,1 @@
+"""Tests of edgefleet; names are sentences about behaviour."""

@@ -1,0 +1,1 @@
+"""Generated documents match the code that they are generated from."""

@@ -1,0 +1,1 @@
+"""Whole scenarios with real processes."""

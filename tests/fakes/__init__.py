@@ -1,0 +1,1 @@
+"""Real but throwaway parts that tests start: certificates, brokers, devices."""

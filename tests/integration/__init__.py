@@ -1,0 +1,1 @@
+"""Several real components joined in one process or with real helpers."""

@@ -1,0 +1,71 @@
+"""The compilers in their own process: same bytes twice, nothing of this machine in them, limits that hold."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from converters.compilers.isolated import compile_isolated
+from converters.compilers.job import CompileJob
+from converters.errors import CompileFailed
+from edge_runtime.inference.arrays import write_npz
+from tests.fakes.onnx_models import conv_classifier
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def job(folder: Path, engine: str, precision: str) -> CompileJob:
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(conv_classifier(), str(folder / "float.onnx"))
+    samples = folder / "calibration"
+    samples.mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(4):
+        picture = rng.random((1, 3, 8, 8), dtype=np.float32)
+        (samples / f"{number}.npz").write_bytes(write_npz({"input": picture}))
+    return CompileJob(
+        engine=engine,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        model=str(folder / "float.onnx"),
+        out=str(folder / "out"),
+        calibration=str(samples),
+    )
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "needs"),
+    [("onnxruntime", "int8", "onnxruntime"), ("openvino", "float32", "openvino"), ("openvino", "int8", "nncf")],
+)
+def test_the_same_job_gives_the_same_bytes_without_a_path_of_this_machine(
+    tmp_path: Path, engine: str, precision: str, needs: str
+) -> None:
+    pytest.importorskip(needs)
+
+    first = compile_isolated(job(tmp_path / "a", engine, precision))
+    second = compile_isolated(job(tmp_path / "elsewhere", engine, precision))
+
+    for role in first.files:
+        content = Path(first.files[role]).read_bytes()
+        assert content == Path(second.files[role]).read_bytes()
+        assert str(tmp_path).encode() not in content
+
+
+def test_a_compiler_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(CompileFailed, match="longer than 0 s"):
+        compile_isolated(job(tmp_path / "a", "onnxruntime", "int8"), timeout_s=0.05)
+
+
+def test_a_compiler_that_needs_too_much_memory_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(CompileFailed, match="compile int8 for onnxruntime"):
+        compile_isolated(job(tmp_path / "a", "onnxruntime", "int8"), memory_bytes=64 * 1024**2)
+
+
+def test_a_model_the_compiler_refuses_is_one_message(tmp_path: Path) -> None:
+    asked = job(tmp_path / "a", "onnxruntime", "int8")
+    Path(asked.model).write_bytes(b"broken")
+
+    with pytest.raises(CompileFailed) as refused:
+        compile_isolated(asked)
+
+    assert "Traceback" not in str(refused.value)

@@ -1,0 +1,90 @@
+"""Ctrl-C at any moment of a command: one line and exit code 130. Stand-ins for libraries send the signal themselves."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+INTERRUPTS_WHILE_IMPORTED = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(20)\n"
+
+
+def called(command: str, *arguments: object, stand_ins: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command as its installed script does, with modules that stand in the way of the real ones."""
+    module, function = SCRIPTS[command].split(":")
+    program = f"import sys; from {module} import {function}; sys.exit({function}())"
+    path = f"{stand_ins}{os.pathsep}{ROOT}"
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path}, cwd=stand_ins, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["edge-convert", "edge-runtime", "edge-device", "edge-fleet"])
+def test_an_interrupt_while_the_command_line_is_imported_is_one_line(tmp_path: Path, command: str) -> None:
+    (tmp_path / "typer.py").write_text(INTERRUPTS_WHILE_IMPORTED)
+
+    ended = called(command, "--help", stand_ins=tmp_path)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", f"{command}: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "library"),
+    [
+        ("edge-convert", ["check", "model.onnx"], "onnx"),
+        ("edge-convert", ["build", "model.onnx", "-o", "out"], "onnx"),
+        ("edge-runtime", ["run", "release", "a.png"], "numpy"),
+        ("edge-device", ["profiles"], "msgspec"),
+    ],
+)
+def test_an_interrupt_while_a_library_is_imported_is_one_line(
+    tmp_path: Path, command: str, arguments: list[str], library: str
+) -> None:
+    (tmp_path / f"{library}.py").write_text(INTERRUPTS_WHILE_IMPORTED)
+
+    ended = called(command, *arguments, stand_ins=tmp_path)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", f"{command}: interrupted\n")
+
+
+def test_an_interrupt_while_a_build_imports_an_engine_is_not_taken_for_a_missing_engine(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    # As pybind11 does: whatever is raised while a native library sets itself up becomes an ImportError.
+    (tmp_path / "onnxruntime.py").write_text(
+        "import os, signal\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt as error:\n    raise ImportError from error\n"
+    )
+    recipe = ROOT / "examples" / "fleet_on_a_laptop" / "recipes" / "release-1.toml"
+
+    ended = called("edge-convert", "build", "--recipe", recipe, "-o", tmp_path / "out", stand_ins=tmp_path)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "edge-convert: interrupted\n")
+
+
+def test_an_interrupted_build_does_not_end_by_a_crash_of_what_it_had_loaded(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("""
+import atexit, os, signal, sys
+from converters import commands, cli
+def interrupted(*_, **__):
+    commands.raise_on_interrupt()
+    os.kill(os.getpid(), signal.SIGINT)
+commands.load_recipe = lambda *_: (None, None)
+commands.build_release = interrupted
+atexit.register(os.abort)
+from converters.entry import main
+sys.argv = ["edge-convert", "build", "-o", "out"]
+main()
+""")
+
+    ended = subprocess.run(
+        [sys.executable, tmp_path / "program.py"], env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert (ended.returncode, ended.stderr) == (130, "interrupted; nothing was written\n")

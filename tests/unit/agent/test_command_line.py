@@ -1,0 +1,116 @@
+"""`edge-runtime` as a person meets it: answers, and one sentence when there is none."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from edge_runtime import cli
+from tests.fakes.pixels import write_pixels, write_source
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "release"
+    write_pixels(folder, "1.0.0")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_source(tmp_path_factory.mktemp("cli") / "pictures")
+
+
+def call(arguments: Sequence[object], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["edge-runtime", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+def test_run_answers_each_file(
+    release: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = [pictures / "1.png", pictures / "2.png"]
+
+    assert call(["run", release, *inputs, "--json", "--backend", "onnxruntime"], monkeypatch) == 0
+
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["variant"] == "ort-fp32"
+    assert [one["answer"]["classes"][0]["label"] for one in answer["answers"]] == ["one", "two"]
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_file_that_is_no_image_is_named_and_the_others_are_answered(
+    release: Path,
+    pictures: Path,
+    tmp_path: Path,
+    form: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_text("no picture")
+
+    assert call(["run", release, pictures / "1.png", broken, pictures / "2.png", *form], monkeypatch) == 1
+
+    said = capsys.readouterr()
+    assert "one" in said.out
+    assert "two" in said.out
+    assert said.err == (
+        f"edge-runtime: cannot answer {broken}: it is not a complete PNG file; export or copy it again\n"
+    )
+    if form:
+        answers = json.loads(said.out)["answers"]
+        assert [list(one) for one in answers] == [["input", "answer"], ["input", "error"], ["input", "answer"]]
+        assert answers[1]["error"] in said.err
+
+
+def test_brackets_in_the_reason_of_a_slot_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = {"detail": "pip install 'edgefleet[openvino]'"}
+
+    cli._print_reports([{"slot": "main", "state": "idle", "seq": 1, "reason": reason}])
+
+    assert "'edgefleet[openvino]'" in capsys.readouterr().out
+
+
+def test_brackets_in_a_file_name_are_printed_as_they_are(
+    release: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "[bold]1.png"
+    picture.write_bytes((pictures / "1.png").read_bytes())
+
+    assert call(["run", release, picture], monkeypatch) == 0
+
+    assert "[bold]1.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "{release}", "missing.png"],
+        ["run", "missing", "{picture}"],
+        ["run", "{release}", "{picture}", "--backend", "abacus"],
+        ["run", "{release}", "{picture}", "--variant", "other"],
+        ["status", "--state", "missing"],
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_exit_code_one(
+    release: Path,
+    pictures: Path,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filled = [one.format(release=release, picture=pictures / "1.png") for one in arguments]
+
+    assert call(filled, monkeypatch) == 1
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("edge-runtime: cannot ")
+    assert said.err.count("\n") == 1

@@ -1,0 +1,33 @@
+"""What a device's agent weighs before it has a model: no command-line library, no engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+PROGRAM = """
+import runpy, sys
+sys.argv = ["agent", "--config", "/does/not/exist.toml"]
+try:
+    runpy.run_module("edge_runtime.agent", run_name="__main__")
+except SystemExit as end:
+    assert end.code == 1
+heavy = {"typer", "rich", "click", "onnxruntime", "openvino", "numpy", "PIL", "cv2", "pydantic", "fastapi"}
+print(sorted(heavy & {name for name, module in sys.modules.items() if module is not None}))
+assert "edge_runtime.bootstrap" in sys.modules
+"""
+
+
+def test_the_agent_loads_neither_a_command_line_library_nor_an_engine() -> None:
+    loaded = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=110, check=True)
+
+    assert loaded.stdout.strip() == "[]"
+    assert loaded.stderr.startswith("edge-runtime: cannot read /does/not/exist.toml")
+
+
+def test_help_of_the_agent_needs_no_configuration() -> None:
+    command = [sys.executable, "-m", "edge_runtime.agent", "--help"]
+
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=110, check=True)
+
+    assert "--source" in shown.stdout

@@ -1,0 +1,104 @@
+import json
+import sys
+
+import pytest
+
+from converters import cli
+from tests.fakes.onnx_models import conv_classifier, saved
+
+
+def run(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["edge-convert", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def test_check_says_that_a_sound_model_can_be_built(monkeypatch, capsys, tmp_path) -> None:
+    status, out, _ = run(monkeypatch, capsys, "check", saved(conv_classifier(), tmp_path / "m.onnx"))
+
+    assert status == 0
+    assert "m.onnx can be built" in out
+
+
+def test_check_fails_with_findings_as_json(monkeypatch, capsys, tmp_path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"PK\x03\x04")
+
+    status, out, _ = run(monkeypatch, capsys, "check", tmp_path / "m.onnx", "--json")
+
+    assert status == 1
+    assert json.loads(out)[0]["code"] == "not_onnx"
+
+
+def test_brackets_and_colons_in_a_model_are_printed_as_they_are(monkeypatch, capsys, tmp_path) -> None:
+    status, out, _ = run(monkeypatch, capsys, "check", saved(conv_classifier(), tmp_path / "m[bold]:cat:.onnx"))
+
+    assert status == 0
+    assert "m[bold]:cat:.onnx can be built" in out
+
+
+def test_an_error_is_one_line_without_a_traceback(monkeypatch, capsys, tmp_path) -> None:
+    status, out, err = run(monkeypatch, capsys, "build", tmp_path / "no.onnx", "-o", tmp_path / "out")
+
+    assert status == 1
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("cannot use no.onnx: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "is a Git LFS pointer, not the model"),
+        (b"no model at all", "is not a whole ONNX file"),
+        (b"\x08\x07", "holds no ONNX graph"),
+    ],
+)
+@pytest.mark.parametrize("command", [["recipe"], ["check"], ["build", "-o", "out"]])
+def test_every_command_says_the_same_about_a_file_that_is_no_model(
+    monkeypatch, capsys, tmp_path, command, content, says
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.onnx").write_bytes(content)
+
+    status, out, err = run(monkeypatch, capsys, *command, "m.onnx")
+
+    assert status == 1
+    assert says in " ".join((out + err).split())
+
+
+def test_an_unknown_target_is_answered_with_the_known_ones(monkeypatch, capsys, tmp_path) -> None:
+    model = saved(conv_classifier(), tmp_path / "m.onnx")
+
+    status, _, err = run(monkeypatch, capsys, "check", model, "--target", "toaster")
+
+    assert status == 1
+    assert "raspberry-pi-5" in err
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(monkeypatch, capsys, tmp_path) -> None:
+    pytest.importorskip("onnxruntime")
+    model = saved(conv_classifier(), tmp_path / "m.onnx")
+    options = ["--name", "cats", "--version", "1", "--target", "cpu", "--evaluate", "e", "--precision", "float32",
+               "--activation", "none", "--color", "rgb", "--resize", "stretch", "--filter", "bilinear", "--antialias",
+               "--scale", "1", "--mean", "0", "--std", "255"]  # fmt: skip
+
+    status, out, _ = run(monkeypatch, capsys, "build", model, "-o", tmp_path / "out", *options, "--dry-run", "--json")
+
+    assert status == 0
+    assert json.loads(out)["candidates"][0]["variant"] == "ort-float32"
+    assert not (tmp_path / "out").exists()
+
+
+def test_keys_are_made_once(monkeypatch, capsys, tmp_path) -> None:
+    status, out, _ = run(monkeypatch, capsys, "keygen", tmp_path / "model.key")
+
+    assert status == 0
+    assert "key id" in out
+    assert (tmp_path / "model.key").stat().st_mode & 0o077 == 0
+
+    status, _, err = run(monkeypatch, capsys, "keygen", tmp_path / "model.key")
+
+    assert status == 1
+    assert "exists" in err

@@ -1,0 +1,48 @@
+import msgspec
+import pytest
+
+from converters.errors import BadRecipe
+from converters.planner import plan_build
+from converters.recipe import Recipe
+from devices.catalogue import resolve_targets
+from tests.unit.converters.test_recipe import parsed
+
+ALL = {"onnxruntime": True, "openvino": True, "nncf": True}
+CPU = resolve_targets(("cpu",))
+
+
+def candidates(recipe: Recipe, installed: dict[str, bool] = ALL) -> list[str]:
+    return [one.id for one in plan_build(recipe, CPU, installed).candidates]
+
+
+def test_the_plain_float_variant_comes_first() -> None:
+    assert candidates(parsed()) == ["ort-float32", "ort-int8", "openvino-float32", "openvino-int8"]
+
+
+def test_what_is_not_installed_is_left_out_and_said() -> None:
+    plan = plan_build(parsed(), CPU, {"onnxruntime": True, "openvino": True, "nncf": False})
+
+    assert [one.id for one in plan.candidates] == ["ort-float32", "ort-int8", "openvino-float32"]
+    assert any("nncf" in note for note in plan.notes)
+
+
+def test_an_engine_that_was_asked_for_must_be_there() -> None:
+    with pytest.raises(BadRecipe, match="openvino is not installed"):
+        candidates(parsed(engines=["openvino"]), {"onnxruntime": True})
+
+
+def test_without_onnx_runtime_the_extra_is_named() -> None:
+    with pytest.raises(BadRecipe, match=r"edgefleet\[convert,ort\]"):
+        candidates(parsed(), {})
+
+
+def test_every_release_carries_a_plain_cpu_variant() -> None:
+    assert "ort-float32" in candidates(parsed(engines=["openvino"]))
+
+
+def test_the_oldest_engine_of_all_targets_sets_the_ceiling() -> None:
+    old = msgspec.structs.replace(CPU[0], engines={"onnxruntime": "1.17"})
+
+    ceiling = plan_build(parsed(), (old, *CPU), ALL).ceiling
+
+    assert (ceiling.opset, ceiling.ir) == (20, 9)

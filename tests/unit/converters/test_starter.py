@@ -1,0 +1,64 @@
+import dataclasses
+
+import pytest
+
+from converters.errors import BadRecipe
+from converters.importers.onnx import describe
+from converters.recipe import parse_recipe
+from converters.starter import Options, parse_bounds, recipe_from_options, starter_text
+from tests.fakes.onnx_models import conv_classifier
+
+MODEL = describe(conv_classifier())
+GIVEN = Options(
+    model="m.onnx", name="cats", version="1", targets=("cpu",), calibration="c", evaluation="e", labels="l.txt",
+    color="rgb", resize="stretch", filter="bilinear", antialias=True, scale=1.0, mean=(0.0,), std=(255.0,),
+    activation="softmax", max_drop=("0.01",),
+)  # fmt: skip
+
+
+def test_the_starter_recipe_reads_as_a_recipe() -> None:
+    recipe = parse_recipe(starter_text("m.onnx", MODEL).encode(), ".toml")
+
+    assert recipe.inputs["image"].tensor == "input"
+    assert recipe.inputs["image"].resize and recipe.inputs["image"].resize.size == (8, 8)  # noqa: PT018
+    assert recipe.outputs["classes"].tensor == "logits"
+
+
+def test_options_make_the_same_recipe() -> None:
+    recipe = recipe_from_options(GIVEN, MODEL)
+
+    assert recipe.inputs["image"].layout == "NCHW"
+    assert recipe.limits.max_drop == {"*": 0.01}
+    assert recipe.calibration and recipe.calibration.folder == "c"  # noqa: PT018
+
+
+def test_all_missing_options_are_listed_at_once() -> None:
+    nothing = Options(model="m.onnx", name=None, version=None, targets=(), calibration=None, evaluation=None)
+
+    with pytest.raises(BadRecipe) as refused:
+        recipe_from_options(nothing, MODEL)
+
+    for option in ("--name", "--version", "--target", "--evaluate", "--calibration", "--color", "--resize", "--filter",
+                   "--antialias", "--scale", "--mean", "--std", "--activation"):  # fmt: skip
+        assert option in str(refused.value)
+
+
+def test_what_resizes_nothing_needs_no_filter() -> None:
+    given = dataclasses.replace(GIVEN, resize="none", filter=None, antialias=None)
+
+    resize = recipe_from_options(given, MODEL).inputs["image"].resize
+
+    assert resize
+    assert (resize.mode, resize.filter, resize.antialias) == ("none", None, None)
+
+
+def test_a_float_build_needs_no_calibration() -> None:
+    given = dataclasses.replace(GIVEN, calibration=None, precisions=("float32",))
+
+    assert recipe_from_options(given, MODEL).calibration is None
+
+
+def test_bounds_are_read_for_all_or_for_one_target() -> None:
+    assert parse_bounds(("0.01", "coral=0.03")) == {"*": 0.01, "coral": 0.03}
+    with pytest.raises(BadRecipe, match="not a number"):
+        parse_bounds(("much",))
