@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 
 from edge_runtime.agent.workload import EngineLimits, LiveModel, ProcessBench, open_activation
 from edge_runtime.contract import reasons
+from edge_runtime.contract.digest import digest_of
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import TargetPath, VariantId
 from edge_runtime.contract.layout import LayoutFolder
@@ -61,6 +64,14 @@ def wrong(store: ContentStore, tmp_path_factory: pytest.TempPathFactory) -> Acti
     layout = tmp_path_factory.mktemp("wrong") / "layout"
     write_pixels(layout, "2.0.0", weights=np.flipud(WEIGHTS).copy())
     return stored(store, layout, 2)
+
+
+@pytest.fixture(scope="module")
+def endless(store: ContentStore, good: Activation) -> Activation:
+    """A candidate whose trial waits for ever, on a fast machine too: nobody writes into the pipe it reads."""
+    activation = replace(good, release=digest_of(b"a pipe"))
+    os.mkfifo(store.path_of(activation.release))
+    return activation
 
 
 def encoded(brightest: int) -> bytes:
@@ -125,8 +136,8 @@ def test_a_trial_measures_the_candidate_beside_what_runs(
     assert measured.engine.startswith("onnxruntime ")
 
 
-def test_a_trial_that_takes_too_long_is_ended_and_says_so(root: Path, good: Activation) -> None:
-    measured = bench(root, timeout_s=0.05).trial(TrialRequest(good, running=None))
+def test_a_trial_that_takes_too_long_is_ended_and_says_so(root: Path, endless: Activation) -> None:
+    measured = bench(root, timeout_s=0.5).trial(TrialRequest(endless, running=None))
 
     assert measured.failure is not None
     assert measured.failure.code == reasons.TOO_SLOW
@@ -141,9 +152,9 @@ def test_a_trial_that_dies_says_nothing_else_than_that(root: Path, good: Activat
     assert failure.code in {reasons.MEMORY, reasons.LOAD_FAILED, reasons.CRASH_LOOP}
 
 
-def test_a_trial_that_the_agent_ends_is_no_verdict_about_the_candidate(root: Path, good: Activation) -> None:
+def test_a_trial_that_the_agent_ends_is_no_verdict_about_the_candidate(root: Path, endless: Activation) -> None:
     ended = bench(root)
     threading.Timer(0.2, ended.stop).start()
 
     with pytest.raises(Interrupted):
-        ended.trial(TrialRequest(good, running=None))
+        ended.trial(TrialRequest(endless, running=None))
