@@ -66,8 +66,11 @@ def list_releases(
     if as_json:
         show_json(found)
         return
-    rows = [[one["model"], one["version"], one["digest"], one["pushed_by"]] for one in found]
-    show_table(("model", "version", "digest", "pushed by"), rows)
+    rows = [
+        [one["model"], one["version"], "withdrawn" if one["withdrawn"] else "", one["digest"], one["pushed_by"]]
+        for one in found
+    ]
+    show_table(("model", "version", "", "digest", "pushed by"), rows)
 
 
 @app.command()
@@ -81,6 +84,8 @@ def show(
         show_json(found)
         return
     say(f"{model} {version}  {found['task']}  licence {found['licence']}")
+    if cast("Json", found["release"])["withdrawn"]:
+        say("  WITHDRAWN by its team: devices refuse to install it")
     for waiver in cast("list[Json]", found["waivers"]):
         say(f"  WAIVED {waiver['check']}: {waiver['detail']}")
     variants = cast("list[Json]", found["variants"])

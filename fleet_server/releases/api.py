@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -59,6 +60,8 @@ class ReleaseView:
     length: int
     pushed_at: float
     pushed_by: str
+    withdrawn: bool
+    """Whether its team no longer lists it: devices refuse to install it, and no rollout can name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ def push_release(who: Releaser, ports: Ports, wanted: PushRequest) -> ReleaseVie
         wanted.metadata.encode(),
         frozenset(parse_version(version) for version in wanted.withdraws),
     )
-    return _view(ports.releases.accept(push, by=who.name, now=time.time()))
+    return _views(ports.releases, [ports.releases.accept(push, by=who.name, now=time.time())])[0]
 
 
 @people.get("/releases")
@@ -162,7 +165,7 @@ def list_releases(
     """Releases, newest first."""
     with ports.database.reading() as session:
         chosen = None if model is None else parse_model_name(model)
-        return ReleaseList([_view(release) for release in ports.releases.list(session, chosen, limit=limit)])
+        return ReleaseList(_views(ports.releases, ports.releases.list(session, chosen, limit=limit)))
 
 
 @people.get("/releases/{model}/{version}", responses=responses(404))
@@ -170,7 +173,7 @@ def show_release(_who: Viewer, ports: Ports, model: str, version: str) -> Releas
     """One release with variants, evidence and waivers."""
     with ports.database.reading() as session:
         release = ports.releases.get(session, parse_model_name(model), parse_version(version))
-    return _detail_view(ports.releases.detail(release))
+    return _detail_view(ports.releases.detail(release), _views(ports.releases, [release])[0])
 
 
 @people.get("/trust/models/{model}", responses=responses(404))
@@ -218,23 +221,28 @@ def _file(releases: Releases, model: ModelName, digest: Digest, media_type: str 
     return FileResponse(releases.blobs.path_of(digest), media_type=media_type or blob.media_type, headers=headers)
 
 
-def _view(release: Release) -> ReleaseView:
-    return ReleaseView(
-        model=release.model,
-        version=release.version,
-        digest=release.digest,
-        target=release.target,
-        length=release.length,
-        pushed_at=release.pushed_at,
-        pushed_by=release.pushed_by,
-    )
+def _views(service: Releases, releases: Sequence[Release]) -> list[ReleaseView]:
+    withdrawn = service.withdrawn(releases)
+    return [
+        ReleaseView(
+            model=release.model,
+            version=release.version,
+            digest=release.digest,
+            target=release.target,
+            length=release.length,
+            pushed_at=release.pushed_at,
+            pushed_by=release.pushed_by,
+            withdrawn=release.target in withdrawn,
+        )
+        for release in releases
+    ]
 
 
-def _detail_view(detail: ReleaseDetail) -> ReleaseDetailView:
+def _detail_view(detail: ReleaseDetail, release: ReleaseView) -> ReleaseDetailView:
     evidence = detail.evidence
     measured = evidence.variants if evidence else {}
     return ReleaseDetailView(
-        release=_view(detail.release),
+        release=release,
         task=detail.manifest.task,
         licence=detail.manifest.licence.spdx,
         waivers=[msgspec.to_builtins(waiver) for waiver in detail.manifest.waivers],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 
 from tuf.api.metadata import Targets
@@ -12,7 +13,7 @@ from edge_runtime.contract.codec import decode
 from edge_runtime.contract.digest import Digest, check_bytes
 from edge_runtime.contract.errors import ContractError, TrustError
 from edge_runtime.contract.evidence import EVIDENCE_LAYER, EvidenceFile
-from edge_runtime.contract.ids import LayerName, ModelName, Version, shown, target_path
+from edge_runtime.contract.ids import LayerName, ModelName, TargetPath, Version, shown, target_path
 from edge_runtime.contract.layout import (
     INDEX_MAX_BYTES,
     OCI_INDEX,
@@ -95,13 +96,20 @@ class Releases:
     def offered(self, session: Session, model: ModelName, version: Version) -> Release:
         """One release that its team still stands behind. Raises: NotFound; Conflict when it was withdrawn."""
         found = self.get(session, model, version)
-        if self._check_signatures and found.target not in self._repository.in_force(model):
+        if self.withdrawn([found]):
             raise Conflict(
                 f"offer release {shown(model)} {shown(version)}",
                 "its team has withdrawn it: its metadata no longer lists it, and devices would refuse",
                 "sign it again on top of the server's metadata (edge-convert sign --server), and push it",
             )
         return found
+
+    def withdrawn(self, releases: Sequence[Release]) -> frozenset[TargetPath]:
+        """Those that their team's metadata in force no longer lists, so that devices refuse to install them."""
+        if not self._check_signatures:
+            return frozenset()
+        listed = {model: self._repository.in_force(model) for model in {release.model for release in releases}}
+        return frozenset(release.target for release in releases if release.target not in listed[release.model])
 
     def by_digest(self, session: Session, digest: Digest) -> Release | None:
         """The release of a digest, or None."""

@@ -182,3 +182,5 @@ def test_metadata_that_was_not_signed_on_top_of_the_servers_withdraws_nothing_un
         pytest.raises(Conflict, match=r"cannot offer release 'owls' '1\.0\.0': its team has withdrawn it"),
     ):
         fleet.context.releases.offered(session, team.model, Version("1.0.0"))
+    listed = fleet.people.get("/api/v1/releases", params={"model": "owls"}, headers=team.headers).json()["items"]
+    assert {one["version"]: one["withdrawn"] for one in listed} == {"1.0.0": True, "1.1.0": False}
