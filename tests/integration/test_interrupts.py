@@ -70,12 +70,12 @@ def test_an_interrupt_while_a_build_imports_an_engine_is_not_taken_for_a_missing
 def test_an_interrupted_build_does_not_end_by_a_crash_of_what_it_had_loaded(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text("""
 import atexit, os, signal, sys
-from converters import commands, cli
+from converters.commands import build
 def interrupted(*_, **__):
-    commands.raise_on_interrupt()
+    build.raise_on_interrupt()
     os.kill(os.getpid(), signal.SIGINT)
-commands.load_recipe = lambda *_: (None, None)
-commands.build_release = interrupted
+build.load_recipe = lambda *_: (None, None)
+build.build_release = interrupted
 atexit.register(os.abort)
 from converters.entry import main
 sys.argv = ["edge-convert", "build", "-o", "out"]

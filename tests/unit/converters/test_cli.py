@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from converters import cli
+from converters.cli import main as cli
 from tests.fakes.onnx_models import conv_classifier, saved
 
 

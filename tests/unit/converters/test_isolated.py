@@ -22,10 +22,10 @@ def quant_pre_process(*_, **__):
 """
 BUILD = """
 import sys
-from converters.commands import _clean_up_when_ended
+from converters.commands.build import clean_up_when_ended
 from converters.compilers.isolated import compile_isolated
 from converters.compilers.job import CompileJob
-_clean_up_when_ended()
+clean_up_when_ended()
 out = sys.argv[1]
 compile_isolated(CompileJob(engine="onnxruntime", precision="int8", model="m.onnx", out=out, calibration=out))
 """

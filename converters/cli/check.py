@@ -1,0 +1,31 @@
+"""`edge-convert check | recipe`: what can be said about a model before anything is built."""
+
+from __future__ import annotations
+
+import typer
+
+from converters.cli.options import EXIT_USER_ERROR, Json, Model, Target
+
+app = typer.Typer()
+
+
+@app.command()
+def check(model: Model, target: Target = None, as_json: Json = False) -> None:
+    """Look at a model for seconds: everything that would stop or weaken a build, at once."""
+    import msgspec
+
+    from converters.commands.check import check_findings, print_findings
+    from converters.preflight.findings import has_errors
+
+    findings = check_findings(model, tuple(target or ["cpu"]))
+    typer.echo(msgspec.json.encode(findings).decode()) if as_json else print_findings(model, findings)
+    if has_errors(findings):
+        raise typer.Exit(EXIT_USER_ERROR)
+
+
+@app.command()
+def recipe(model: Model) -> None:
+    """Print a commented starter recipe made from a model's inputs and outputs."""
+    from converters.commands.check import starter_recipe
+
+    typer.echo(starter_recipe(model), nl=False)

@@ -1,0 +1,1 @@
+"""What the commands of `edge-convert` do, apart from reading options: load, run with progress, print."""

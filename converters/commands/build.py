@@ -1,0 +1,105 @@
+"""Runs a build for a person or a script: reads the recipe, shows progress, prints and keeps the report."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import msgspec
+
+from converters.commands.check import read_model
+from converters.errors import BadRecipe
+from converters.pipeline import BuildOptions, build, plan_of
+from converters.recipe import Recipe, parse_recipe
+from converters.report import as_json as report_json
+from converters.report import print_report
+from converters.starter import Options, recipe_from_options
+from edge_runtime.interrupt import raise_on_interrupt
+
+REPORT_SUFFIX = ".report.json"
+
+
+def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
+    """The recipe of a build and the folder its paths are relative to.
+
+    Raises:
+        BadRecipe: neither a recipe nor a model was named, or something that changes numbers is missing.
+        BadModel: the model cannot be read.
+    """
+    if path is not None:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BadRecipe(f"read recipe {path}", error.strerror or str(error), "check the path") from error
+        recipe = parse_recipe(content, path.suffix)
+        base = path.resolve().parent
+        if options.model:
+            recipe = msgspec.structs.replace(recipe, model=str(Path(options.model).resolve()))
+        return recipe, base
+    if not options.model:
+        raise BadRecipe("build", "neither a model nor --recipe was given", "see edge-convert build --help")
+    return recipe_from_options(options, read_model(Path(options.model))), Path.cwd()
+
+
+def plan_lines(recipe: Recipe, *, as_json: bool) -> str:
+    """What a build would do, without doing it. Raises: UnknownTarget, BadRecipe."""
+    plan = plan_of(recipe)
+    rows = [
+        {"variant": one.id, "engine": f"{one.engine} {one.requirement}", "precision": one.precision,
+         "arch": list(one.arch), "targets": list(one.profiles)}
+        for one in plan.candidates
+    ]  # fmt: skip
+    if as_json:
+        return json.dumps({"candidates": rows, "notes": list(plan.notes)}, sort_keys=True)
+    lines = [f"{row['variant']:18} {row['engine']:22} for {', '.join(row['targets'])}" for row in rows]
+    return "\n".join([*lines, *(f"note: {note}" for note in plan.notes)])
+
+
+def build_release(recipe: Recipe, options: BuildOptions, *, as_json: bool) -> bool:
+    """Build, print the report and write it beside the release; False when a target has no passing variant.
+
+    Raises:
+        EdgeError: nothing was written.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    errors = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
+    task = bar.add_task("starting", total=None)
+
+    def begin() -> None:
+        # The bar hides the cursor, so it may not stand while an interrupt ends the process at once.
+        clean_up_when_ended()
+        bar.start()
+
+    try:
+        report = build(recipe, options, lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=total), begin=begin)  # fmt: skip
+    finally:
+        bar.stop()
+    text = report_json(report)
+    options.out.with_name(options.out.name + REPORT_SUFFIX).write_text(text + "\n", encoding="utf-8")
+    if as_json:
+        sys.stdout.write(text + "\n")
+    else:
+        print_report(report, Console(width=None if errors.is_terminal else 140))
+    return not report.failed_targets
+
+
+def clean_up_when_ended() -> None:
+    """Until now an interrupt ended the process at once; now temporary folders are removed, by SIGTERM as by Ctrl-C."""
+    # Python tries the temporary folder once with a file of its own, which an interrupt would leave there.
+    tempfile.gettempdir()
+    raise_on_interrupt()
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 (the signature is signal's)
+    raise KeyboardInterrupt
