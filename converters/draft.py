@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import msgspec
 
 from converters.errors import BadRecipe
-from converters.importers.onnx import Imported, Port
 from converters.recipe import InputRecipe, OutputRecipe, Recipe, postprocess_of, preprocess_of
+from converters.source import Imported, Port
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.golden import GOLDEN_MAX_BYTES, GoldenCheck, GoldenSpec
@@ -87,7 +87,7 @@ def draft_release(recipe: Recipe, imported: Imported, source: Digest, *, is_labe
         task=recipe.task,
         requires=[],
         licence=_licence(recipe),
-        source=Source(digest=source, format="onnx", opset=imported.opset),
+        source=Source(digest=source, format=imported.format, opset=imported.opset),
         signature=Signature(inputs=specs, outputs=_public_outputs(recipe.outputs), axes=axes),
         tensors=tensors,
         preprocess=preprocess,

@@ -8,8 +8,8 @@ from typing import Literal
 import msgspec
 
 from converters.errors import BadRecipe
-from converters.importers.onnx import Imported, Port
 from converters.recipe import Recipe, check_recipe
+from converters.source import Imported, Port
 
 _WRITE = "write these options, or a recipe (edge-convert recipe MODEL > recipe.toml)"
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from converters.errors import BadModel
-from converters.importers.onnx import Imported, import_onnx
+from converters.importers.onnx import import_onnx
 from converters.planner import ceiling_of
 from converters.preflight.findings import Finding
 from converters.preflight.onnx_file import inspect, look_at_model
+from converters.source import Imported
 from converters.starter import starter_text
 from devices.catalogue import resolve_targets
 

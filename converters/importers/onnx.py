@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,38 +9,9 @@ import onnx
 from onnx import helper
 
 from converters.errors import BadModel
+from converters.source import Imported, Port
 
 _DTYPES: Final = frozenset({"float32", "float16", "float64", "uint8", "int8", "int32", "int64", "bool"})
-
-
-@dataclass(frozen=True, slots=True)
-class Port:
-    """One input or output of a model."""
-
-    name: str
-    dtype: str
-    """numpy name."""
-    shape: tuple[int | None, ...]
-    """None for a free axis."""
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """A model in memory, with its public ports."""
-
-    model: Any
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    opset: int
-    ir: int
-
-    def input(self, name: str) -> Port:
-        """The input of that name. Raises: BadModel."""
-        return _port(self.inputs, name, "input")
-
-    def output(self, name: str) -> Port:
-        """The output of that name. Raises: BadModel."""
-        return _port(self.outputs, name, "output")
 
 
 def import_onnx(path: Path) -> Imported:
@@ -71,10 +41,3 @@ def _describe(entry: Any) -> Port:
     shape = tuple(size.dim_value if size.dim_value > 0 else None for size in tensor.shape.dim)
     return Port(entry.name, dtype, shape)
 
-
-def _port(ports: tuple[Port, ...], name: str, what: str) -> Port:
-    for port in ports:
-        if port.name == name:
-            return port
-    known = ", ".join(port.name for port in ports)
-    raise BadModel(f"use {what} {name!r}", f"the model has {known}", f"write one of these as the {what}'s tensor")
