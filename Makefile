@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUN_EXTRAS := device,ort,openvino,convert,server
+RUN_EXTRAS := device,ort,openvino,litert,convert,server
 PACKAGES := edge_runtime devices converters fleet_server
 JOBS ?= 2
 # uv resolves and unpacks in seconds what takes pip minutes; pip does it where uv cannot be had.
