@@ -21,6 +21,7 @@ from converters.building import (
     prepare_model,
 )
 from converters.errors import CompileFailed
+from converters.evaluate import Evaluated, evaluate
 from converters.judge import COMPILE_FAILED, Judgement, Measured, judge
 from converters.material import Order
 from converters.packaging import Measurement
@@ -31,7 +32,7 @@ from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.evidence import Accuracy, By, CheckResult, Evidence, Where
 from edge_runtime.inference.arrays import write_npz
-from edge_runtime.inference.backend import Array, BackendOptions
+from edge_runtime.inference.backend import BackendOptions
 from edge_runtime.inference.golden import load_own, pack_own, run_golden
 from edge_runtime.inference.predictor import Predictor
 
@@ -120,13 +121,13 @@ def _measured(
 ) -> tuple[Result, Built | None]:
     material, reference = bench.order.material, bench.order.reference
     candidate = built.candidate
-    answers = measure.answers_to(predictor, material.evaluation.decoded(material.preprocessor), material.output)
+    evaluated = evaluate(predictor, reference.examination)
     own = load_own(built.own) if built.own is not None else None
     checks = run_golden(predictor, reference.golden, reference.spec, own)
     sample = reference.golden.samples[0].inputs
     latency = measure.measure_latency(predictor, beside, sample)
     peak = measure.measure_peak(material.draft.manifest, built.manifest, dict(built.files), sample)
-    accuracy, drop = _accuracy(answers, checks, bench)
+    accuracy, drop = _accuracy(evaluated, checks, bench)
     measured = Measured(
         checks=tuple(_judged(checks, bench)),
         drop=drop,
@@ -155,23 +156,23 @@ def _with_emulation(built: Built, bench: Bench) -> Built:
         emulator.close()
 
 
-def _accuracy(answers: Array, checks: list[CheckResult], bench: Bench) -> tuple[Accuracy, float | None]:
-    material, reference = bench.order.material, bench.order.reference
-    float_snr, agreement = measure.distance(reference.answers, answers)
-    score = reference.score
-    value, drop = agreement, None
-    if score is not None:
-        value = measure.accuracy_of(answers, [sample.label for sample in material.evaluation.samples])
-        drop = score.value - round(value, 6)
+def _accuracy(evaluated: Evaluated, checks: list[CheckResult], bench: Bench) -> tuple[Accuracy, float | None]:
+    reference = bench.order.reference.score
+    shown, drop = evaluated.score or evaluated.agreement, None
+    if evaluated.score is not None and reference is not None:
+        drop = evaluated.score.lost_from(reference.value)
     accuracy = Accuracy(
-        metric="top1" if score else "top1_agreement",
-        value=round(value, 6),
-        count=len(answers),
-        float_value=score.value if score else None,
+        metric=shown.metric,
+        value=round(shown.value, 6),
+        count=shown.count,
+        float_value=reference.value if reference else None,
         # Of the golden set: emulation is far too slow for the whole evaluation set.
         own_snr_db=next((one.value for one in checks if one.against == "own" and one.metric == "snr_db"), None),
-        float_snr_db=_finite(float_snr),
-        agreement=round(agreement, 6),
+        float_snr_db=_finite(evaluated.snr_db),
+        agreement=round(evaluated.agreement.value, 6),
+        agreement_metric=evaluated.agreement.metric,
+        cosine=_finite(evaluated.cosine, 6),
+        ci95=[round(bound, 4) for bound in shown.ci95] if shown.ci95 else None,
     )
     return accuracy, None if drop is None else round(drop, 6) + 0.0
 
@@ -197,5 +198,5 @@ def _evidence(built: Built, bench: Bench, judgement: Judgement) -> Evidence:
     )
 
 
-def _finite(value: float) -> float | None:
-    return round(value, 2) if np.isfinite(value) else None
+def _finite(value: float, digits: int = 2) -> float | None:
+    return round(value, digits) if np.isfinite(value) else None

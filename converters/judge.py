@@ -133,7 +133,7 @@ def _lost(candidate: Candidate, measured: Measured, limits: Limits) -> str:
             return f"accuracy drops by {measured.drop:.4f}, {profile} allows {drop:g}"
         agreement = limit_for(limits.min_agreement, profile, aliases)
         if agreement is not None and measured.agreement < agreement - 1e-9:
-            return f"top-1 agrees on {measured.agreement:.4f}, {profile} asks for {agreement:g}"
+            return f"it agrees with the source model on {measured.agreement:.4f}, {profile} asks for {agreement:g}"
     return ""
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
-import numpy as np
 
-from converters import golden, measure
+from converters import golden
 from converters.building import open_source
 from converters.datasets import Dataset, open_dataset, read_labels
 from converters.draft import Draft, draft_release
 from converters.errors import BadDataset, BadModel, BadRecipe, GoldenRefused
+from converters.evaluate import Examination, ask_source
 from converters.importers.onnx import describe, import_onnx
 from converters.judge import describe_check
+from converters.metrics.choose import Task, task_of
+from converters.metrics.metric import Score
 from converters.passes.strip_inputs import strip_initialiser_inputs
 from converters.planner import Plan
 from converters.preflight.findings import Finding, has_errors
@@ -26,13 +27,9 @@ from edge_runtime.contract.digest import digest_of_file
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.golden import GOLDEN_MAX_BYTES, GoldenSpec
 from edge_runtime.contract.release import Calibration, ReferenceScore, Waiver
-from edge_runtime.inference.backend import Array
 from edge_runtime.inference.golden import GoldenSet
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocess import Preprocessor, compile_preprocess
-
-_Z95: Final = 1.959964
-"""Two-sided 95 % quantile of the normal distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +44,7 @@ class Material:
     calibration: Dataset | None
     labels: tuple[str, ...] | None
     preprocessor: Preprocessor
-    output: str
-    """Canonical tensor that accuracy is about."""
+    task: Task
     notes: tuple[str, ...]
 
 
@@ -58,8 +54,8 @@ class Reference:
 
     golden: GoldenSet
     spec: GoldenSpec
-    answers: Array
-    """Canonical output over the evaluation set."""
+    examination: Examination
+    """The evaluation set with the source model's answers to it."""
     score: ReferenceScore | None
     waivers: tuple[Waiver, ...]
 
@@ -114,7 +110,6 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
     draft = draft_release(recipe, imported, source_digest, is_labelled=is_scored)
     if calibration:
         draft = _with_calibration(draft, calibration)
-    output = next(name for name, tensor in draft.outputs.items() if tensor == main.tensor)
     notes = tuple(f"{finding.message}; {finding.advice}" for finding in findings if finding.severity == "warning")
     return Material(
         draft=draft,
@@ -124,13 +119,19 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
         calibration=calibration,
         labels=labels,
         preprocessor=compile_preprocess(draft.manifest),
-        output=output,
+        task=task_of(draft.manifest, metric=None, is_labelled=evaluation.is_labelled),
         notes=notes,
     )
 
 
-def refer(material: Material, *, golden_from: Path | None, allow_failed: bool) -> Reference:
+def refer(material: Material, answers: Path, *, golden_from: Path | None, allow_failed: bool) -> Reference:
     """Ask the source model: golden set, evaluation set, and whether the labels of the golden set agree with it.
+
+    Args:
+        material: model and data.
+        answers: file for its answers to the evaluation set.
+        golden_from: release whose golden questions are asked again.
+        allow_failed: whether the source model may contradict the labels.
 
     Raises:
         GoldenRefused: the source model contradicts the labels and nobody allowed that.
@@ -152,10 +153,9 @@ def refer(material: Material, *, golden_from: Path | None, allow_failed: bool) -
         raise BadDataset("ask the golden set", error.because, "its inputs must fit this model") from error
     spec = msgspec.structs.replace(spec, count=len(asked.samples))
     waivers = _judge_truth(material.source, asked, spec, allow_failed=allow_failed)
-    # The source model absorbs nothing, so what is prepared with each file's name at hand is just what it takes.
-    prepared = material.evaluation.prepared(material.preprocessor)
-    answers = np.concatenate([material.source.run_canonical(one.canonical)[material.output] for one in prepared])
-    return Reference(asked, spec, answers, _score(material, answers), waivers)
+    examination = Examination(material.evaluation, material.preprocessor, material.task, answers)
+    score = ask_source(material.source, examination)
+    return Reference(asked, spec, examination, _reference_score(examination, score), waivers)
 
 
 def _judge_truth(source: Predictor, asked: GoldenSet, spec: GoldenSpec, *, allow_failed: bool) -> tuple[Waiver, ...]:
@@ -171,26 +171,16 @@ def _judge_truth(source: Predictor, asked: GoldenSet, spec: GoldenSpec, *, allow
     return (Waiver(check="golden", detail=f"the source model contradicts its golden set: {detail}"),)
 
 
-def _score(material: Material, answers: Array) -> ReferenceScore | None:
-    if not material.evaluation.is_labelled or material.draft.public_output().kind != "classes":
+def _reference_score(examination: Examination, score: Score | None) -> ReferenceScore | None:
+    if score is None:
         return None
-    value = measure.accuracy_of(answers, [sample.label for sample in material.evaluation.samples])
-    count = len(material.evaluation.samples)
     return ReferenceScore(
-        metric="top1",
-        value=round(value, 6),
-        count=count,
-        evaluation=material.evaluation.digest(),
-        ci95=[round(bound, 4) for bound in wilson(value, count)],
+        metric=score.metric,
+        value=round(score.value, 6),
+        count=score.count,
+        evaluation=examination.dataset.digest(),
+        ci95=[round(bound, 4) for bound in score.ci95] if score.ci95 else None,
     )
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """95 % confidence interval of a share of `count` trials (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
-    spread = _Z95**2 / count
-    centre = (share + spread / 2) / (1 + spread)
-    half = _Z95 / (1 + spread) * math.sqrt(share * (1 - share) / count + spread / (4 * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _refusal(path: Path, findings: tuple[Finding, ...]) -> BadModel:

@@ -1,4 +1,4 @@
-"""Numbers of one candidate on this machine: answers, latency beside the float variant, peak memory."""
+"""Numbers of one candidate on this machine: latency beside the float variant, peak memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -16,9 +15,8 @@ import numpy as np
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.evidence import Latency
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest
-from edge_runtime.inference.agreement import snr_db, top1, top1_agreement
 from edge_runtime.inference.arrays import write_npz
-from edge_runtime.inference.backend import Array, Tensors
+from edge_runtime.inference.backend import Tensors
 from edge_runtime.inference.predictor import Predictor
 
 WARM_UP: Final = 10
@@ -26,22 +24,6 @@ ROUNDS: Final = 200
 ROUNDS_MIN: Final = 30
 BUDGET_S: Final = 1.0
 PEAK_TIMEOUT_S: Final = 120.0
-
-
-def answers_to(predictor: Predictor, decoded: Iterable[Tensors], output: str) -> Array:
-    """One canonical output for every sample, stacked: [samples, …]. Raises: InferenceError, BadDataset."""
-    return np.concatenate([predictor.run_decoded(sample)[output] for sample in decoded])
-
-
-def accuracy_of(answers: Array, labels: Sequence[int | None]) -> float:
-    """Top-1 accuracy of scores [samples, classes]."""
-    best = [int(row.argmax()) for row in answers.reshape(len(answers), -1)]
-    return top1(best, labels)
-
-
-def distance(reference: Array, answers: Array) -> tuple[float, float]:
-    """SNR in dB, and top-1 agreement, of answers against reference answers."""
-    return snr_db(reference, answers), top1_agreement(reference, answers)
 
 
 def measure_latency(predictor: Predictor, beside: Predictor | None, decoded: Tensors) -> Latency:
@@ -81,9 +63,7 @@ def measure_peak(
         try:
             # A process that is ended from outside leaves what it put into the temporary folder.
             environment = {**os.environ, "TMPDIR": name}
-            finished = subprocess.run(
-                command, capture_output=True, timeout=PEAK_TIMEOUT_S, check=True, env=environment
-            )
+            finished = subprocess.run(command, capture_output=True, timeout=PEAK_TIMEOUT_S, check=True, env=environment)
             return int(finished.stdout)
         except (subprocess.SubprocessError, ValueError):
             return None

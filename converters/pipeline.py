@@ -81,11 +81,14 @@ def build(
     progress("reading model and data", 0, total)
     material = read_material(recipe, options.base, plan)
     try:
-        progress("asking the source model", 1, total)
-        reference = refer(material, golden_from=options.golden_from, allow_failed=options.allow_failed_golden)
-        order = Order(recipe, plan, material, reference)
-        progress("preparing calibration", 2, total)
         with TemporaryDirectory(prefix="edge-convert-") as work:
+            progress("asking the source model", 1, total)
+            answers = Path(work) / "answers"
+            reference = refer(
+                material, answers, golden_from=options.golden_from, allow_failed=options.allow_failed_golden
+            )
+            order = Order(recipe, plan, material, reference)
+            progress("preparing calibration", 2, total)
             workshop = open_workshop(order, Path(work), options.compile_timeout_s)
             results = _try_all(_bench(order, workshop, versions, gate=options.accuracy_gate), progress)
         progress("writing the release", total - 1, total)

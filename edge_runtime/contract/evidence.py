@@ -45,6 +45,13 @@ class Accuracy(Document, frozen=True, kw_only=True):
     own_snr_db: float | None = None
     float_snr_db: float | None = None
     agreement: float | None = None
+    """With the source model, by the task's own measure."""
+    agreement_metric: str | None = None
+    """`top1_agreement`, `box_agreement`, `pixel_agreement`, `cosine`; None: `top1_agreement`."""
+    cosine: float | None = None
+    """Between all answers and all of the source model's."""
+    ci95: list[float] | None = None
+    """95 % confidence interval of `value`."""
 
 
 class Latency(Document, frozen=True, kw_only=True):

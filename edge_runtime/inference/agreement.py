@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -44,26 +45,55 @@ def top1_agreement(reference: _Array, candidate: _Array) -> float:
     return float(np.mean((first.argmax(axis=1) == second.argmax(axis=1)) & sound))
 
 
+@dataclass(slots=True)
+class Distance:
+    """How far answers lie from reference answers, fed one pair after the other; keeps sums, never a tensor."""
+
+    _signal: float = 0.0
+    _noise: float = 0.0
+    _power: float = 0.0
+    _product: float = 0.0
+    _is_finite: bool = True
+
+    def add(self, reference: _Array, candidate: _Array) -> None:
+        """Take one pair of the same shape in. Raises: InferenceError: the shapes differ."""
+        _same_shape(reference, candidate)
+        exact, approximate = reference.astype(np.float64).ravel(), candidate.astype(np.float64).ravel()
+        self._is_finite = self._is_finite and bool(np.isfinite(exact).all() and np.isfinite(approximate).all())
+        # Sums of what is not a number are never read, but numpy would warn about them.
+        with np.errstate(invalid="ignore", over="ignore"):
+            self._signal += float(exact @ exact)
+            self._power += float(approximate @ approximate)
+            self._product += float(exact @ approximate)
+            self._noise += float(np.square(exact - approximate).sum())
+
+    def snr_db(self) -> float:
+        """Signal-to-noise ratio in dB, 10·log10(Σ ref² / Σ (ref − cand)²), at most ±200; −inf for NaN or infinity.
+
+        The power ratio of a signal and its quantisation noise (Oppenheim, Schafer, Discrete-Time Signal Processing,
+        section 4.8.3), pooled over all pairs.
+        """
+        if not self._is_finite:
+            return float("-inf")
+        if self._noise == 0.0:
+            return SNR_CAP_DB
+        if self._signal == 0.0:
+            return -SNR_CAP_DB
+        return float(np.clip(10.0 * np.log10(self._signal / self._noise), -SNR_CAP_DB, SNR_CAP_DB))
+
+    def cosine(self) -> float:
+        """Cosine of the angle between all answers and all references, seen as two vectors; NaN without length."""
+        length = float(np.sqrt(self._signal) * np.sqrt(self._power))
+        if not (self._is_finite and np.isfinite(length) and length > 0):
+            return float("nan")
+        return self._product / length
+
+
 def snr_db(reference: _Array, candidate: _Array) -> float:
-    """Signal-to-noise ratio in dB, 10·log10(Σ ref² / Σ (ref − cand)²), at most ±200; −inf for NaN or infinity.
-
-    The power ratio of a signal and its quantisation noise (Oppenheim, Schafer, Discrete-Time Signal Processing,
-    section 4.8.3), pooled over all samples.
-
-    Raises:
-        InferenceError: the shapes differ.
-    """
-    _same_shape(reference, candidate)
-    exact, approximate = reference.astype(np.float64), candidate.astype(np.float64)
-    if not (np.isfinite(exact).all() and np.isfinite(approximate).all()):
-        return float("-inf")
-    signal = float(np.square(exact).sum())
-    noise = float(np.square(exact - approximate).sum())
-    if noise == 0.0:
-        return SNR_CAP_DB
-    if signal == 0.0:
-        return -SNR_CAP_DB
-    return float(np.clip(10.0 * np.log10(signal / noise), -SNR_CAP_DB, SNR_CAP_DB))
+    """Signal-to-noise ratio of one pair, as `Distance.snr_db`. Raises: InferenceError: the shapes differ."""
+    distance = Distance()
+    distance.add(reference, candidate)
+    return distance.snr_db()
 
 
 def max_abs(reference: _Array, candidate: _Array) -> float:
@@ -77,12 +107,9 @@ def max_abs(reference: _Array, candidate: _Array) -> float:
 
 def cosine(reference: _Array, candidate: _Array) -> float:
     """Cosine of the angle between two tensors seen as vectors; NaN when one has no length. Raises: InferenceError."""
-    _same_shape(reference, candidate)
-    first, second = reference.astype(np.float64).ravel(), candidate.astype(np.float64).ravel()
-    length = float(np.linalg.norm(first) * np.linalg.norm(second))
-    if not (np.isfinite(length) and length > 0):
-        return float("nan")
-    return float(first @ second / length)
+    distance = Distance()
+    distance.add(reference, candidate)
+    return distance.cosine()
 
 
 def _same_shape(reference: _Array, candidate: _Array) -> None:

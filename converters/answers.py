@@ -1,0 +1,52 @@
+"""The source model's answers on disk, one sample after the other: a set may be larger than memory."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final, Self
+
+from converters.errors import CannotWrite
+from edge_runtime.inference.arrays import read_npz, write_npz
+from edge_runtime.inference.backend import Array, Tensors
+
+_LENGTH: Final = struct.Struct("<Q")
+
+
+class AnswerWriter:
+    """Appends answers; a context manager, so that the file is whole when somebody reads it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO = io.BytesIO()
+
+    def __enter__(self) -> Self:
+        self._file = self._path.open("wb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, tensors: Tensors) -> None:
+        """Add the canonical output tensors of one sample. Raises: CannotWrite: the disk is full."""
+        # Class maps shrink a hundredfold, and float tensors not at all: the fastest level does for both.
+        packed = zlib.compress(write_npz(dict(tensors)), 1)
+        try:
+            self._file.write(_LENGTH.pack(len(packed)))
+            self._file.write(packed)
+        except OSError as error:
+            raise CannotWrite(
+                f"keep the source model's answers in {self._path.parent}", error.strerror or str(error),
+                "free some space, or set TMPDIR to another disk",
+            ) from error  # fmt: skip
+
+
+def read_answers(path: Path) -> Iterator[dict[str, Array]]:
+    """Canonical output tensors of each sample, in the order they were written."""
+    with path.open("rb") as source:
+        while header := source.read(_LENGTH.size):
+            (length,) = _LENGTH.unpack(header)
+            yield read_npz(zlib.decompress(source.read(length)), "the source model's answers")

@@ -1,0 +1,108 @@
+"""Asks a model the evaluation set: its score by the labels, and how far it is from the source model.
+
+One sample is in memory at a time; what the source model said is read from disk beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from converters.answers import AnswerWriter, read_answers
+from converters.datasets import Dataset
+from converters.metrics.choose import Task, agreement_of, metric_of
+from converters.metrics.metric import Reply, Score
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.inference.agreement import Distance
+from edge_runtime.inference.backend import Tensors
+from edge_runtime.inference.postprocess import Answer
+from edge_runtime.inference.predictor import Predictor
+from edge_runtime.inference.preprocess import Preprocessor
+
+Interpret = Callable[[Tensors], list[Answer]]
+"""Answers from canonical output tensors, one per sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """The evaluation set, what is judged, and where the source model's answers to it stand."""
+
+    dataset: Dataset
+    preprocessor: Preprocessor
+    """Of the source model: nothing is absorbed."""
+    task: Task
+    answers: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A model beside the source model."""
+
+    score: Score | None
+    """By the labels; None without them."""
+    agreement: Score
+    """With the source model, by the task's own measure."""
+    snr_db: float
+    """Of the task's tensor over the whole set; −inf when an answer is not a number."""
+    cosine: float
+
+
+def ask_source(source: Predictor, examination: Examination) -> Score | None:
+    """Ask the source model every question and keep its answers; its score by the labels, None without them.
+
+    Raises:
+        BadDataset: a sample cannot be used; it is named.
+        InferenceError: the model cannot answer.
+        CannotWrite: the answers do not fit on the disk.
+    """
+    metric = metric_of(examination.task)
+    dataset = examination.dataset
+    with AnswerWriter(examination.answers) as answers:
+        # It absorbs nothing, so what is prepared with each sample's name at hand is just what it takes.
+        for sample, prepared in zip(dataset.samples, dataset.prepared(examination.preprocessor), strict=True):
+            tensors = source.run_canonical(prepared.canonical)
+            answers.append(tensors)
+            if metric is not None and sample.label is not None:
+                metric.add(_reply(tensors, source.interpret), sample.label)
+    return metric.score() if metric else None
+
+
+def evaluate(subject: Predictor, examination: Examination) -> Evaluated:
+    """Ask a candidate every question. Raises: InferenceError, BadDataset."""
+    decoded = examination.dataset.decoded(examination.preprocessor)
+    return judge_answers((subject.run_decoded(sample) for sample in decoded), subject.interpret, examination)
+
+
+def judge_answers(answers: Iterable[Tensors], interpret: Interpret, examination: Examination) -> Evaluated:
+    """Judge answers that were given elsewhere, such as on another instruction set.
+
+    Args:
+        answers: canonical output tensors of each sample, in the set's order.
+        interpret: the release's postprocessing.
+        examination: labels, task, and the source model's answers.
+
+    Raises:
+        InferenceError: an answer has another shape than the source model's.
+    """
+    task = examination.task
+    metric, agreement, distance = metric_of(task), agreement_of(task), Distance()
+    together = zip(examination.dataset.samples, read_answers(examination.answers), answers, strict=True)
+    for sample, reference, tensors in together:
+        distance.add(reference[task.tensor], tensors[task.tensor])
+        reply = _reply(tensors, interpret)
+        agreement.add(_reply(reference, interpret), reply)
+        if metric is not None and sample.label is not None:
+            metric.add(reply, sample.label)
+    return Evaluated(metric.score() if metric else None, agreement.score(), distance.snr_db(), distance.cosine())
+
+
+def _reply(tensors: Tensors, interpret: Interpret) -> Reply:
+    answers = interpret(tensors)
+    if len(answers) != 1:
+        raise InferenceError(
+            "evaluate",
+            f"one sample gave {len(answers)} answers",
+            "store one sample per file, or let the batch axis be 1",
+        )
+    return Reply(tensors, answers[0])
