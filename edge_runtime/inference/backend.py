@@ -43,7 +43,10 @@ class BackendOptions:
     threads: int | None = None
     """Threads inside one call; None: the manifest's `intra_op_threads`, else the engine's default."""
     graph_optimisation: Literal["manifest", "disabled"] = "manifest"
-    """`disabled` computes quantise/dequantise pairs in float: the variant's own emulation, free of CPU kernels."""
+    """`disabled` is the variant's own emulation, free of what differs between CPUs.
+
+    Quantise/dequantise pairs are computed in float; LiteRT, which cannot, takes its reference kernels.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ Registry = Mapping[str, str | Backend]
 BACKENDS: Final[Registry] = {
     "onnxruntime": "edge_runtime.inference.backends.onnxruntime:OnnxRuntimeBackend",
     "openvino": "edge_runtime.inference.backends.openvino:OpenVinoBackend",
+    "litert": "edge_runtime.inference.backends.litert:LiteRtBackend",
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.inference.backend import BACKENDS, Backend, BackendOptions, load_backend
+from tests.fakes.litert_models import four_pixel_tflite
 from tests.fakes.models import Build, four_pixel_classifier
 
 PIXELS = np.array([[[[0.0, 1.0], [0.5, 0.25]]]], dtype=np.float32)
@@ -15,6 +16,11 @@ PIXELS = np.array([[[[0.0, 1.0], [0.5, 0.25]]]], dtype=np.float32)
 @pytest.fixture(params=sorted(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> Backend:
     return load_backend(request.param)
+
+
+def model(backend: Backend) -> bytes:
+    """The four-pixel classifier in the format that the engine reads."""
+    return four_pixel_tflite() if backend.name == "litert" else four_pixel_classifier()
 
 
 def variant(backend: Backend, **options: str | int):
@@ -31,7 +37,7 @@ def test_an_engine_that_works_here_says_so_with_version_and_cpu(backend: Backend
 
 
 def test_a_model_given_as_bytes_answers_with_its_numbers(backend: Backend) -> None:
-    session = backend.open({"model": four_pixel_classifier()}, variant(backend), BackendOptions())
+    session = backend.open({"model": model(backend)}, variant(backend), BackendOptions())
 
     answer = session.run({"x": PIXELS})
 
@@ -39,8 +45,8 @@ def test_a_model_given_as_bytes_answers_with_its_numbers(backend: Backend) -> No
 
 
 def test_a_model_given_as_a_path_answers_alike(backend: Backend, tmp_path) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(four_pixel_classifier())
+    path = tmp_path / "model"
+    path.write_bytes(model(backend))
 
     session = backend.open({"model": path}, variant(backend), BackendOptions(threads=1))
 
@@ -48,7 +54,7 @@ def test_a_model_given_as_a_path_answers_alike(backend: Backend, tmp_path) -> No
 
 
 def test_a_session_describes_its_tensors_in_numpy_terms(backend: Backend) -> None:
-    session = backend.open({"model": four_pixel_classifier()}, variant(backend), BackendOptions())
+    session = backend.open({"model": model(backend)}, variant(backend), BackendOptions())
 
     (taken,) = session.inputs
     (given,) = session.outputs
@@ -57,14 +63,14 @@ def test_a_session_describes_its_tensors_in_numpy_terms(backend: Backend) -> Non
 
 
 def test_a_float_variant_is_computed_in_float_whatever_the_processor_would_prefer(backend: Backend) -> None:
-    session = backend.open({"model": four_pixel_classifier()}, variant(backend), BackendOptions())
+    session = backend.open({"model": model(backend)}, variant(backend), BackendOptions())
     not_in_bfloat16 = np.full((1, 1, 2, 2), 1.0009765625, dtype=np.float32)
 
     assert session.run({"x": not_in_bfloat16})["logits"].tolist() == [[2.001953125] * 4]
 
 
 def test_an_answer_belongs_to_the_caller_and_survives_the_next_call(backend: Backend) -> None:
-    session = backend.open({"model": four_pixel_classifier()}, variant(backend), BackendOptions())
+    session = backend.open({"model": model(backend)}, variant(backend), BackendOptions())
 
     first = session.run({"x": PIXELS})["logits"]
     session.run({"x": PIXELS * 0})
@@ -72,8 +78,25 @@ def test_an_answer_belongs_to_the_caller_and_survives_the_next_call(backend: Bac
     assert first.tolist() == [[0.0, 2.0, 1.0, 0.5]]
 
 
+def test_a_free_batch_axis_takes_another_size_with_each_call(backend: Backend) -> None:
+    session = backend.open({"model": model(backend)}, variant(backend), BackendOptions())
+
+    for count in (3, 1, 2):
+        answer = session.run({"x": np.concatenate([PIXELS] * count)})
+        assert answer["logits"].tolist() == [[0.0, 2.0, 1.0, 0.5]] * count
+
+
+def test_a_size_that_the_file_fixes_is_refused_and_the_session_goes_on(backend: Backend) -> None:
+    session = backend.open({"model": model(backend)}, variant(backend), BackendOptions())
+
+    with pytest.raises(InferenceError, match="cannot run the model"):
+        session.run({"x": np.zeros((1, 1, 3, 3), np.float32)})
+
+    assert session.run({"x": PIXELS})["logits"].tolist() == [[0.0, 2.0, 1.0, 0.5]]
+
+
 def test_arrays_that_are_views_are_read_in_their_own_order(backend: Backend) -> None:
-    session = backend.open({"model": four_pixel_classifier()}, variant(backend), BackendOptions())
+    session = backend.open({"model": model(backend)}, variant(backend), BackendOptions())
 
     answer = session.run({"x": PIXELS.transpose(0, 1, 3, 2)})
 
@@ -83,14 +106,14 @@ def test_arrays_that_are_views_are_read_in_their_own_order(backend: Backend) -> 
 @pytest.mark.parametrize("cut", [0, 1, 40, 100])
 def test_a_truncated_model_is_one_clear_error(backend: Backend, cut: int) -> None:
     with pytest.raises(InferenceError, match=r"^cannot open variant v: .* refuses it") as caught:
-        backend.open({"model": four_pixel_classifier()[:cut]}, variant(backend), BackendOptions())
+        backend.open({"model": model(backend)[:cut]}, variant(backend), BackendOptions())
 
     assert caught.value.code == "load_failed"
     assert "\n" not in str(caught.value)
 
 
 def test_tensors_that_the_file_does_not_have_are_refused_by_name(backend: Backend) -> None:
-    session = backend.open({"model": four_pixel_classifier()}, variant(backend), BackendOptions())
+    session = backend.open({"model": model(backend)}, variant(backend), BackendOptions())
 
     with pytest.raises(InferenceError, match=r"takes \['x'\] and got \['y'\]"):
         session.run({"y": PIXELS})
@@ -99,7 +122,7 @@ def test_tensors_that_the_file_does_not_have_are_refused_by_name(backend: Backen
 
 
 def test_a_closed_session_says_that_it_is_closed(backend: Backend) -> None:
-    session = backend.open({"model": four_pixel_classifier()}, variant(backend), BackendOptions())
+    session = backend.open({"model": model(backend)}, variant(backend), BackendOptions())
 
     session.close()
 
@@ -109,24 +132,24 @@ def test_a_closed_session_says_that_it_is_closed(backend: Backend) -> None:
 
 def test_an_engine_option_nobody_knows_disables_the_variant_rather_than_being_ignored(backend: Backend) -> None:
     with pytest.raises(UnsupportedFeature, match="MYSTERY"):
-        backend.open({"model": four_pixel_classifier()}, variant(backend, MYSTERY=1), BackendOptions())
+        backend.open({"model": model(backend)}, variant(backend, MYSTERY=1), BackendOptions())
 
 
 def test_the_emulation_computes_the_same_float_model(backend: Backend) -> None:
     emulation = BackendOptions(graph_optimisation="disabled")
 
-    session = backend.open({"model": four_pixel_classifier()}, variant(backend), emulation)
+    session = backend.open({"model": model(backend)}, variant(backend), emulation)
 
     assert session.run({"x": PIXELS})["logits"].tolist() == [[0.0, 2.0, 1.0, 0.5]]
 
 
 def test_threads_may_be_left_to_the_device_or_be_a_number(backend: Backend) -> None:
     for threads in ("tune", 1):
-        backend.open({"model": four_pixel_classifier()}, variant(backend, intra_op_threads=threads), BackendOptions())
+        backend.open({"model": model(backend)}, variant(backend, intra_op_threads=threads), BackendOptions())
     with pytest.raises(UnsupportedFeature, match="intra_op_threads"):
-        backend.open({"model": four_pixel_classifier()}, variant(backend, intra_op_threads=0), BackendOptions())
+        backend.open({"model": model(backend)}, variant(backend, intra_op_threads=0), BackendOptions())
 
 
 def test_an_engine_without_adapter_is_refused_with_the_names_of_those_that_exist() -> None:
-    with pytest.raises(UnsupportedFeature, match=r"no adapter for it; choose one of onnxruntime, openvino"):
+    with pytest.raises(UnsupportedFeature, match=r"no adapter for it; choose one of onnxruntime, openvino, litert"):
         load_backend("abacus")

@@ -12,7 +12,8 @@ try:
     runpy.run_module("edge_runtime.agent", run_name="__main__")
 except SystemExit as end:
     assert end.code == 1
-heavy = {"typer", "rich", "click", "onnxruntime", "openvino", "numpy", "PIL", "cv2", "pydantic", "fastapi"}
+engines = {"onnxruntime", "openvino", "ai_edge_litert"}
+heavy = engines | {"typer", "rich", "click", "numpy", "PIL", "cv2", "pydantic", "fastapi"}
 print(sorted(heavy & {name for name, module in sys.modules.items() if module is not None}))
 assert "edge_runtime.bootstrap" in sys.modules
 """

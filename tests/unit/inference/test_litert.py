@@ -1,0 +1,72 @@
+"""A quantised TFLite file answers in real numbers: the manifest's scale and zero point stand between."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
+from edge_runtime.contract.release import TensorBinding, TensorMap, VariantManifest
+from edge_runtime.inference.backend import BackendOptions, load_backend
+from edge_runtime.inference.predictor import load_predictor
+from tests.fakes.litert_models import adder_of_namesakes, custom_operator, four_pixel_tflite, int8_four_pixel_tflite
+from tests.fakes.models import Build, release_manifest
+
+PICTURE = np.array([[[[0], [255]], [[128], [64]]]], dtype=np.uint8)
+REAL = BackendOptions(threads=1)
+REFERENCE = BackendOptions(threads=1, graph_optimisation="disabled")
+
+
+def int8_variant(provider: str = "cpu") -> VariantManifest:
+    plain = Build("int8", engine="litert").manifest()
+    return msgspec.structs.replace(
+        plain,
+        target=msgspec.structs.replace(plain.target, precision="int8", provider=[provider]),
+        io=TensorMap(
+            inputs={"x": TensorBinding(tensor="x", dtype="int8", scale=1 / 255, zero_point=-128)},
+            outputs={"logits": TensorBinding(tensor="logits", dtype="int8", scale=2 / 255, zero_point=-128)},
+        ),
+    )
+
+
+@pytest.mark.parametrize("options", [REAL, REFERENCE])
+def test_a_quantised_file_takes_and_gives_real_numbers(options: BackendOptions) -> None:
+    predictor = load_predictor(
+        release_manifest(["int8"]), int8_variant(), {"model": int8_four_pixel_tflite()}, options=options
+    )
+
+    logits = predictor.run_decoded({"image": PICTURE})["logits"]
+
+    assert logits.dtype == np.float32
+    assert np.abs(logits - PICTURE.reshape(1, 4) * (2 / 255)).max() <= 2 / 255
+
+
+def test_tensors_whose_name_the_file_repeats_are_told_apart_by_their_number() -> None:
+    session = load_backend("litert").open({"model": adder_of_namesakes()}, Build("v", engine="litert").manifest(), REAL)
+
+    answer = session.run({"one#0": np.float32([1, 2]), "one#1": np.float32([10, 20])})
+
+    assert answer["sum"].tolist() == [11, 22]
+
+
+def test_an_accelerator_that_this_runtime_cannot_drive_is_refused_not_replaced_by_the_cpu() -> None:
+    with pytest.raises(UnsupportedFeature, match="edgetpu"):
+        load_backend("litert").open({"model": four_pixel_tflite()}, int8_variant("edgetpu"), REAL)
+
+
+def test_an_operator_that_only_an_accelerator_knows_is_one_clear_error() -> None:
+    content = custom_operator("edgetpu-custom-op")
+
+    with pytest.raises(InferenceError, match="edgetpu-custom-op") as caught:
+        load_backend("litert").open({"model": content}, Build("v", engine="litert").manifest(), REAL)
+
+    assert caught.value.code == "load_failed"
+    assert "\n" not in str(caught.value)
+
+
+def test_the_probe_says_that_xnnpack_takes_part() -> None:
+    fact = load_backend("litert").probe()
+
+    assert fact is not None
+    assert fact.providers == ["cpu", "xnnpack"]
