@@ -1,0 +1,151 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from converters import cache as cache_module
+from converters.cache import Cache
+
+KEY, OTHER, THIRD = "a" * 64, "b" * 64, "c" * 64
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+def kept(cache: Cache, key: str = KEY, content: bytes = b"weights") -> Path:
+    cache.store(key, "compile", "ort-int8", {"model": content})
+    return cache.folder / "v1" / key
+
+
+def test_what_was_stored_is_found_again(cache: Cache) -> None:
+    kept(cache)
+
+    assert cache.read(KEY) == {"model": b"weights"}
+    assert cache.read(OTHER) is None
+    assert cache.problem is None
+
+
+def test_files_are_restored_into_a_folder(cache: Cache, tmp_path: Path) -> None:
+    (tmp_path / "sample.npz").write_bytes(b"numbers")
+    cache.store(KEY, "calibration", "photos", {"sample.npz": tmp_path / "sample.npz"})
+    (tmp_path / "work").mkdir()
+
+    assert cache.restore(KEY, tmp_path / "work")
+
+    assert (tmp_path / "work" / "sample.npz").read_bytes() == b"numbers"
+
+
+@pytest.mark.parametrize("damage", [b"weighty", b"weight", b""])
+def test_a_damaged_file_is_never_handed_out_and_its_entry_goes(cache: Cache, damage: bytes, tmp_path: Path) -> None:
+    (kept(cache) / "model").write_bytes(damage)
+
+    assert cache.read(KEY) is None
+    assert not (cache.folder / "v1" / KEY).exists()
+
+
+def test_a_damaged_file_is_never_restored(cache: Cache, tmp_path: Path) -> None:
+    (kept(cache) / "model").write_bytes(b"weighty")
+    (tmp_path / "work").mkdir()
+
+    assert not cache.restore(KEY, tmp_path / "work")
+
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "index",
+    [b"", b"{", b'{"key":"other","stage":"s","subject":"","files":{}}',
+     b'{"key":"' + KEY.encode() + b'","stage":"s","subject":"","files":{"../../secret":{"digest":"","size":1}}}'],
+)  # fmt: skip
+def test_a_damaged_index_means_that_nothing_is_there(cache: Cache, index: bytes) -> None:
+    (kept(cache) / "entry.json").write_bytes(index)
+
+    assert cache.read(KEY) is None
+
+    assert not (cache.folder / "v1" / KEY).exists()
+
+
+def test_a_missing_file_means_that_nothing_is_there_and_it_can_be_stored_again(cache: Cache) -> None:
+    (kept(cache) / "model").unlink()
+
+    assert cache.read(KEY) is None
+    kept(cache)
+
+    assert cache.read(KEY) == {"model": b"weights"}
+
+
+def test_storing_twice_keeps_one_entry_and_is_no_problem(cache: Cache) -> None:
+    kept(cache)
+    kept(cache)
+
+    assert [entry.key for entry in cache.entries()] == [KEY]
+    assert cache.problem is None
+
+
+def test_the_least_recently_used_entry_makes_room(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, max_bytes=25)
+    for age, key in ((200, KEY), (100, OTHER)):
+        os.utime(kept(cache, key, b"0123456789") / "entry.json", (1_000_000 - age, 1_000_000 - age))
+    cache.read(KEY)
+
+    kept(cache, THIRD, b"0123456789")
+
+    assert {entry.key for entry in cache.entries()} == {KEY, THIRD}
+
+
+def test_an_entry_larger_than_the_cache_pushes_nothing_out(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, max_bytes=25)
+    kept(cache, KEY, b"small")
+
+    kept(cache, OTHER, b"x" * 26)
+
+    assert [entry.key for entry in cache.entries()] == [KEY]
+
+
+def test_clearing_says_how_much_there_was(cache: Cache) -> None:
+    kept(cache)
+
+    assert cache.clear() == 1
+    assert cache.entries() == []
+    assert cache.read(KEY) is None
+
+
+def test_what_a_killed_build_left_is_removed_a_day_later(cache: Cache) -> None:
+    kept(cache)
+    old, young = cache.folder / "v1" / ".staged-old", cache.folder / "v1" / ".staged-young"
+    old.mkdir()
+    young.mkdir()
+    os.utime(old, (1_000_000, 1_000_000))
+
+    kept(cache, OTHER)
+
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_a_folder_that_cannot_be_made_is_a_problem_not_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    cache = Cache(tmp_path / "file" / "cache")
+
+    kept(cache)
+
+    assert cache.read(KEY) is None
+    assert cache.problem is not None
+    assert "the build goes on without it" in cache.problem
+
+
+def test_a_full_disk_is_a_problem_not_an_error_and_leaves_no_half_entry(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache_module.os, "fsync", full)
+
+    kept(cache)
+
+    assert list((cache.folder / "v1").iterdir()) == []
+    assert cache.problem is not None
+    assert "No space left on device" in cache.problem

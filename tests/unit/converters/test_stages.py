@@ -1,0 +1,163 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converters.cache import Cache
+from converters.errors import CompileFailed
+from converters.stages import Environment, Stage, StageEvent, Stages, environment_here, key_of, pack, unpack
+from edge_runtime.contract.digest import Digest
+from edge_runtime.inference.backend import Array
+
+HERE = Environment(tools={"onnxruntime": "1.32.0"}, code=Digest("sha256:0"), machine={"arch": "x86_64"})
+STAGE = Stage("compile", "ort-int8", {"model": "sha256:1", "options": {"reduce_range": True}})
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    files: dict[str, bytes]
+    answers: Array
+    drop: float | None = None
+
+
+MADE = Made({"model": b"weights"}, np.arange(6, dtype=np.float32).reshape(2, 3), 0.25)
+
+
+class Counted:
+    """Work that remembers how often it was done."""
+
+    def __init__(self, result: Made = MADE) -> None:
+        self.times = 0
+        self.result = result
+
+    def __call__(self) -> Made:
+        self.times += 1
+        return self.result
+
+
+def states(stages: Stages) -> list[str]:
+    return [event.state for event in stages.log]
+
+
+def test_a_stage_is_done_once_and_found_by_the_next_run(tmp_path: Path) -> None:
+    work = Counted()
+    first, second = Stages(HERE, Cache(tmp_path)), Stages(HERE, Cache(tmp_path))
+
+    first.run(STAGE, Made, work)
+    found = second.run(STAGE, Made, work)
+
+    assert work.times == 1
+    assert found.files == MADE.files
+    assert found.drop == MADE.drop
+    np.testing.assert_array_equal(found.answers, MADE.answers)
+    assert found.answers.dtype == np.float32
+    assert (states(first), states(second)) == (["done"], ["cached"])
+
+
+def test_without_a_cache_every_stage_is_done() -> None:
+    work, stages = Counted(), Stages(HERE)
+
+    stages.run(STAGE, Made, work)
+    stages.run(STAGE, Made, work)
+
+    assert work.times == 2
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        (Stage("measure", "ort-int8", STAGE.inputs), HERE),
+        (Stage("compile", "ort-int8", {**STAGE.inputs, "model": "sha256:2"}), HERE),
+        (Stage("compile", "ort-int8", {**STAGE.inputs, "options": {"reduce_range": False}}), HERE),
+        (STAGE, Environment({"onnxruntime": "1.33.0"}, HERE.code, HERE.machine)),
+        (STAGE, Environment(HERE.tools, Digest("sha256:9"), HERE.machine)),
+        (STAGE, Environment(HERE.tools, HERE.code, {"arch": "aarch64"})),
+    ],
+    ids=["kind", "input", "option", "tool", "code", "machine"],
+)
+def test_whatever_a_result_depends_on_changes_its_key(changed: tuple[Stage, Environment]) -> None:
+    assert key_of(*changed) != key_of(STAGE, HERE)
+
+
+def test_what_a_stage_is_called_and_an_unbound_machine_do_not_change_its_key() -> None:
+    unbound = Stage("calibration", "photos", {"data": "sha256:1"}, is_machine_bound=False)
+    elsewhere = Environment(HERE.tools, HERE.code, {"arch": "aarch64"})
+
+    assert key_of(unbound, HERE) == key_of(unbound, elsewhere)
+    assert key_of(Stage("compile", "renamed", STAGE.inputs), HERE) == key_of(STAGE, HERE)
+
+
+@given(st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=4) | st.floats(allow_nan=False,
+       allow_infinity=False), max_size=4))  # fmt: skip
+def test_the_order_in_which_inputs_are_named_does_not_change_a_key(inputs: dict[str, object]) -> None:
+    backwards = dict(reversed(list(inputs.items())))
+
+    assert key_of(Stage("s", "", inputs), HERE) == key_of(Stage("s", "", backwards), HERE)
+
+
+def test_a_stage_that_failed_is_tried_again(tmp_path: Path) -> None:
+    stages = Stages(HERE, Cache(tmp_path))
+
+    def refuse() -> Made:
+        raise CompileFailed("compile", "out of memory")
+
+    with pytest.raises(CompileFailed):
+        stages.run(STAGE, Made, refuse)
+    stages.run(STAGE, Made, Counted())
+
+    assert states(stages) == ["failed", "done"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xc1", pack({"other": 1}), pack(Made({}, np.zeros(1)))[:-3]])
+def test_a_result_that_cannot_be_read_is_made_again(tmp_path: Path, content: bytes) -> None:
+    work, cache = Counted(), Cache(tmp_path)
+    cache.store(key_of(STAGE, HERE), "compile", "", {"result.msgpack": content})
+
+    found = Stages(HERE, cache).run(STAGE, Made, work)
+
+    assert work.times == 1
+    assert found.files == MADE.files
+
+
+def test_a_folder_is_filled_once(tmp_path: Path) -> None:
+    done: list[Path] = []
+
+    def write(folder: Path) -> None:
+        done.append(folder)
+        (folder / "0.npz").write_bytes(b"numbers")
+
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        Stages(HERE, Cache(tmp_path / "cache")).fill(STAGE, tmp_path / name, write)
+
+    assert done == [tmp_path / "first"]
+    assert (tmp_path / "second" / "0.npz").read_bytes() == b"numbers"
+
+
+def test_a_listener_hears_what_begins_and_how_it_ends() -> None:
+    heard: list[StageEvent] = []
+
+    Stages(HERE, listener=heard.append).run(STAGE, Made, Counted())
+
+    assert {event.title for event in heard} == {"compile ort-int8"}
+    assert [event.state for event in heard] == ["running", "done"]
+
+
+def test_arrays_that_would_run_code_are_neither_kept_nor_read() -> None:
+    with pytest.raises(ValueError, match="allow_pickle"):
+        pack(np.array([object()], dtype=object))
+
+
+def test_packing_is_deterministic_and_reversible() -> None:
+    assert pack(MADE) == pack(Made(dict(MADE.files), MADE.answers.copy(), 0.25))
+    assert unpack(pack(MADE), Made).files == MADE.files
+
+
+def test_the_code_of_this_package_is_part_of_every_key() -> None:
+    here = environment_here({})
+
+    assert here.code.startswith("sha256:")
+    assert here.tools["numpy"] == np.__version__
