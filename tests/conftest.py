@@ -5,6 +5,7 @@ A missing system tool skips with its reason, or fails where skips are forbidden.
 
 import os
 import shutil
+import signal
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -17,6 +18,10 @@ _CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile("default", deadline=None, max_examples=50, suppress_health_check=_CHECKS)
 settings.register_profile("lab", deadline=None, max_examples=1000, suppress_health_check=_CHECKS)
 settings.load_profile(os.environ.get("EDGEFLEET_HYPOTHESIS_PROFILE", "default"))
+
+# A shell lets what it starts in the background ignore Ctrl-C; every process that a test interrupts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOOLS_BY_MARKER = {
     "needs_mosquitto": ("mosquitto",),
