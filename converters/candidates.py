@@ -11,15 +11,7 @@ import msgspec
 import numpy as np
 
 from converters import measure
-from converters.building import (
-    EMULATED,
-    Workshop,
-    activation_bytes,
-    build_candidate,
-    find_absorptions,
-    open_built,
-    prepare_model,
-)
+from converters.building import build_candidate
 from converters.errors import CompileFailed
 from converters.evaluate import Evaluated, evaluate
 from converters.judge import COMPILE_FAILED, Judgement, Measured, judge
@@ -27,6 +19,7 @@ from converters.material import Order
 from converters.packaging import Measurement
 from converters.planner import Candidate
 from converters.variants import Built, for_arch, with_own, with_resources
+from converters.workshop import EMULATED, Workshop, activation_bytes, find_absorptions, open_built, prepare_model
 from edge_runtime.contract import reasons
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.errors import InferenceError
@@ -64,6 +57,13 @@ class Result:
     judgement: Judgement
     measurement: Measurement | None = None
     drop: float | None = None
+
+    @property
+    def lost(self) -> float:
+        """Accuracy lost; without labels the share of answers that differ from the source model's."""
+        accuracy = self.measurement.evidence.accuracy if self.measurement else None
+        agreement = accuracy.agreement if accuracy else None
+        return self.drop if self.drop is not None else 1.0 - (agreement or 0.0)
 
 
 def open_workshop(order: Order, folder: Path, timeout_s: float) -> Workshop:

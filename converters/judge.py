@@ -15,6 +15,7 @@ from edge_runtime.contract.release import Limits, limit_for
 
 ACCURACY: Final = "accuracy"
 COMPILE_FAILED: Final = "compile_failed"
+NOT_NEEDED: Final = "not_needed"
 SLOWER_MARGIN: Final = 1.03
 """Interleaved measurements agree within about 3 %: less is no difference."""
 
@@ -52,6 +53,8 @@ class Judgement:
     @property
     def verdict(self) -> str:
         """As evidence carries it."""
+        if self.code == NOT_NEEDED:
+            return f"skipped:{self.code}"
         return "shipped" if self.ships else f"refused:{self.code}"
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import msgspec
 
 from converters import golden
-from converters.building import open_source
 from converters.datasets import Dataset, open_dataset, read_labels
 from converters.draft import Draft, draft_release
 from converters.errors import BadDataset, BadModel, BadRecipe, GoldenRefused
@@ -23,6 +22,7 @@ from converters.planner import Plan
 from converters.preflight.findings import Finding, has_errors
 from converters.preflight.onnx_file import inspect
 from converters.recipe import OutputRecipe, Recipe
+from converters.workshop import open_source
 from edge_runtime.contract.digest import digest_of_file
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.golden import GOLDEN_MAX_BYTES, GoldenSpec

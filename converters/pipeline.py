@@ -12,17 +12,18 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from converters import golden
-from converters.building import Workshop
 from converters.candidates import Bench, Result, open_workshop, try_candidate
 from converters.draft import CARD_LAYER, GOLDEN_LAYER, LABELS_LAYER, NOTICE_LAYER
 from converters.errors import BadRecipe, ConvertError
-from converters.judge import ANCHOR, failed_targets
+from converters.judge import ANCHOR, NOT_NEEDED, Judgement, failed_targets
 from converters.material import Order, Reference, read_material, refer
 from converters.packaging import Written, check_destination, write_release
 from converters.planner import Plan, plan_build
 from converters.recipe import Recipe
 from converters.report import BuildReport, Row
+from converters.search import Tried, find_better
 from converters.variants import Built
+from converters.workshop import Workshop
 from devices.catalogue import load_catalogue, resolve_targets
 from devices.probe import profile_of, read_machine
 from edge_runtime.contract.digest import Digest
@@ -108,11 +109,16 @@ def _check_gate(recipe: Recipe, *, gate: bool) -> None:
 
 def _try_all(bench: Bench, progress: Progress) -> list[Result]:
     results: list[Result] = []
+    tried: list[Tried] = []
     floats: dict[str, Built] = {}
     candidates = bench.order.plan.candidates
     for number, candidate in enumerate(candidates):
         progress(f"trying {candidate.id}", 3 + number, _STEPS_BESIDE_CANDIDATES + len(candidates))
+        if better := find_better(candidate, tried, bench.order.plan.prefer):
+            results.append(Result(candidate, Judgement((), NOT_NEEDED, better)))
+            continue
         result, built = try_candidate(candidate, bench, floats.get(candidate.engine))
+        tried.append(Tried(candidate, result.judgement.ships, result.lost))
         if built is not None and candidate.precision == "float32":
             floats[candidate.engine] = built
         results.append(result)

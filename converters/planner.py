@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from converters.errors import BadRecipe
+from converters.kernels import may_saturate
+from converters.methods import METHODS, Method, chosen, is_known, variant_name
 from converters.recipe import EngineName, Precision, Prefer, Recipe
 from edge_runtime.contract.device_profile import DeviceProfile
 from edge_runtime.contract.ids import VariantId, parse_variant_id
-
-_SHORT: Final[Mapping[str, str]] = {"onnxruntime": "ort", "openvino": "openvino"}
 
 NEWEST_OPSET: Final[Mapping[str, tuple[int, int]]] = {
     "1.17": (20, 9), "1.18": (21, 10), "1.19": (21, 10), "1.20": (21, 10), "1.21": (22, 10), "1.22": (22, 10),
@@ -25,12 +25,21 @@ class Candidate:
     """One variant that will be tried."""
 
     id: VariantId
-    engine: EngineName
-    precision: Precision
+    method: Method
     arch: tuple[str, ...]
     profiles: tuple[str, ...]
     requirement: str
     """Engine version range."""
+
+    @property
+    def engine(self) -> EngineName:
+        """Engine that runs the variant."""
+        return self.method.engine
+
+    @property
+    def precision(self) -> Precision:
+        """Precision of the variant's arithmetic."""
+        return self.method.precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,7 @@ def plan_build(recipe: Recipe, profiles: tuple[DeviceProfile, ...], installed: M
     Raises:
         BadRecipe: an engine was asked for and is absent, or no target can run ONNX Runtime.
     """
+    _check_methods(recipe)
     notes: list[str] = []
     candidates: list[Candidate] = []
     for engine in _engines(recipe, installed, notes):
@@ -70,11 +80,11 @@ def plan_build(recipe: Recipe, profiles: tuple[DeviceProfile, ...], installed: M
         if not fitting:
             notes.append(f"no target has {engine}")
             continue
-        for precision in sorted(set(recipe.precisions)):
-            if engine == "openvino" and precision == "int8" and not installed.get("nncf", False):
-                notes.append("openvino int8 is left out: nncf is not installed (pip install nncf)")
-                continue
-            candidates.append(_candidate(engine, precision, fitting))
+        methods = _methods(engine, recipe, fitting)
+        if engine == "openvino" and "int8" in recipe.precisions and not installed.get("nncf", False):
+            notes.append("openvino int8 is left out: nncf is not installed (pip install nncf)")
+            methods = [method for method in methods if not method.is_quantised]
+        candidates += [_candidate(method, fitting) for method in methods]
     if not any(candidate.engine == "onnxruntime" for candidate in candidates):
         raise BadRecipe("plan the build", "no target runs ONNX Runtime, which carries the plain CPU variant")
     return Plan(tuple(candidates), profiles, ceiling_of(profiles), recipe.prefer, tuple(notes))
@@ -95,12 +105,26 @@ def _engines(recipe: Recipe, installed: Mapping[str, bool], notes: list[str]) ->
     return sorted(wanted)
 
 
-def _candidate(engine: EngineName, precision: Precision, profiles: tuple[DeviceProfile, ...]) -> Candidate:
-    oldest = min((profile.engines[engine] for profile in profiles), key=_numbers)
+def _check_methods(recipe: Recipe) -> None:
+    for name in recipe.methods or ():
+        if not is_known(name):
+            known = sorted({method.name for methods in METHODS.values() for method in methods})
+            raise BadRecipe(f"plan method {name}", "there is none of that name", f"use {', '.join(known)}")
+
+
+def _methods(engine: EngineName, recipe: Recipe, profiles: tuple[DeviceProfile, ...]) -> list[Method]:
+    """What is tried with one engine; each keeps its float32 variant, which the others are measured against."""
+    narrow = any(may_saturate(profile.arch, profile.isa) for profile in profiles)
+    asked = None if recipe.methods is None else {"float32", *recipe.methods}
+    methods = chosen(engine, recipe.prefer, asked, narrow=narrow)
+    return [method for method in methods if method.precision in recipe.precisions]
+
+
+def _candidate(method: Method, profiles: tuple[DeviceProfile, ...]) -> Candidate:
+    oldest = min((profile.engines[method.engine] for profile in profiles), key=_numbers)
     return Candidate(
-        id=parse_variant_id(f"{_SHORT[engine]}-{precision}"),
-        engine=engine,
-        precision=precision,
+        id=parse_variant_id(variant_name(method)),
+        method=method,
         arch=tuple(sorted({profile.arch for profile in profiles})),
         profiles=tuple(profile.id for profile in profiles),
         requirement=f">={oldest}",

@@ -25,7 +25,7 @@ from edge_runtime.contract.steps import (
     raw_steps,
 )
 
-Precision = Literal["float32", "int8"]
+Precision = Literal["float32", "float16", "int8"]
 EngineName = Literal["onnxruntime", "openvino"]
 Prefer = Literal["latency", "accuracy", "size"]
 
@@ -148,6 +148,8 @@ class Recipe(_Table, frozen=True, kw_only=True):
     precisions: list[Precision] = msgspec.field(default_factory=lambda: ["float32", "int8"])
     engines: list[EngineName] | None = None
     """None: every engine that is installed here."""
+    methods: list[str] | None = None
+    """Ways to quantise that are tried: `int8` of every engine, `ort-int8-full` of one; None: what `prefer` suggests."""
     prefer: Prefer = "latency"
     batch_max: int = 8
     """Largest batch a variant offers when the model's batch axis is free."""

@@ -34,6 +34,8 @@ class Options:
     std: tuple[float, ...] = ()
     activation: str | None = None
     precisions: tuple[str, ...] = ()
+    prefer: str | None = None
+    methods: tuple[str, ...] = ()
     max_drop: tuple[str, ...] = ()
     min_agreement: tuple[str, ...] = ()
     licence: str | None = None
@@ -71,6 +73,10 @@ def recipe_from_options(options: Options, imported: Imported) -> Recipe:
         raw["calibration"] = {"folder": options.calibration}
     if options.precisions:
         raw["precisions"] = list(options.precisions)
+    if options.prefer:
+        raw["prefer"] = options.prefer
+    if options.methods:
+        raw["methods"] = list(options.methods)
     if options.licence:
         raw["licence"] = {"spdx": options.licence}
     golden = {"count": options.golden_count, "contains_personal_data": options.has_personal_data}
@@ -81,6 +87,16 @@ def recipe_from_options(options: Options, imported: Imported) -> Recipe:
         raise BadRecipe("build from options", str(error)[:300], "correct that option") from error
     check_recipe(recipe)
     return recipe
+
+
+def with_preference(recipe: Recipe, options: Options) -> Recipe:
+    """The recipe, searched as the options say where they say something. Raises: BadRecipe."""
+    raw = {"prefer": options.prefer, "methods": list(options.methods)}
+    given = {key: value for key, value in raw.items() if value}
+    try:
+        return msgspec.convert({**msgspec.to_builtins(recipe), **given}, Recipe)
+    except msgspec.ValidationError as error:
+        raise BadRecipe("build from options", str(error)[:300], "correct that option") from error
 
 
 def parse_bounds(texts: tuple[str, ...]) -> dict[str, float]:

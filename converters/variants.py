@@ -104,7 +104,7 @@ def describe_variant(
         engine=EngineRequirement(
             version=candidate.requirement,
             format=ModelFormat(opset=onnx_versions[0], ir=onnx_versions[1]) if onnx_versions else None,
-            options=dict(ENGINE_OPTIONS[candidate.engine]),
+            options={**ENGINE_OPTIONS[candidate.engine], **candidate.method.options},
         ),
         files=entries,
         io=TensorMap(inputs=inputs, outputs=outputs),

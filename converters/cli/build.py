@@ -38,7 +38,11 @@ def build(
     mean: Annotated[str | None, typer.Option(help="One number, or one per channel, with commas.")] = None,
     std: Annotated[str | None, typer.Option(help="One number, or one per channel, with commas.")] = None,
     activation: Annotated[str | None, typer.Option(help="none, softmax or sigmoid.")] = None,
-    precision: Annotated[list[str] | None, typer.Option(help="float32, int8; repeat for more.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="float32, float16, int8; repeat for more.")] = None,
+    prefer: Annotated[
+        str | None, typer.Option(help="accuracy, latency or size: what is tried, and when it stops.")
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Try only this way: int8, ort-int8-full; repeat.")] = None,
     licence: Annotated[str | None, typer.Option(help="SPDX identifier of the weights' licence.")] = None,
     golden_count: Annotated[int | None, typer.Option(help="Samples in the golden set.")] = None,
     personal_data: Annotated[bool | None, typer.Option(help="Can somebody be recognised in the examples?")] = None,
@@ -59,9 +63,9 @@ def build(
         model=str(model or ""), name=name, version=version, targets=tuple(target or ()),
         calibration=_text(calibration), evaluation=_text(evaluate), labels=_text(labels), color=color, resize=resize,
         filter=resize_filter, antialias=antialias, scale=scale, mean=_numbers(mean), std=_numbers(std),
-        activation=activation, precisions=tuple(precision or ()), max_drop=tuple(max_drop or ()),
-        min_agreement=tuple(min_agreement or ()), licence=licence, golden_count=golden_count,
-        has_personal_data=personal_data,
+        activation=activation, precisions=tuple(precision or ()), prefer=prefer, methods=tuple(method or ()),
+        max_drop=tuple(max_drop or ()), min_agreement=tuple(min_agreement or ()), licence=licence,
+        golden_count=golden_count, has_personal_data=personal_data,
     )  # fmt: skip
     loaded, base = load_recipe(recipe, given)
     options = BuildOptions(

@@ -14,11 +14,12 @@ import msgspec
 
 from converters.commands.check import read_model
 from converters.errors import BadRecipe
+from converters.methods import describe_method
 from converters.pipeline import BuildOptions, build, plan_of
 from converters.recipe import Recipe, parse_recipe
 from converters.report import as_json as report_json
 from converters.report import print_report
-from converters.starter import Options, recipe_from_options
+from converters.starter import Options, recipe_from_options, with_preference
 from edge_runtime.interrupt import raise_on_interrupt
 
 REPORT_SUFFIX = ".report.json"
@@ -40,7 +41,7 @@ def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
         base = path.resolve().parent
         if options.model:
             recipe = msgspec.structs.replace(recipe, model=str(Path(options.model).resolve()))
-        return recipe, base
+        return with_preference(recipe, options), base
     if not options.model:
         raise BadRecipe("build", "neither a model nor --recipe was given", "see edge-convert build --help")
     return recipe_from_options(options, read_model(Path(options.model))), Path.cwd()
@@ -51,12 +52,16 @@ def plan_lines(recipe: Recipe, *, as_json: bool) -> str:
     plan = plan_of(recipe)
     rows = [
         {"variant": one.id, "engine": f"{one.engine} {one.requirement}", "precision": one.precision,
-         "arch": list(one.arch), "targets": list(one.profiles)}
+         "arch": list(one.arch), "targets": list(one.profiles), "method": describe_method(one.method)}
         for one in plan.candidates
     ]  # fmt: skip
     if as_json:
         return json.dumps({"candidates": rows, "notes": list(plan.notes)}, sort_keys=True)
-    lines = [f"{row['variant']:18} {row['engine']:22} for {', '.join(row['targets'])}" for row in rows]
+    lines = [
+        f"{row['variant']:22} {row['engine']:20} {row['method']:54} for {', '.join(row['targets'])}" for row in rows
+    ]
+    if len(rows) > 1:
+        lines.append(f"in this order for each engine; prefer {plan.prefer} stops at the first int8 variant that passes")
     return "\n".join([*lines, *(f"note: {note}" for note in plan.notes)])
 
 

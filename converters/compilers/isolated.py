@@ -35,7 +35,7 @@ def compile_isolated(job: CompileJob, *, timeout_s: float = TIMEOUT_S, memory_by
     command = [sys.executable, "-m", "converters.compilers.worker", str(job_path), str(outcome_path), str(os.getpid())]
     # A killed compiler cannot remove what it put into the temporary folder: gigabytes for a large model.
     environment = {**os.environ, "TMPDIR": str(temporary)}
-    what = f"compile {job.precision} for {job.engine}"
+    what = f"compile {job.method.name} for {job.method.engine}"
 
     def limit() -> None:
         # Data, not address space: engines reserve far more addresses than they ever touch.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
+
+from converters.methods import Method
 
 
 class CompileJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Work for one fresh process; paths are absolute."""
 
-    engine: Literal["onnxruntime", "openvino"]
-    precision: Literal["float32", "int8"]
+    method: Method
     model: str
     """The float model, canonical tensors in and out."""
     out: str
@@ -29,14 +28,11 @@ class CompileJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Compiled(msgspec.Struct, frozen=True, kw_only=True):
-    """What a compiler made."""
+    """What a compiler made; how is in the job."""
 
     files: dict[str, str]
     """Path by role (`model`, `weights`)."""
     tool: str
-    granularity: str | None = None
-    overflow_safe: bool | None = None
-    reduce_range: bool | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,13 +35,7 @@ def compile_job(job: CompileJob) -> Compiled:
     except Exception as error:
         raise CompileFailed("compile with OpenVINO", str(error)[:300] or type(error).__name__) from error
     _strip_machine(result)
-    is_int8 = job.precision == "int8"
-    return Compiled(
-        files={"model": str(result), "weights": str(result.with_suffix(".bin"))},
-        tool=tool,
-        granularity="per_channel" if is_int8 else None,
-        overflow_safe=True if is_int8 else None,
-    )
+    return Compiled(files={"model": str(result), "weights": str(result.with_suffix(".bin"))}, tool=tool)
 
 
 def _compile(job: CompileJob, result: Path) -> str:
@@ -51,11 +45,11 @@ def _compile(job: CompileJob, result: Path) -> str:
     # Not convert_model: it reports every conversion to the vendor over the network.
     model = openvino.Core().read_model(job.model)
     tool = f"openvino {openvino.__version__.partition('-')[0]}"
-    if job.precision == "int8":
+    if job.method.is_quantised:
         model, tool = _quantised(model, job), f"{_nncf_version()}, {tool}"
     if job.image_input is not None:
         model = _with_preprocessing(model, job)
-    openvino.save_model(model, str(result), compress_to_fp16=job.precision == "float32")
+    openvino.save_model(model, str(result), compress_to_fp16=not job.method.is_quantised)
     return tool
 
 
@@ -67,8 +61,8 @@ def _quantised(model: Any, job: CompileJob) -> Any:
     if job.calibration is None:
         raise CompileFailed("quantise with NNCF", "there is no calibration data")
     samples = sorted(Path(job.calibration).glob("*.npz"))
-    # "enable" and not NNCF's own default: without it all but the first layer may saturate on CPUs without VNNI.
-    parameters = nncf.AdvancedQuantizationParameters(overflow_fix="enable")
+    # Never NNCF's own default: with it all but the first layer may saturate on CPUs without VNNI.
+    parameters = nncf.AdvancedQuantizationParameters(overflow_fix=job.method.overflow_fix or "enable")
     return nncf.quantize(
         model,
         nncf.Dataset(samples, _load),

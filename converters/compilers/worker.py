@@ -5,23 +5,30 @@ Its parent limits it, removes what it leaves, and takes it along when it ends.
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from converters.compilers.job import Compiled, CompileJob, Failure, Outcome
 from converters.errors import CompileFailed
+from converters.recipe import EngineName
 from edge_runtime.parent import end_with_parent
+
+COMPILERS: Final[Mapping[EngineName, str]] = {
+    "onnxruntime": "converters.compilers.onnxruntime",
+    "openvino": "converters.compilers.openvino",
+}
+"""Module by engine; each has `compile_job`."""
 
 
 def run(job: CompileJob) -> Compiled:
     """Hand a job to its compiler; each is imported only when it is needed. Raises: CompileFailed."""
-    if job.engine == "onnxruntime":
-        from converters.compilers import onnxruntime as compiler
-    else:
-        from converters.compilers import openvino as compiler  # type: ignore[no-redef]
-    return compiler.compile_job(job)
+    compiled: Compiled = importlib.import_module(COMPILERS[job.method.engine]).compile_job(job)
+    return compiled
 
 
 def main(job_path: Path, outcome_path: Path) -> None:

@@ -207,6 +207,17 @@ class Quantisation(Document, frozen=True, kw_only=True):
     overflow_safe: bool | None = None
     reduce_range: bool | None = None
     calibration: str | None = None
+    """Digest of the examples that set the ranges."""
+    scheme: str | None = None
+    """`static` or `dynamic`."""
+    weights: str | None = None
+    activations: str | None = None
+    """Number types, `int8`, `uint8`, `int16`, `uint16`."""
+    symmetric: bool | None = None
+    ranges: str | None = None
+    """How examples became ranges: `minmax`, `entropy`, `percentile`."""
+    excluded: list[str] = []
+    """Nodes left in float."""
 
 
 class BuildPlan(Document, frozen=True, kw_only=True):

@@ -9,10 +9,15 @@ import pytest
 from converters.compilers.isolated import compile_isolated
 from converters.compilers.job import CompileJob
 from converters.errors import CompileFailed
+from converters.methods import METHODS, Method
 from edge_runtime.inference.arrays import write_npz
 from tests.fakes.onnx_models import conv_classifier
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def method(engine: str, name: str) -> Method:
+    return next(one for one in METHODS[engine] if one.name == name)  # type: ignore[index]
 
 
 def job(folder: Path, engine: str, precision: str) -> CompileJob:
@@ -25,8 +30,7 @@ def job(folder: Path, engine: str, precision: str) -> CompileJob:
         picture = rng.random((1, 3, 8, 8), dtype=np.float32)
         (samples / f"{number}.npz").write_bytes(write_npz({"input": picture}))
     return CompileJob(
-        engine=engine,  # type: ignore[arg-type]
-        precision=precision,  # type: ignore[arg-type]
+        method=method(engine, precision),
         model=str(folder / "float.onnx"),
         out=str(folder / "out"),
         calibration=str(samples),

@@ -16,11 +16,11 @@ def candidates(recipe: Recipe, installed: dict[str, bool] = ALL) -> list[str]:
 
 
 def test_the_plain_float_variant_comes_first() -> None:
-    assert candidates(parsed()) == ["ort-float32", "ort-int8", "openvino-float32", "openvino-int8"]
+    assert candidates(parsed(methods=["int8"])) == ["ort-float32", "ort-int8", "openvino-float32", "openvino-int8"]
 
 
 def test_what_is_not_installed_is_left_out_and_said() -> None:
-    plan = plan_build(parsed(), CPU, {"onnxruntime": True, "openvino": True, "nncf": False})
+    plan = plan_build(parsed(methods=["int8"]), CPU, {"onnxruntime": True, "openvino": True, "nncf": False})
 
     assert [one.id for one in plan.candidates] == ["ort-float32", "ort-int8", "openvino-float32"]
     assert any("nncf" in note for note in plan.notes)
@@ -46,3 +46,32 @@ def test_the_oldest_engine_of_all_targets_sets_the_ceiling() -> None:
     ceiling = plan_build(parsed(), (old, *CPU), ALL).ceiling
 
     assert (ceiling.opset, ceiling.ir) == (20, 9)
+
+
+def test_a_method_can_be_asked_for_on_one_engine_or_on_all() -> None:
+    assert candidates(parsed(methods=["ort-int8-full"])) == ["ort-float32", "ort-int8-full", "openvino-float32"]
+    assert "openvino-int8-full" in candidates(parsed(methods=["int8-full"]))
+
+
+def test_a_method_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(BadRecipe, match=r"use .*int8-entropy"):
+        candidates(parsed(methods=["int4"]))
+
+
+def test_who_prefers_size_tries_all_eight_bits_before_seven_and_speed_the_other_way() -> None:
+    by_size = candidates(parsed(prefer="size"))
+
+    assert by_size.index("ort-int8-full") < by_size.index("ort-int8")
+    assert "ort-int8-full" not in candidates(parsed(prefer="latency"))
+
+
+def test_seven_bit_weights_are_for_targets_whose_kernels_may_saturate() -> None:
+    arm = resolve_targets(("raspberry-pi-5",))
+
+    mixed = {one.id: one.method for one in plan_build(parsed(), CPU, ALL).candidates}
+    plain = {one.id: one.method for one in plan_build(parsed(), arm, ALL).candidates}
+
+    assert mixed["ort-int8"].reduce_range
+    assert mixed["openvino-int8"].overflow_fix == "enable"
+    assert not plain["ort-int8"].reduce_range
+    assert "ort-int8-exact" not in plain

@@ -1,0 +1,167 @@
+"""How a variant is made: engine, precision, and every setting of the quantiser; the named ones, and in which order.
+
+A method is data: it travels to the worker that compiles it, names the variant, and stands in its manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from converters.recipe import EngineName, Precision, Prefer
+from edge_runtime.contract.release import Scalar
+
+Scheme = Literal["none", "dynamic", "static"]
+NumberType = Literal["int8", "uint8", "int16", "uint16"]
+RangeMethod = Literal["minmax", "entropy", "percentile"]
+OverflowFix = Literal["enable", "first_layer_only", "disable"]
+
+SHORT: Final[Mapping[EngineName, str]] = {"onnxruntime": "ort", "openvino": "openvino"}
+"""How variant ids abbreviate engines."""
+
+
+class Method(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One way to make a variant; equal methods on equal inputs give equal bytes."""
+
+    engine: EngineName
+    name: str
+    """What the variant's id says after the engine; `int8-full`."""
+    precision: Precision
+    scheme: Scheme = "none"
+    weights: NumberType | None = None
+    activations: NumberType | None = None
+    symmetric: bool = False
+    """Activation ranges are centred on zero."""
+    per_channel: bool = False
+    reduce_range: bool = False
+    """Weights keep 7 bits, so that no kernel can saturate."""
+    calibration: RangeMethod | None = None
+    """How examples become ranges; None: the tool's own way, or none are needed."""
+    overflow_fix: OverflowFix | None = None
+    """NNCF's name for 7-bit weights: on every layer, the first only, or none."""
+    excluded: tuple[str, ...] = ()
+    """Nodes left in float, by name."""
+    options: dict[str, Scalar] = {}
+    """Engine options without which the file is wrong or slow; they become part of the variant."""
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether numbers are stored with fewer than 16 bits."""
+        return self.scheme != "none"
+
+    @property
+    def is_overflow_safe(self) -> bool:
+        """Whether no 16-bit intermediate sum of an 8-bit kernel can overflow, whatever the CPU."""
+        exact = str(self.options.get("session.x64quantprecision", "0")) == "1"
+        is_wide = self.activations in {"int16", "uint16"}
+        return self.reduce_range or self.overflow_fix == "enable" or exact or is_wide or self.scheme != "static"
+
+
+def _ort(name: str, **settings: object) -> Method:
+    static = {
+        "engine": "onnxruntime", "name": name, "precision": "int8", "scheme": "static", "weights": "int8",
+        "activations": "uint8", "per_channel": True, "calibration": "minmax",
+    }  # fmt: skip
+    return msgspec.convert({**static, **settings}, Method)
+
+
+_ONNXRUNTIME: Final = (
+    Method(engine="onnxruntime", name="float32", precision="float32"),
+    Method(engine="onnxruntime", name="float16", precision="float16"),
+    _ort("int8", reduce_range=True),
+    _ort("int8-percentile", reduce_range=True, calibration="percentile"),
+    _ort("int8-entropy", reduce_range=True, calibration="entropy"),
+    _ort("int8-tensor", reduce_range=True, per_channel=False),
+    _ort("int8-full"),
+    _ort("int8-full-tensor", per_channel=False),
+    # Exact sums on x86 CPUs without VNNI, at about half the speed; elsewhere the option changes nothing.
+    _ort("int8-exact", options={"session.x64quantprecision": "1"}),
+    _ort("int8-signed", activations="int8"),
+    _ort("int8-signed-symmetric", activations="int8", symmetric=True),
+    _ort("int8-wide", activations="uint16"),
+    Method(engine="onnxruntime", name="int8-dynamic", precision="int8", scheme="dynamic", weights="uint8",
+           activations="uint8"),
+)  # fmt: skip
+_OPENVINO: Final = (
+    # Weights stored as fp16, computed in float32.
+    Method(engine="openvino", name="float32", precision="float32"),
+    Method(engine="openvino", name="int8", precision="int8", scheme="static", weights="int8", activations="uint8",
+           per_channel=True, overflow_fix="enable"),
+    Method(engine="openvino", name="int8-full", precision="int8", scheme="static", weights="int8", activations="uint8",
+           per_channel=True, overflow_fix="disable"),
+)  # fmt: skip
+
+METHODS: Final[Mapping[EngineName, tuple[Method, ...]]] = {"onnxruntime": _ONNXRUNTIME, "openvino": _OPENVINO}
+"""Every method that can be asked for by name; a new engine adds a row here and one to the builders."""
+
+ORDER: Final[Mapping[Prefer, tuple[str, ...]]] = {
+    "latency": ("float32", "float16", "int8", "int8-percentile", "int8-entropy", "int8-exact"),
+    # Eight bits before seven: where kernels saturate, measurement refuses the first, not belief.
+    "accuracy": ("float32", "float16", "int8-full", "int8", "int8-percentile", "int8-entropy", "int8-wide"),
+    "size": ("float32", "float16", "int8-tensor", "int8-full", "int8", "int8-percentile", "int8-entropy"),
+}
+"""What is tried without being asked for, best hope first."""
+
+
+def variant_name(method: Method) -> str:
+    """The id of the variant that a method makes."""
+    return f"{SHORT[method.engine]}-{method.name}"
+
+
+def describe_method(method: Method) -> str:
+    """How a method quantises, for a person; empty for plain float32."""
+    if not method.is_quantised:
+        return "" if method.precision == "float32" else f"{method.precision} weights and arithmetic"
+    parts = [
+        method.scheme,
+        f"activations {method.activations}" + (" symmetric" if method.symmetric else ""),
+        f"weights {method.weights}" + (" in 7 bits" if is_reduced(method) else ""),
+        "per channel" if method.per_channel else "per tensor",
+        method.calibration or "",
+        *(f"{key}={value}" for key, value in method.options.items()),
+        f"{len(method.excluded)} nodes in float" if method.excluded else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def is_reduced(method: Method) -> bool:
+    """Whether weights keep 7 bits."""
+    return method.reduce_range or method.overflow_fix == "enable"
+
+
+def is_known(name: str) -> bool:
+    """Whether a recipe may ask for this method: `int8` (of every engine) or `ort-int8`."""
+    return any(name in {method.name, variant_name(method)} for methods in METHODS.values() for method in methods)
+
+
+def chosen(engine: EngineName, prefer: Prefer, asked: Collection[str] | None, *, narrow: bool) -> list[Method]:
+    """The methods of an engine that a build plans, in the order it tries them.
+
+    Args:
+        engine: whose methods.
+        prefer: what the engineer prefers.
+        asked: names or ids from the recipe; None: the engine's share of `ORDER`.
+        narrow: whether some target's 8-bit kernels may saturate; where none does, 7 bits would only lose accuracy.
+    """
+    rank = {name: number for number, name in enumerate(ORDER[prefer])}
+    methods = sorted(METHODS[engine], key=lambda method: rank.get(method.name, len(rank)))
+    if asked is not None:
+        picked = [method for method in methods if method.name in asked or variant_name(method) in asked]
+    else:
+        picked = [method for method in methods if method.name in rank]
+    return picked if narrow else _unreduced(picked)
+
+
+def _unreduced(methods: Sequence[Method]) -> list[Method]:
+    """The same methods with all 8 bits, each distinct one once."""
+    kept: list[Method] = []
+    for method in methods:
+        if "session.x64quantprecision" in method.options:
+            continue
+        fix: OverflowFix | None = "disable" if method.overflow_fix else None
+        full = msgspec.structs.replace(method, reduce_range=False, overflow_fix=fix)
+        if not any(msgspec.structs.replace(other, name=full.name) == full for other in kept):
+            kept.append(full)
+    return kept
