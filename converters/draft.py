@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from converters.errors import BadRecipe
 from converters.recipe import InputRecipe, OutputRecipe, Recipe, postprocess_of, preprocess_of
-from converters.source import Imported, Port
+from converters.source import Imported, Port, Stored
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.golden import GOLDEN_MAX_BYTES, GoldenCheck, GoldenSpec
 from edge_runtime.contract.ids import LayerName, parse_model_name, parse_variant_id, parse_version
-from edge_runtime.contract.release import Licence, Limits, ReleaseManifest, Source, reference_to
+from edge_runtime.contract.release import Licence, Limits, ReleaseManifest, Source, TensorBinding, reference_to
 from edge_runtime.contract.steps import RawStep
 from edge_runtime.contract.tensor import AxisRange, InputSpec, OutputSpec, Signature, TensorSpec
 
@@ -41,6 +41,16 @@ class Draft:
     outputs: Mapping[str, str]
     """Model output by canonical tensor."""
     batch: AxisRange
+    stored: Mapping[str, Stored] = field(default_factory=dict)
+    """Quantised tensors of the source file, by canonical tensor."""
+
+    def binding(self, name: str) -> TensorBinding:
+        """How the source file itself carries a canonical tensor."""
+        tensor = self.inputs[name] if name in self.inputs else self.outputs[name]
+        stored = self.stored.get(name)
+        if stored is None:
+            return TensorBinding(tensor=tensor, dtype=self.manifest.tensors[name].dtype)
+        return TensorBinding(tensor=tensor, dtype=stored.dtype, scale=stored.scale, zero_point=stored.zero_point)
 
     def public_output(self) -> OutputSpec:
         """The first public output, which the task's metric is about."""
@@ -97,7 +107,9 @@ def draft_release(recipe: Recipe, imported: Imported, source: Digest, *, is_labe
         recipe=digest_of(encode(_portable(recipe))),
         limits=Limits(**msgspec.structs.asdict(recipe.limits)),
     )
-    return Draft(manifest, inputs, outputs, batch)
+    ports = (*imported.inputs, *imported.outputs)
+    stored = {canonical(port.name): port.stored for port in ports if port.stored is not None}
+    return Draft(manifest, inputs, outputs, batch, stored)
 
 
 def canonical(tensor: str) -> str:

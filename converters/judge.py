@@ -19,9 +19,6 @@ NOT_NEEDED: Final = "not_needed"
 SLOWER_MARGIN: Final = 1.03
 """Interleaved measurements agree within about 3 %: less is no difference."""
 
-ANCHOR: Final = VariantId("ort-float32")
-"""The variant every device can fall back to; it always ships."""
-
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -73,7 +70,7 @@ def judge(
     """
     if failed := _failed(measured.checks, "own"):
         return Judgement((), reasons.KERNEL_MISMATCH, f"kernels differ from the file's own arithmetic: {failed}")
-    if candidate.id == ANCHOR:
+    if candidate.id == plan.anchor:
         return Judgement(candidate.arch)
     if gate:
         if failed := _failed(measured.checks, "float"):

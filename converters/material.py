@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -211,4 +211,4 @@ def _keep_apart(calibration: Dataset, evaluation: Dataset) -> None:
 def _with_calibration(draft: Draft, dataset: Dataset) -> Draft:
     calibration = Calibration(digest=dataset.digest(), count=len(dataset.samples), name=dataset.folder.resolve().name)
     manifest = msgspec.structs.replace(draft.manifest, calibration=calibration)
-    return Draft(manifest, draft.inputs, draft.outputs, draft.batch)
+    return replace(draft, manifest=manifest)

@@ -15,7 +15,7 @@ from converters import golden
 from converters.candidates import Bench, Result, open_workshop, try_candidate
 from converters.draft import CARD_LAYER, GOLDEN_LAYER, LABELS_LAYER, NOTICE_LAYER
 from converters.errors import BadRecipe, ConvertError
-from converters.judge import ANCHOR, NOT_NEEDED, Judgement, failed_targets
+from converters.judge import NOT_NEEDED, Judgement, failed_targets
 from converters.material import Order, Reference, read_material, refer
 from converters.packaging import Written, check_destination, write_release
 from converters.planner import Plan, plan_build
@@ -143,7 +143,7 @@ def _bench(order: Order, workshop: Workshop, versions: Mapping[str, str], *, gat
 
 
 def _package(order: Order, options: BuildOptions, results: list[Result]) -> BuildReport:
-    anchor = next(result for result in results if result.candidate.id == ANCHOR)
+    anchor = next(result for result in results if result.candidate.id == order.plan.anchor)
     if not anchor.judgement.ships:
         raise ConvertError(
             "build the release", f"its plain float variant fails: {anchor.judgement.because}", "report this model"

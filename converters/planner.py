@@ -30,6 +30,8 @@ class Candidate:
     profiles: tuple[str, ...]
     requirement: str
     """Engine version range."""
+    is_verbatim: bool = False
+    """The source model as it is, at most in another file format: nothing is quantised here."""
 
     @property
     def engine(self) -> EngineName:
@@ -59,6 +61,11 @@ class Plan:
     ceiling: Ceiling
     prefer: Prefer
     notes: tuple[str, ...]
+
+    @property
+    def anchor(self) -> VariantId:
+        """The variant every device can fall back to; planned first, and it always ships."""
+        return self.candidates[0].id
 
 
 def plan_build(recipe: Recipe, profiles: tuple[DeviceProfile, ...], installed: Mapping[str, bool]) -> Plan:

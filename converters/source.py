@@ -12,6 +12,15 @@ SourceFormat = Literal["onnx", "tflite"]
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """What a plan must know about a model before it is read."""
+
+    format: SourceFormat = "onnx"
+    is_quantised: bool = False
+    """Its inputs or outputs are integers that stand for real numbers."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """How a file stores a port whose numbers it quantises: real = (stored − zero_point) × scale."""
 
@@ -46,6 +55,11 @@ class Imported:
     """None where the format has none."""
     ir: int | None
     format: SourceFormat = "onnx"
+
+    @property
+    def facts(self) -> SourceFacts:
+        """What a plan must know about it."""
+        return SourceFacts(self.format, any(port.stored for port in (*self.inputs, *self.outputs)))
 
     def input(self, name: str) -> Port:
         """The input of that name. Raises: BadModel."""
