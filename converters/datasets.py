@@ -1,35 +1,30 @@
-"""Calibration and evaluation folders: which files, which labels, always in the same order; nothing is kept decoded."""
+"""Calibration and evaluation sets: which samples, always in the same order; nothing is kept decoded."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
 
 import numpy as np
 
 from converters.errors import BadDataset
-from edge_runtime.contract.digest import Digest, digest_of_file
+from converters.recipe import CalibrationRecipe, EvaluationRecipe
+from converters.samples.arrays import Stored, open_arrays
+from converters.samples.coco import list_coco
+from converters.samples.files import Files, list_folder
+from converters.samples.sample import Sample, Source, Wanted
+from converters.samples.table import open_table
+from converters.truth import truth_text
+from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.errors import EdgeError, InferenceError
-from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.preprocess import Inputs, Preprocessor
 
-LABELS_FILE: Final = "labels.csv"
-_IMAGE_ENDINGS: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
-_TENSOR_ENDINGS: Final = frozenset({".npy", ".npz"})
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One file, with its class index where it is known."""
-
-    path: Path
-    label: int | None = None
+_OVERLAP_SHARE = 0.5
+"""Of the calibration set; more in common with the evaluation set is a mistake, not some stray copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,34 +39,46 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The files of one folder, in a fixed order."""
+    """Samples of one folder or file, in a fixed order."""
 
-    folder: Path
+    root: Path
+    """The folder or file."""
     samples: tuple[Sample, ...]
-    kind: Literal["image", "tensor"]
+    source: Source
+    allows_nan: bool = False
+    """Whether missing numbers are the model's own business."""
 
     @property
     def is_labelled(self) -> bool:
-        """Whether every sample has a label."""
-        return all(sample.label is not None for sample in self.samples)
+        """Whether every sample has a truth."""
+        return all(sample.truth is not None for sample in self.samples)
 
     def digest(self) -> Digest:
-        """A digest over names, labels and contents, in order."""
+        """A digest over names, truths and contents, in order. Raises: BadDataset."""
         hasher = hashlib.sha256()
         for sample in self.samples:
-            content, _ = digest_of_file(sample.path)
-            hasher.update(f"{sample.path.relative_to(self.folder)}\0{sample.label}\0{content}\n".encode())
+            line = f"{sample.name_in(self.root)}\0{truth_text(sample.truth)}\0{self.digest_of(sample)}\n"
+            hasher.update(line.encode())
         return Digest("sha256:" + hasher.hexdigest())
+
+    def digest_of(self, sample: Sample) -> Digest:
+        """Of one sample's inputs: equal for equal samples. Raises: BadDataset."""
+        with self._naming(sample):
+            return self.source.digest(sample)
 
     def decoded(self, preprocessor: Preprocessor) -> Iterator[dict[str, Array]]:
         """Each sample after its `decode` step, by public input name.
 
         Raises:
-            BadDataset: a file is damaged or does not have the shape that the model takes.
+            BadDataset: a sample is damaged, holds NaN, or does not have the shape that the model takes.
         """
+        names = [spec.name for spec in preprocessor.inputs]
         for sample in self.samples:
             with self._naming(sample):
-                decoded = preprocessor.decode(read_sample(sample.path, self.kind, preprocessor))
+                read = _as_declared(self.source.read(sample, names), preprocessor)
+                decoded = preprocessor.decode(read)
+                if not self.allows_nan:
+                    _refuse_nan(decoded)
             yield decoded
 
     def prepared(self, preprocessor: Preprocessor) -> Iterator[Prepared]:
@@ -85,56 +92,58 @@ class Dataset:
     def _naming(self, sample: Sample) -> Iterator[None]:
         try:
             yield
-        except (InferenceError, OSError, ValueError) as error:
+        except (InferenceError, BadDataset, OSError, ValueError) as error:
             because, remedy = (error.because, error.remedy) if isinstance(error, EdgeError) else (str(error), "")
-            advice = f"{remedy or 'correct it'}, or remove it from {self.folder}"
-            raise BadDataset(f"use {sample.path.relative_to(self.folder)}", because, advice) from error
+            advice = f"{remedy or 'correct it'}, or remove it from {self.root}"
+            raise BadDataset(f"use {sample.name_in(self.root)}", because, advice) from error
 
 
-def read_sample(path: Path, kind: Literal["image", "tensor"], preprocessor: Preprocessor) -> Inputs:
-    """One file as public inputs: encoded bytes, a `.npy` array, or a `.npz` with one array per input."""
-    names = [spec.name for spec in preprocessor.inputs]
-    if kind == "image":
-        return {names[0]: path.read_bytes()}
-    # allow_pickle stays off: a data folder must not run code.
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names if name in archive}
-    array: Array = np.load(path, allow_pickle=False)
-    return {names[0]: array}
-
-
-def open_dataset(
-    folder: Path, *, kind: Literal["image", "tensor"], labels: Sequence[str] | None, max_samples: int
-) -> Dataset:
-    """List a folder: class sub-folders, `labels.csv` (`file,label`), or plain files without labels.
+def open_dataset(place: CalibrationRecipe | EvaluationRecipe, base: Path, wanted: Wanted) -> Dataset:
+    """List the samples that a recipe names.
 
     Args:
-        folder: where the files are.
-        kind: images, or `.npy`/`.npz` arrays.
-        labels: label texts by class index; None when the model has none.
-        max_samples: larger sets are thinned evenly, in order, so that every class stays.
+        place: folder or file, and which part of it.
+        base: folder that its paths are relative to.
+        wanted: what the model takes, and which labels.
 
     Raises:
         BadDataset: missing, empty, or labelled with names that the label list does not have.
     """
-    if not folder.is_dir():
-        raise BadDataset(f"read {folder}", "there is no such folder", "check the path")
-    endings = _IMAGE_ENDINGS if kind == "image" else _TENSOR_ENDINGS
-    if (folder / LABELS_FILE).is_file():
-        samples = _from_table(folder, labels)
-    elif subfolders := sorted(entry for entry in folder.iterdir() if entry.is_dir()):
-        samples = [
-            Sample(path, _class_index(subfolder.name, labels, f"folder {subfolder.name}"))
-            for subfolder in subfolders
-            for path in _files(subfolder, endings)
-        ]
-    else:
-        samples = [Sample(path) for path in _files(folder, endings)]
-    if not samples:
-        wanted = " or ".join(sorted(endings))
-        raise BadDataset(f"read {folder}", f"it holds no {wanted} file", "name the folder of examples")
-    return Dataset(folder, tuple(_thinned(samples, max_samples)), kind)
+    root = base / (place.folder or place.file or "")
+    if place.folder is not None and not root.is_dir():
+        raise BadDataset(f"read {root}", "there is no such folder", "check the path")
+    if place.file is not None and not root.is_file():
+        raise BadDataset(f"read {root}", "there is no such file", "check the path")
+    source, samples = _listed(place, base, root, wanted)
+    chosen = _chosen(samples, place)
+    if not chosen:
+        because = f"range {place.range!r} holds none of its {len(samples)} samples"
+        raise BadDataset(f"read {root}", because, "correct the range")
+    return Dataset(root, tuple(_thinned(chosen, place.max_samples)), source, allows_nan=place.missing == "nan")
+
+
+def without_shared(calibration: Dataset, evaluation: Dataset) -> tuple[Dataset, str | None]:
+    """The calibration set without samples that the evaluation set holds too, and a note when there were any.
+
+    A model must not be judged by what set its ranges, whatever the files are called: contents are compared.
+
+    Raises:
+        BadDataset: most of it is in both.
+    """
+    judged = {evaluation.digest_of(sample): sample for sample in evaluation.samples}
+    shared = [sample for sample in calibration.samples if calibration.digest_of(sample) in judged]
+    if not shared:
+        return calibration, None
+    twin = judged[calibration.digest_of(shared[0])]
+    example = f"{shared[0].name_in(calibration.root)} is {twin.name_in(evaluation.root)} of the evaluation set"
+    if len(shared) > _OVERLAP_SHARE * len(calibration.samples):
+        raise BadDataset(
+            f"calibrate on {calibration.root}",
+            f"{len(shared)} of its {len(calibration.samples)} samples are in the evaluation set too ({example})",
+            "keep examples for judging apart; range = ':200' and range = '200:' split one set",
+        )
+    kept = tuple(sample for sample in calibration.samples if sample not in set(shared))
+    return replace(calibration, samples=kept), f"{len(shared)} calibration samples are left out: {example}"
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -150,42 +159,51 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines)
 
 
-def _files(folder: Path, endings: frozenset[str]) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_file() and entry.suffix.lower() in endings)
+def _listed(
+    place: CalibrationRecipe | EvaluationRecipe, base: Path, root: Path, wanted: Wanted
+) -> tuple[Source, list[Sample]]:
+    if root.is_dir():
+        if isinstance(place, EvaluationRecipe) and place.annotations is not None:
+            return Files(), list_coco(base / place.annotations, root, wanted.labels)
+        masks = base / place.masks if isinstance(place, EvaluationRecipe) and place.masks is not None else None
+        return Files(), list_folder(root, wanted, masks)
+    truth = [place.truth] if isinstance(place.truth, str) else place.truth or []
+    if root.suffix.lower() == ".csv":
+        allows_missing = place.missing == "nan"
+        return open_table(root, wanted, truth=truth, has_header=place.header, allows_missing=allows_missing)
+    if root.suffix.lower() in {".npz", ".npy"}:
+        stored = Stored(place.stored.scale, place.stored.zero_point) if place.stored else None
+        return open_arrays(root, wanted, truth=truth[0] if truth else None, stored=stored)
+    raise BadDataset(f"read {root}", "it is no .npz, .npy or .csv file", "name a folder, or one of these files")
 
 
-def _from_table(folder: Path, labels: Sequence[str] | None) -> list[Sample]:
-    table = folder / LABELS_FILE
-    with table.open(newline="", encoding="utf-8") as source:
-        rows = csv.DictReader(source)
-        if not {"file", "label"} <= set(rows.fieldnames or ()):
-            raise BadDataset(f"read {table}", "it has no columns file,label", "write them in the first line")
-        samples: list[Sample] = []
-        for row in rows:
-            path = (folder / row["file"]).resolve()
-            if not path.is_relative_to(folder.resolve()) or not path.is_file():
-                because = f"there is no file {shown(row['file'])} beside it"
-                raise BadDataset(f"read {table}", because, "correct that row")
-            label = _class_index(row["label"], labels, f"{LABELS_FILE}, file {row['file']}")
-            samples.append(Sample(folder / row["file"], label))
-    return sorted(samples, key=lambda sample: sample.path)
-
-
-def _class_index(text: str, labels: Sequence[str] | None, where: str) -> int:
-    """A label's index: by text first, because a label file of digits may be permuted, then by number."""
-    if labels is not None and text in labels:
-        return labels.index(text)
-    count = len(labels) if labels is not None else None
-    if text.isascii() and text.isdigit() and (count is None or int(text) < count):
-        return int(text)
-    raise BadDataset(
-        "match the labels",
-        f"{where} says {shown(text)}, which is none of the {count if count is not None else 'numeric'} labels",
-        "use the label list's own words, or class numbers starting at 0",
-    )
+def _chosen(samples: list[Sample], place: CalibrationRecipe | EvaluationRecipe) -> list[Sample]:
+    first, last = place.bounds()
+    return samples[first:last]
 
 
 def _thinned(samples: list[Sample], limit: int) -> list[Sample]:
+    """Evenly, in order, so that every class stays."""
     if len(samples) <= limit:
         return samples
     return [samples[position * len(samples) // limit] for position in range(limit)]
+
+
+def _as_declared(read: Inputs, preprocessor: Preprocessor) -> dict[str, bytes | Array]:
+    """Arrays in the dtype that the model takes, where people's files usually hold a wider or a narrower one."""
+    declared = {spec.name: np.dtype(spec.dtype) for spec in preprocessor.inputs}
+    return {name: given if isinstance(given, bytes) or name not in declared else _cast(given, declared[name])
+            for name, given in read.items()}  # fmt: skip
+
+
+def _cast(array: Array, wanted: np.dtype[np.generic]) -> Array:
+    # float64 is what numpy saves unless told otherwise; the model would round it all the same.
+    is_wide_float = array.dtype == np.float64 and wanted == np.float32
+    return array.astype(wanted) if is_wide_float or np.can_cast(array.dtype, wanted, "safe") else array
+
+
+def _refuse_nan(decoded: Tensors) -> None:
+    for name, array in decoded.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            what = "NaN" if np.isnan(array).any() else "infinity"
+            raise BadDataset("use the sample", f"input {name} holds {what}", "correct it")

@@ -236,7 +236,10 @@ def _golden(recipe: Recipe, *, is_labelled: bool) -> GoldenSpec:
 
 def _portable(recipe: Recipe) -> object:
     """The recipe without folders of this machine, so that its digest means the same everywhere."""
-    return _basenames(msgspec.to_builtins(recipe), ("model", "folder", "labels", "attribution", "model_card"))
+    return _basenames(
+        msgspec.to_builtins(recipe),
+        ("model", "folder", "file", "annotations", "masks", "labels", "attribution", "model_card"),
+    )
 
 
 def _basenames(value: object, keys: Iterable[str]) -> object:

@@ -63,8 +63,8 @@ def ask_source(source: Predictor, examination: Examination) -> Score | None:
         for sample, prepared in zip(dataset.samples, dataset.prepared(examination.preprocessor), strict=True):
             tensors = source.run_canonical(prepared.canonical)
             answers.append(tensors)
-            if metric is not None and sample.label is not None:
-                metric.add(_reply(tensors, source.interpret), sample.label)
+            if metric is not None and sample.truth is not None:
+                metric.add(_reply(tensors, source.interpret), sample.truth)
     return metric.score() if metric else None
 
 
@@ -92,8 +92,8 @@ def judge_answers(answers: Iterable[Tensors], interpret: Interpret, examination:
         distance.add(reference[task.tensor], tensors[task.tensor])
         reply = _reply(tensors, interpret)
         agreement.add(_reply(reference, interpret), reply)
-        if metric is not None and sample.label is not None:
-            metric.add(reply, sample.label)
+        if metric is not None and sample.truth is not None:
+            metric.add(reply, sample.truth)
     return Evaluated(metric.score() if metric else None, agreement.score(), distance.snr_db(), distance.cosine())
 
 

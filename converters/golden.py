@@ -10,8 +10,9 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from converters.datasets import Dataset, Sample
+from converters.datasets import Dataset
 from converters.errors import BadDataset
+from converters.samples.sample import Sample
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.golden import GOLDEN_MAX_BYTES, GoldenSpec, Truth

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from converters import golden
-from converters.datasets import Dataset, open_dataset, read_labels
+from converters.datasets import Dataset, read_labels
 from converters.draft import Draft, draft_release
 from converters.errors import BadDataset, BadModel, BadRecipe, GoldenRefused
 from converters.evaluate import Examination, ask_source
@@ -22,6 +22,7 @@ from converters.planner import Plan
 from converters.preflight.findings import Finding, has_errors
 from converters.preflight.onnx_file import inspect
 from converters.recipe import OutputRecipe, Recipe
+from converters.sets import open_sets
 from converters.workshop import open_source
 from edge_runtime.contract.digest import digest_of_file
 from edge_runtime.contract.errors import InferenceError
@@ -94,33 +95,22 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
     main = next(iter(recipe.outputs.values()))
     labels = read_labels(base / main.labels) if main.labels else None
     _check_labels(labels, main, imported.output(main.tensor).shape)
-    kind: Literal["image", "tensor"] = next(iter(recipe.inputs.values())).kind
-    evaluation = open_dataset(
-        base / recipe.evaluation.folder, kind=kind, labels=labels, max_samples=recipe.evaluation.max_samples
-    )
-    calibration = None
-    if recipe.calibration and "int8" in recipe.precisions:
-        folder = base / recipe.calibration.folder
-        calibration = open_dataset(folder, kind=kind, labels=None, max_samples=recipe.calibration.max_samples)
-        _keep_apart(calibration, evaluation)
-    if recipe.limits.max_drop and not evaluation.is_labelled:
-        raise BadRecipe("use max_drop", f"{evaluation.folder} has no labels", "write labels.csv, or use min_agreement")
+    sets = open_sets(recipe, base, labels)
     source_digest, _ = digest_of_file(path)
-    is_scored = evaluation.is_labelled and main.kind == "classes"
-    draft = draft_release(recipe, imported, source_digest, is_labelled=is_scored)
-    if calibration:
-        draft = _with_calibration(draft, calibration)
-    notes = tuple(f"{finding.message}; {finding.advice}" for finding in findings if finding.severity == "warning")
+    draft = draft_release(recipe, imported, source_digest, is_labelled=sets.evaluation.is_labelled)
+    if sets.calibration:
+        draft = _with_calibration(draft, sets.calibration)
+    warnings = (f"{finding.message}; {finding.advice}" for finding in findings if finding.severity == "warning")
     return Material(
         draft=draft,
         source=open_source(draft, model),
         model=model,
-        evaluation=evaluation,
-        calibration=calibration,
+        evaluation=sets.evaluation,
+        calibration=sets.calibration,
         labels=labels,
         preprocessor=compile_preprocess(draft.manifest),
-        task=task_of(draft.manifest, metric=None, is_labelled=evaluation.is_labelled),
-        notes=notes,
+        task=task_of(draft.manifest, metric=recipe.evaluation.metric, is_labelled=sets.evaluation.is_labelled),
+        notes=(*warnings, *sets.notes),
     )
 
 
@@ -200,15 +190,7 @@ def _check_labels(labels: tuple[str, ...] | None, main: OutputRecipe, shape: tup
         )
 
 
-def _keep_apart(calibration: Dataset, evaluation: Dataset) -> None:
-    """A model must not be judged by what set its ranges, whatever the folders are called."""
-    if calibration.folder.resolve() == evaluation.folder.resolve():
-        raise BadRecipe(
-            "use the data", "calibration and evaluation are the same folder", "keep examples for judging apart"
-        )
-
-
 def _with_calibration(draft: Draft, dataset: Dataset) -> Draft:
-    calibration = Calibration(digest=dataset.digest(), count=len(dataset.samples), name=dataset.folder.resolve().name)
+    calibration = Calibration(digest=dataset.digest(), count=len(dataset.samples), name=dataset.root.resolve().name)
     manifest = msgspec.structs.replace(draft.manifest, calibration=calibration)
     return replace(draft, manifest=manifest)

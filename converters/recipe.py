@@ -86,18 +86,63 @@ class OutputRecipe(_Table, frozen=True, kw_only=True):
     min_score: float = 0.0
 
 
-class CalibrationRecipe(_Table, frozen=True, kw_only=True):
+class StoredRecipe(_Table, frozen=True, kw_only=True):
+    """How real numbers became the integers of an array file: real = (stored − zero_point) · scale."""
+
+    scale: float
+    zero_point: int = 0
+
+
+class _DataRecipe(_Table, frozen=True, kw_only=True):
+    """Where examples are: a folder with one file each, or one file that holds them all."""
+
+    folder: str | None = None
+    file: str | None = None
+    """`.npz` or `.npy` with samples along the first axis, or `.csv` with one per row."""
+    range: str | None = None
+    """Part of the samples, `first:last` as in Python: `":200"` the first 200, `"200:"` the others."""
+    truth: str | list[str] | None = None
+    """Array or columns of a file that hold the labels; they are no input."""
+    header: bool = True
+    """Whether the first line of a `.csv` names the columns; else they are called 0, 1, …"""
+    missing: Literal["error", "nan"] = "error"
+    """What an empty cell is: refused, or NaN that the model itself fills in."""
+    stored: StoredRecipe | None = None
+
+    @property
+    def name(self) -> str:
+        """Folder or file without its path, as it may stand in a release."""
+        return (self.folder or self.file or "").replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+    def bounds(self) -> tuple[int | None, int | None]:
+        """First and last position of `range`, as a slice takes them. Raises: ValueError: it is no range."""
+        if self.range is None:
+            return None, None
+        first, colon, last = self.range.partition(":")
+        if not colon:
+            raise ValueError(f"{self.range!r} has no colon")
+        return int(first) if first.strip() else None, int(last) if last.strip() else None
+
+
+class CalibrationRecipe(_DataRecipe, frozen=True, kw_only=True):
     """Unlabelled examples that set the int8 ranges."""
 
-    folder: str
     max_samples: int = 200
 
 
-class EvaluationRecipe(_Table, frozen=True, kw_only=True):
-    """Labelled examples the candidates are judged by: class sub-folders, or `labels.csv` (`file,label`)."""
+class EvaluationRecipe(_DataRecipe, frozen=True, kw_only=True):
+    """Labelled examples the candidates are judged by.
 
-    folder: str
+    A folder has class sub-folders, or `labels.csv` (`file,label`; for a regression `file` and the right numbers).
+    """
+
     max_samples: int = 1000
+    annotations: str | None = None
+    """COCO's instances.json, for the pictures in `folder`."""
+    masks: str | None = None
+    """Folder with a mask (one class number per pixel) of the same name for each picture in `folder`."""
+    metric: str | None = None
+    """None: the usual one for the kind of output; `module:function` for your own."""
 
 
 class GoldenRecipe(_Table, frozen=True, kw_only=True):
@@ -251,8 +296,13 @@ def _contradictions(recipe: Recipe) -> list[str]:
         found.append("name at least one target")
     if "float32" not in recipe.precisions:
         found.append("keep float32 among the precisions: it is the variant every device can fall back to")
-    if recipe.calibration and recipe.calibration.folder == recipe.evaluation.folder:
-        found.append("calibration and evaluation must be different folders: a model may not be judged by what set it")
+    for name, place in (("calibration", recipe.calibration), ("evaluation", recipe.evaluation)):
+        found += [f"{name}: {problem}" for problem in _misplaced(place)] if place else []
+    if recipe.calibration and _place_of(recipe.calibration) == _place_of(recipe.evaluation):
+        found.append(
+            "calibration and evaluation must be different examples: a model may not be judged by what set it; "
+            "range = ':200' and range = '200:' split one set"
+        )
     if not 1 <= recipe.golden.count <= 256:
         found.append("golden.count must be 1 to 256")
     for name, entry in recipe.inputs.items():
@@ -262,3 +312,22 @@ def _contradictions(recipe: Recipe) -> list[str]:
         if entry.normalize and 0 in entry.normalize.std:
             found.append(f"inputs.{name}.normalize.std must not be 0")
     return found
+
+
+def _misplaced(place: CalibrationRecipe | EvaluationRecipe) -> list[str]:
+    found: list[str] = []
+    if (place.folder is None) == (place.file is None):
+        found.append("write either folder or file")
+    if place.file is not None and isinstance(place, EvaluationRecipe) and (place.annotations or place.masks):
+        found.append("annotations and masks belong to a folder of pictures")
+    try:
+        place.bounds()
+    except ValueError:
+        found.append(f"range {shown(place.range)} is not first:last")
+    if place.max_samples < 1:
+        found.append("max_samples must be at least 1")
+    return found
+
+
+def _place_of(place: CalibrationRecipe | EvaluationRecipe) -> tuple[str | None, ...]:
+    return place.folder, place.file, place.range

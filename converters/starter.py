@@ -24,6 +24,8 @@ class Options:
     targets: tuple[str, ...]
     calibration: str | None
     evaluation: str | None
+    calibration_range: str | None = None
+    evaluation_range: str | None = None
     labels: str | None = None
     color: str | None = None
     resize: str | None = None
@@ -65,12 +67,12 @@ def recipe_from_options(options: Options, imported: Imported) -> Recipe:
         "targets": list(options.targets),
         "inputs": {"image": _image(options, port)} if is_image else {"input": {"tensor": port.name, "kind": "tensor"}},
         "outputs": {"classes": _classes(options, imported.outputs[0])},
-        "evaluation": {"folder": options.evaluation},
+        "evaluation": _place(options.evaluation or "", options.evaluation_range),
         "limits": {"max_drop": parse_bounds(options.max_drop), "min_agreement": parse_bounds(options.min_agreement)},
         **options.extra,
     }
     if options.calibration:
-        raw["calibration"] = {"folder": options.calibration}
+        raw["calibration"] = _place(options.calibration, options.calibration_range)
     if options.precisions:
         raw["precisions"] = list(options.precisions)
     if options.prefer:
@@ -162,6 +164,12 @@ def starter_text(model: str, imported: Imported) -> str:
         'max_drop = { "*" = 0.01 }    # accuracy a variant may lose; by profile, family or *',
     ]
     return "\n".join(lines) + "\n"
+
+
+def _place(path: str, part: str | None) -> dict[str, object]:
+    """A folder, or a file that holds all samples, as its ending says."""
+    place: dict[str, object] = {"file" if path.lower().endswith((".npz", ".npy", ".csv")) else "folder": path}
+    return {**place, "range": part} if part else place
 
 
 def _missing(options: Options, *, is_image: bool) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_runtime.contract.digest import digest_of_file
 from edge_runtime.inference.backend import Array
 
 
@@ -33,3 +34,15 @@ Values = tuple[float, ...]
 
 Truth = int | Values | Boxes | MaskFile
 """A class index for classes and anomalies (1 = anomalous), else what the output's kind asks for."""
+
+
+def truth_text(truth: Truth | None) -> str:
+    """The truth as it enters a digest. Raises: OSError: a mask cannot be read."""
+    match truth:
+        case Boxes():
+            return f"{truth.corners.tolist()} {truth.classes} {truth.crowds}"
+        case MaskFile():
+            content, _ = digest_of_file(truth.path)
+            return f"{content} {truth.ignore}"
+        case _:
+            return str(truth)

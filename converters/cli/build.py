@@ -23,8 +23,12 @@ def build(
     model: Annotated[Path | None, typer.Argument(help="The model; in a recipe's place of `model`.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Recipe file (.toml, .yaml, .json).")] = None,
     target: Target = None,
-    calibration: Annotated[Path | None, typer.Option(help="Examples that set the int8 ranges.")] = None,
-    evaluate: Annotated[Path | None, typer.Option(help="Labelled examples to judge by.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Examples that set the int8 ranges: a folder, .npz, .npy or .csv.")
+    ] = None,
+    calibration_range: Annotated[str | None, typer.Option(help="Which of them, FIRST:LAST, such as :200.")] = None,
+    evaluate: Annotated[Path | None, typer.Option(help="Other examples, with labels, to judge by.")] = None,
+    evaluate_range: Annotated[str | None, typer.Option(help="Which of them, such as 200: for all others.")] = None,
     labels: Annotated[Path | None, typer.Option(help="One label per line.")] = None,
     max_drop: Annotated[list[str] | None, typer.Option(help="Accuracy that may be lost: 0.01 or TARGET=0.01.")] = None,
     min_agreement: Annotated[list[str] | None, typer.Option(help="Without labels: top-1 agreement with float.")] = None,
@@ -61,11 +65,12 @@ def build(
 
     given = Options(
         model=str(model or ""), name=name, version=version, targets=tuple(target or ()),
-        calibration=_text(calibration), evaluation=_text(evaluate), labels=_text(labels), color=color, resize=resize,
-        filter=resize_filter, antialias=antialias, scale=scale, mean=_numbers(mean), std=_numbers(std),
-        activation=activation, precisions=tuple(precision or ()), prefer=prefer, methods=tuple(method or ()),
-        max_drop=tuple(max_drop or ()), min_agreement=tuple(min_agreement or ()), licence=licence,
-        golden_count=golden_count, has_personal_data=personal_data,
+        calibration=_text(calibration), calibration_range=calibration_range, evaluation=_text(evaluate),
+        evaluation_range=evaluate_range, labels=_text(labels), color=color, resize=resize, filter=resize_filter,
+        antialias=antialias, scale=scale, mean=_numbers(mean), std=_numbers(std), activation=activation,
+        precisions=tuple(precision or ()), prefer=prefer, methods=tuple(method or ()), max_drop=tuple(max_drop or ()),
+        min_agreement=tuple(min_agreement or ()), licence=licence, golden_count=golden_count,
+        has_personal_data=personal_data,
     )  # fmt: skip
     loaded, base = load_recipe(recipe, given)
     options = BuildOptions(

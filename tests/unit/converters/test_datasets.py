@@ -8,6 +8,8 @@ from PIL import Image
 from converters.datasets import Dataset, open_dataset, read_labels
 from converters.errors import BadDataset
 from converters.golden import ask_from, choose_samples
+from converters.recipe import EvaluationRecipe
+from converters.samples.sample import Wanted
 from edge_runtime.contract.tensor import AxisRange
 from edge_runtime.inference.preprocess import compile_preprocess
 from tests.fakes.models import release_manifest
@@ -19,7 +21,8 @@ def picture(path: Path) -> None:
 
 
 def opened(folder: Path, labels: tuple[str, ...] | None = ("cat", "dog"), limit: int = 100) -> Dataset:
-    return open_dataset(folder, kind="image", labels=labels, max_samples=limit)
+    place = EvaluationRecipe(folder=str(folder), max_samples=limit)
+    return open_dataset(place, Path(), Wanted({"image": "image"}, "class", labels))
 
 
 def test_class_folders_become_labels(tmp_path) -> None:

@@ -99,7 +99,7 @@ def test_a_resize_without_antialias_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"evaluation": {"folder": "c"}}, "different folders"),
+        ({"evaluation": {"folder": "c"}}, "must be different examples"),
         ({"precisions": ["int8"]}, "keep float32"),
         ({"calibration": None}, "calibration.folder"),
         ({"name": "Not A Name"}, "model name"),
