@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -10,11 +11,16 @@ import msgspec
 import onnx
 
 from converters.compilers.isolated import compile_isolated
+from converters.compilers.job import CompileJob
 from converters.passes.prepend_normalise import prepend_normalise
 from converters.planner import Candidate
 from converters.recipe import EngineName
 from converters.variants import Built, describe_variant
-from converters.workshop import Workshop, job_of, prepare_model, quantisation_of
+from converters.workshop import Workshop, job_of, prepare_model, quantisation_of, ranges_job_of
+
+_RANGES_FILES: Final = {"prepared": "prepared.onnx", "ranges": "ranges.json"}
+_TAKING: Final = threading.Lock()
+"""Candidates may be built side by side; the ranges they share are taken once."""
 
 Builder = Callable[[Candidate, Workshop], Built]
 """Compiles one candidate. Raises: CompileFailed, BadModel."""
@@ -23,7 +29,7 @@ Builder = Callable[[Candidate, Workshop], Built]
 def _build_onnx(candidate: Candidate, workshop: Workshop) -> Built:
     model, quantisation = workshop.model, None
     if candidate.precision != "float32":
-        compiled = compile_isolated(job_of(candidate, workshop), timeout_s=workshop.timeout_s)
+        compiled = compile_isolated(_with_ranges(candidate, workshop), timeout_s=workshop.timeout_s)
         model = prepare_model(onnx.load(compiled.files["model"]), workshop.ceiling)
         quantisation = quantisation_of(candidate.method, compiled.tool, workshop)
     for absorption in workshop.absorptions.values():
@@ -41,6 +47,19 @@ def _build_onnx(candidate: Candidate, workshop: Workshop) -> Built:
         onnx_versions=(int(versions[0]), int(versions[1])),
     )
     return Built(candidate, manifest, files)
+
+
+def _with_ranges(candidate: Candidate, workshop: Workshop) -> CompileJob:
+    """The job of a candidate, with the ranges that it shares with others; taken when first needed."""
+    job = job_of(candidate, workshop)
+    if candidate.method.calibration is None:
+        return job
+    taken = ranges_job_of(candidate.method.calibration, workshop)
+    files = {name: Path(taken.out) / file for name, file in _RANGES_FILES.items()}
+    with _TAKING:
+        if not all(path.exists() for path in files.values()):
+            compile_isolated(taken, timeout_s=workshop.timeout_s)
+    return msgspec.structs.replace(job, prepared=str(files["prepared"]), ranges=str(files["ranges"]))
 
 
 def _build_openvino(candidate: Candidate, workshop: Workshop) -> Built:

@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from converters.compilers.job import CompileJob
+from converters.compilers.job import CompileJob, RangesJob
 from converters.draft import Draft, canonical
-from converters.methods import Method
+from converters.errors import CompileFailed
+from converters.methods import Method, RangeMethod
 from converters.passes.clamp_versions import clamp_versions
 from converters.passes.prepend_normalise import Normalisation, free_name, prepend_normalise
 from converters.planner import Candidate, Ceiling
@@ -137,15 +138,32 @@ def activation_bytes(model: Any) -> int:
 
 def job_of(candidate: Candidate, workshop: Workshop) -> CompileJob:
     """The compilation of one candidate, as data."""
-    model = workshop.folder / "float.onnx"
-    if not model.exists():
-        onnx.save(workshop.model, str(model))
     return CompileJob(
         method=candidate.method,
-        model=str(model),
+        model=str(float_model(workshop)),
         out=str(workshop.folder / candidate.id),
         calibration=str(workshop.calibration) if workshop.calibration else None,
     )
+
+
+def ranges_job_of(ranges: RangeMethod, workshop: Workshop) -> RangesJob:
+    """The calibration that all candidates with this way of taking ranges share. Raises: CompileFailed."""
+    if workshop.calibration is None:
+        raise CompileFailed(f"take {ranges} ranges", "there is no calibration data", "write calibration.folder")
+    return RangesJob(
+        model=str(float_model(workshop)),
+        calibration=str(workshop.calibration),
+        ranges=ranges,
+        out=str(workshop.folder / f"ranges-{ranges}"),
+    )
+
+
+def float_model(workshop: Workshop) -> Path:
+    """The prepared float model as a file."""
+    model = workshop.folder / "float.onnx"
+    if not model.exists():
+        onnx.save(workshop.model, str(model))
+    return model
 
 
 def quantisation_of(method: Method, tool: str, workshop: Workshop) -> Quantisation | None:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from converters.compilers.job import Compiled, CompileJob, Outcome
+from converters.compilers.job import Compiled, Job, Outcome
 from converters.errors import CompileFailed
 
 TIMEOUT_S: Final = 1800.0
@@ -21,7 +21,7 @@ MEMORY_BYTES: Final = 8 * 1024**3
 _REPORT_LINES: Final = 3
 
 
-def compile_isolated(job: CompileJob, *, timeout_s: float = TIMEOUT_S, memory_bytes: int = MEMORY_BYTES) -> Compiled:
+def compile_isolated(job: Job, *, timeout_s: float = TIMEOUT_S, memory_bytes: int = MEMORY_BYTES) -> Compiled:
     """Run one job to its end.
 
     Raises:
@@ -35,7 +35,7 @@ def compile_isolated(job: CompileJob, *, timeout_s: float = TIMEOUT_S, memory_by
     command = [sys.executable, "-m", "converters.compilers.worker", str(job_path), str(outcome_path), str(os.getpid())]
     # A killed compiler cannot remove what it put into the temporary folder: gigabytes for a large model.
     environment = {**os.environ, "TMPDIR": str(temporary)}
-    what = f"compile {job.method.name} for {job.method.engine}"
+    what = job.label
 
     def limit() -> None:
         # Data, not address space: engines reserve far more addresses than they ever touch.

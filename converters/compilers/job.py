@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import msgspec
 
-from converters.methods import Method
+from converters.methods import Method, RangeMethod
 
 
-class CompileJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RangesJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ranges"):
+    """Ranges of all activations over a calibration set, for every candidate that takes them the same way."""
+
+    model: str
+    calibration: str
+    ranges: RangeMethod
+    out: str
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return f"take {self.ranges} ranges"
+
+
+class CompileJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="compile"):
     """Work for one fresh process; paths are absolute."""
 
     method: Method
@@ -17,6 +31,10 @@ class CompileJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Folder for the result."""
     calibration: str | None = None
     """Folder of `<n>.npz`, one per sample, arrays by the model's input names."""
+    prepared: str | None = None
+    """The float model as a `RangesJob` left it; None: the compiler prepares it itself."""
+    ranges: str | None = None
+    """The ranges that job found."""
     mean: list[float] = []
     """Normalisation that OpenVINO's own preprocessing puts in front (with `scale`, `std`); empty: none."""
     std: list[float] = []
@@ -26,12 +44,20 @@ class CompileJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     image_layout: str | None = None
     input_name: str = "image"
 
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return f"compile {self.method.name} for {self.method.engine}"
+
+
+Job = CompileJob | RangesJob
+
 
 class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """What a compiler made; how is in the job."""
 
     files: dict[str, str]
-    """Path by role (`model`, `weights`)."""
+    """Path by role (`model`, `weights`; of a `RangesJob` `prepared`, `ranges`)."""
     tool: str
 
 

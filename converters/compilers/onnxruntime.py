@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from tempfile import TemporaryDirectory
+from typing import Final
 
-import numpy as np
+import msgspec
 
 from converters.compilers.job import Compiled, CompileJob
+from converters.compilers.ranges import prepare, read_ranges, take_ranges
 from converters.errors import CompileFailed
 from converters.methods import Method
 from edge_runtime.inference import vendor_telemetry
 
 _TYPES: Final = {"int8": "QInt8", "uint8": "QUInt8", "int16": "QInt16", "uint16": "QUInt16"}
-_RANGES: Final = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 _WHAT: Final = "quantise with ONNX Runtime"
 
 
@@ -30,18 +32,17 @@ def compile_job(job: CompileJob) -> Compiled:
 
     # The quantiser advises through the root logger; this process's output is one JSON document.
     logging.disable(logging.WARNING)
-    prepared, result = Path(job.out) / "prepared.onnx", Path(job.out) / "model.onnx"
+    result = Path(job.out) / "model.onnx"
     try:
         if job.method.precision == "float16":
             _halve(Path(job.model), result)
         else:
-            _prepare(job.model, prepared)
-            _quantise(job, prepared, result)
+            with TemporaryDirectory() as work, contextlib.redirect_stdout(io.StringIO()):
+                _quantise(job, Path(work), result)
     except CompileFailed:
         raise
     except Exception as error:
         raise CompileFailed(_WHAT, str(error)[:300] or type(error).__name__) from error
-    prepared.unlink(missing_ok=True)
     return Compiled(files={"model": str(result)}, tool=f"onnxruntime {onnxruntime.__version__}")
 
 
@@ -53,24 +54,28 @@ def _halve(model: Path, result: Path) -> None:
     onnx.save(convert_float_to_float16(onnx.load(str(model)), keep_io_types=True), str(result))
 
 
-def _prepare(model: str, prepared: Path) -> None:
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    # Symbolic shape inference adds nothing for fixed shapes and fails on some exporters' graphs.
-    quant_pre_process(model, str(prepared), skip_symbolic_shape=True)
-
-
-def _quantise(job: CompileJob, prepared: Path, result: Path) -> None:
+def _quantise(job: CompileJob, work: Path, result: Path) -> None:
+    prepared = Path(job.prepared) if job.prepared else work / "prepared.onnx"
+    if job.prepared is None:
+        prepare(job.model, prepared)
     if job.method.scheme == "dynamic":
         _dynamic(job.method, prepared, result)
         return
-    if job.calibration is None:
-        raise CompileFailed(_WHAT, "there is no calibration data")
+    ranges = Path(job.ranges) if job.ranges else _ranges_of(job, prepared, work)
     try:
-        _static(job.method, prepared, result, Path(job.calibration), {})
+        _static(job.method, prepared, ranges, result, {})
     except ValueError:
         # Its repair of tiny bias scales compares whole arrays for some layers and fails; rarely needed.
-        _static(job.method, prepared, result, Path(job.calibration), {"QDQDisableWeightAdjustForInt32Bias": True})
+        _static(job.method, prepared, ranges, result, {"QDQDisableWeightAdjustForInt32Bias": True})
+
+
+def _ranges_of(job: CompileJob, prepared: Path, work: Path) -> Path:
+    if job.calibration is None:
+        raise CompileFailed(_WHAT, "there is no calibration data")
+    ranges = work / "ranges.json"
+    found = take_ranges(prepared, Path(job.calibration), job.method.calibration or "minmax", work)
+    ranges.write_bytes(msgspec.json.encode(found))
+    return ranges
 
 
 def _dynamic(method: Method, model: Path, result: Path) -> None:
@@ -86,42 +91,28 @@ def _dynamic(method: Method, model: Path, result: Path) -> None:
     )
 
 
-def _static(method: Method, model: Path, result: Path, calibration: Path, extra: dict[str, bool]) -> None:
+def _static(method: Method, prepared: Path, ranges: Path, result: Path, extra: dict[str, bool]) -> None:
+    """What `quantize_static` does after its own calibration."""
+    import onnx
     from onnxruntime import quantization
+    from onnxruntime.quantization import quant_utils, registry
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.quantize import update_opset_version
 
     types = quantization.QuantType
-    quantization.quantize_static(
-        str(model),
-        str(result),
-        _Reader(calibration),
-        quant_format=quantization.QuantFormat.QDQ,
-        activation_type=getattr(types, _TYPES[method.activations or "uint8"]),
-        weight_type=getattr(types, _TYPES[method.weights or "int8"]),
-        calibrate_method=getattr(quantization.CalibrationMethod, _RANGES[method.calibration or "minmax"]),
-        per_channel=method.per_channel,
-        reduce_range=method.reduce_range,
-        nodes_to_exclude=list(method.excluded),
-        extra_options={"ActivationSymmetric": method.symmetric, **extra},
+    weights, activations = (getattr(types, _TYPES[kind or "int8"]) for kind in (method.weights, method.activations))
+    model = update_opset_version(quant_utils.load_model_with_shape_infer(prepared), weights, activations)
+    quantizer = QDQQuantizer(
+        model,
+        method.per_channel,
+        method.reduce_range,
+        weights,
+        activations,
+        read_ranges(ranges),
+        [],
+        list(method.excluded),
+        sorted({*registry.QLinearOpsRegistry, *registry.QDQRegistry}),
+        {"ActivationSymmetric": method.symmetric, **extra},
     )
-
-
-class _Reader:
-    """Feeds one sample at a time: the whole set never stands in memory."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._samples = self._read()
-
-    def get_next(self) -> dict[str, Any] | None:
-        return next(self._samples, None)
-
-    def rewind(self) -> None:
-        self._samples = self._read()
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self._read()
-
-    def _read(self) -> Iterator[dict[str, Any]]:
-        for path in sorted(self._folder.glob("*.npz")):
-            with np.load(path, allow_pickle=False) as archive:
-                yield {name: archive[name] for name in archive.files}
+    quantizer.quantize_model()
+    onnx.save(quantizer.model.model, str(result))

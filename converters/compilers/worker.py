@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from converters.compilers.job import Compiled, CompileJob, Failure, Outcome
+from converters.compilers.job import Compiled, CompileJob, Failure, Job, Outcome
 from converters.errors import CompileFailed
 from converters.recipe import EngineName
 from edge_runtime.parent import end_with_parent
@@ -23,17 +23,22 @@ COMPILERS: Final[Mapping[EngineName, str]] = {
     "openvino": "converters.compilers.openvino",
 }
 """Module by engine; each has `compile_job`."""
+RANGES: Final = "converters.compilers.ranges"
 
 
-def run(job: CompileJob) -> Compiled:
+def run(job: Job) -> Compiled:
     """Hand a job to its compiler; each is imported only when it is needed. Raises: CompileFailed."""
-    compiled: Compiled = importlib.import_module(COMPILERS[job.method.engine]).compile_job(job)
+    compiled: Compiled = importlib.import_module(_module_of(job)).compile_job(job)
     return compiled
+
+
+def _module_of(job: Job) -> str:
+    return COMPILERS[job.method.engine] if isinstance(job, CompileJob) else RANGES
 
 
 def main(job_path: Path, outcome_path: Path) -> None:
     """Read a job, run it, write the outcome."""
-    job = msgspec.json.decode(job_path.read_bytes(), type=CompileJob)
+    job = msgspec.json.decode(job_path.read_bytes(), type=Job)
     try:
         outcome = Outcome(compiled=run(job))
     except CompileFailed as error:
