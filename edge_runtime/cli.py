@@ -14,7 +14,7 @@ import typer
 from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError
 
 if TYPE_CHECKING:
-    from edge_runtime.inference.postprocess import Answer
+    from edge_runtime.inference.results import Answer
 
 app = typer.Typer(
     name="edge-runtime",
@@ -112,7 +112,7 @@ def _print_json(document: object) -> None:
 
 
 def _answer_document(path: Path, answer: Answer | InferenceError) -> dict[str, object]:
-    from edge_runtime.inference.postprocess import as_json
+    from edge_runtime.inference.results import as_json
 
     if isinstance(answer, InferenceError):
         return {"input": str(path), "error": str(answer)}
@@ -124,7 +124,7 @@ def _print_answers(title: str, answers: Iterable[tuple[Path, Answer | InferenceE
     from rich.table import Table
     from rich.text import Text
 
-    from edge_runtime.inference.postprocess import as_text
+    from edge_runtime.inference.results import as_text
 
     # Text, not str: rich would take a file name's brackets for its own markup and drop them.
     table = Table("input", "output", "answer", title=Text(title), title_justify="left")

@@ -24,7 +24,7 @@ from edge_runtime.update.store import ContentStore
 
 if TYPE_CHECKING:
     from edge_runtime.inference.model import Model
-    from edge_runtime.inference.postprocess import Answer
+    from edge_runtime.inference.results import Answer
 
 BAD_INPUT: Final = "bad_input"
 """Why there is no answer when the request itself is to blame."""
@@ -135,14 +135,15 @@ class LiveModel:
             code: str | None = None
             predictor = loaded.model.predictor
             try:
-                feeds = predictor.preprocess({predictor.preprocess.inputs[0].name: content})
+                decoded = predictor.preprocess.decode({predictor.preprocess.inputs[0].name: content})
+                feeds = predictor.preprocess.after_decode(decoded)
             except EdgeError:
                 # A picture that cannot be read is not the model's fault and must not roll it back.
                 code = BAD_INPUT
             else:
                 loaded.requests += 1
                 try:
-                    answer = predictor.interpret(predictor.run_canonical(feeds))[0]
+                    answer = predictor.interpret(predictor.run_canonical(feeds), decoded)[0]
                 except InferenceError as error:
                     code = error.code
                     loaded.errors += 1

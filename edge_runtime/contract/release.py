@@ -31,6 +31,8 @@ KNOWN_FEATURES: Final = frozenset({"states", "stream", "audio.mel"})
 """Features this reader can honour; `tokenizer`, `pipeline`, `bundle` and `encrypted` are reserved."""
 
 _LAYER_PREFIX: Final = "layer:"
+_READING: Final = ("from", "scores", "classes", "count", "over")
+"""Fields of postprocessing steps that name a canonical tensor."""
 
 
 class Licence(Document, frozen=True, kw_only=True):
@@ -347,7 +349,7 @@ def limit_for(limits: dict[str, float], profile: str | None, aliases: tuple[str,
 
 
 def _fed_or_produced(manifest: ReleaseManifest) -> set[str]:
-    read = {str(step.get("from")) for steps in manifest.postprocess.values() for step in steps}
+    read = {str(step.get(key)) for steps in manifest.postprocess.values() for step in steps for key in _READING}
     raw = {output.raw for output in manifest.signature.outputs if output.raw}
     states = {name for state in manifest.states for name in (state.in_, state.out) if name}
     constants = {name for name, tensor in manifest.tensors.items() if tensor.constant is not None}

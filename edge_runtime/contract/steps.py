@@ -112,16 +112,17 @@ class Frame(_Pre, frozen=True, kw_only=True, tag="frame"):
 
 
 class Stft(_Pre, frozen=True, kw_only=True, tag="stft"):
-    """Short-time Fourier transform magnitudes (`power` 1) or powers (2)."""
+    """Short-time Fourier transform magnitudes (`power` 1) or powers (2) of frames, zero-padded to `fft` samples."""
 
     fft: int
     window: Literal["hann_periodic", "hann_symmetric", "hamming"]
     center: bool
+    """The signal was extended by half of `fft` at both ends before framing, as the frame's `tail` says."""
     power: Literal[1, 2]
 
 
 class Mel(_Pre, frozen=True, kw_only=True, tag="mel"):
-    """Mel filter bank."""
+    """Mel filter bank: triangles that are linear in Hz, as librosa and torchaudio build them."""
 
     bins: int
     fmin_hz: float
@@ -131,7 +132,7 @@ class Mel(_Pre, frozen=True, kw_only=True, tag="mel"):
 
 
 class Log(_Pre, frozen=True, kw_only=True, tag="log"):
-    """Logarithm with an explicit offset (`add`) or floor."""
+    """Logarithm with an explicit offset (`add`) or floor; `db` is 10 · log10(x / ref)."""
 
     kind: Literal["ln", "log10", "db"]
     add: float | None = None
@@ -161,6 +162,9 @@ class Columns(_Pre, frozen=True, kw_only=True, tag="columns"):
     dtype: str
     missing: Literal["error", "mean", "value"]
     value: float | None = None
+    """Stands in for a missing number with `missing` value."""
+    means: list[float] = []
+    """One per column, with `missing` mean."""
 
 
 class Standardize(_Pre, frozen=True, kw_only=True, tag="standardize"):
@@ -174,7 +178,10 @@ class Relative(_Pre, frozen=True, kw_only=True, tag="relative"):
     """Coordinates relative to one point, scaled by the largest magnitude."""
 
     origin: int
+    """Index of the point that becomes zero."""
     scale: Literal["max_abs", "none"]
+    coordinates: int | None = None
+    """Numbers per point, where they lie in one row; None: the last axis is a point."""
 
 
 class Tokenize(_Pre, frozen=True, kw_only=True, tag="tokenize"):
@@ -203,7 +210,7 @@ class TopK(_Post, frozen=True, kw_only=True, tag="top_k"):
 
 
 class Detect(_Post, frozen=True, kw_only=True, tag="detect"):
-    """Raw detector tensors to scored boxes."""
+    """Raw detector tensors to scored boxes; `from` names the boxes, or the one tensor that holds everything."""
 
     family: Literal[
         "tflite_postprocess",
@@ -217,19 +224,35 @@ class Detect(_Post, frozen=True, kw_only=True, tag="detect"):
         "raw",
     ]
     score: str
+    """`cls`, `obj*cls` or `obj^a*cls^b`."""
     activation: Literal["none", "softmax", "sigmoid"]
     box_format: Literal["xyxy", "yxyx", "cxcywh", "ltrb", "offsets"]
     box_units: Literal["normalized", "input_px", "grid"]
     min_score: float
     max: int
+    """Most objects that an answer holds."""
+    scores: str | None = None
+    """Canonical tensor of class scores, where they are no part of `from`."""
+    classes: str | None = None
+    """Canonical tensor of class indices, where the model chose the class itself."""
+    count: str | None = None
+    """Canonical tensor that says how many boxes are valid."""
     strides: list[int] = []
+    """Input pixels per cell of each grid, finest first."""
     anchors: str | None = None
+    anchor_sizes: list[list[float]] = []
+    """For each stride, sides of its square priors in input pixels."""
     priors: str | None = None
+    """`layer:<title>` of a .npy, float32 [A, 4]: centre x, centre y, width, height, normalised."""
     variances: list[float] = []
+    """Of the centre, of the size."""
 
 
 class Nms(_Post, frozen=True, kw_only=True, tag="nms"):
-    """Non-maximum suppression; boxes leave as xyxy pixels of the caller's image."""
+    """Non-maximum suppression of what `from` names, an earlier step; boxes leave as xyxy pixels of the caller's image.
+
+    `soft` is the linear form: a box that overlaps a better one by more than `iou` keeps 1 − overlap of its score.
+    """
 
     iou: float
     per_class: bool
@@ -243,7 +266,9 @@ class Segment(_Post, frozen=True, kw_only=True, tag="segment"):
     source: Literal["logits", "classmap"]
     resize_to: Literal["input", "original"]
     axis: int | None = None
+    """Axis of the classes, the batch axis being 0; needed for logits."""
     ignore: list[int] = []
+    """Classes that a summary leaves out."""
 
 
 class Reconstruction(_Post, frozen=True, kw_only=True, tag="reconstruction"):
@@ -251,7 +276,9 @@ class Reconstruction(_Post, frozen=True, kw_only=True, tag="reconstruction"):
 
     metric: Literal["mse", "mae"]
     over: str
+    """Canonical input tensor that was to be reconstructed."""
     aggregate: Literal["mean", "max"]
+    """Over the windows of one sample."""
     threshold: float | None = None
 
 

@@ -28,7 +28,7 @@ from edge_runtime.contract.reasons import GOLDEN_FAILED
 from edge_runtime.inference.agreement import cosine, max_abs, snr_db, top1, top1_agreement
 from edge_runtime.inference.arrays import read_npy, read_npz, write_npy, write_npz
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.postprocess import Answer, Classes
+from edge_runtime.inference.results import Answer, Classes
 
 _METRICS: Final[Mapping[str, Callable[[Array, Array], float]]] = {
     "snr_db": snr_db,
@@ -61,8 +61,8 @@ class GoldenSubject(Protocol):
     def run_decoded(self, decoded: Tensors) -> dict[str, Array]:
         """Canonical output tensors for inputs after `decode`. Raises: InferenceError."""
 
-    def interpret(self, tensors: Tensors) -> list[Answer]:
-        """Answers from canonical output tensors, one per sample. Raises: InferenceError."""
+    def interpret(self, tensors: Tensors, decoded: Tensors | None = None) -> list[Answer]:
+        """Answers from canonical output tensors, one per sample, to inputs after `decode`. Raises: InferenceError."""
 
 
 def unpack_golden(packed: bytes) -> GoldenSet:
@@ -151,7 +151,7 @@ def run_golden(
     references = {"float": tuple(sample.float_outputs for sample in golden.samples)}
     references["own"] = references["float"] if own is None else tuple(own)
     outputs = tuple(subject.run_decoded(sample.inputs) for sample in golden.samples)
-    return [_judge(check, _measure(check, subject, outputs, references, golden.truth)) for check in spec.checks]
+    return [_judge(check, _measure(check, subject, outputs, references, golden)) for check in spec.checks]
 
 
 def _measure(
@@ -159,7 +159,7 @@ def _measure(
     subject: GoldenSubject,
     outputs: Sequence[Tensors],
     references: Mapping[str, Sequence[Tensors]],
-    truth: Truth,
+    golden: GoldenSet,
 ) -> float:
     if check.on is not None and check.against != "truth":
         metric = _METRICS.get(check.metric)
@@ -170,15 +170,15 @@ def _measure(
         return metric(_stacked(references[check.against], check.on), _stacked(outputs, check.on, references["float"]))
     if check.metric != "top1":
         raise UnsupportedFeature("check the golden set", f"metric {shown(check.metric)} on answers is not built")
-    predicted = _top_classes(subject, outputs)
+    predicted = _top_classes(subject, golden, outputs)
     if check.against == "truth":
-        labels: Mapping[str, Sequence[int | None]] = truth.labels
+        labels: Mapping[str, Sequence[int | None]] = golden.truth.labels
         if unknown := sorted(labels.keys() - predicted.keys()):
             raise ContractError(
                 "check the golden set", f"truth.json labels {shown(unknown[0])}, which gives no classes"
             )
     else:
-        labels = _top_classes(subject, references[check.against])
+        labels = _top_classes(subject, golden, references[check.against])
     guesses = [guess for name in sorted(labels) for guess in predicted[name]]
     return top1(guesses, [label for name in sorted(labels) for label in labels[name]])
 
@@ -219,11 +219,13 @@ def _stacked(samples: Sequence[Tensors], name: str, shaped_like: Sequence[Tensor
     return np.stack(arrays)
 
 
-def _top_classes(subject: GoldenSubject, samples: Sequence[Tensors]) -> dict[str, list[int | None]]:
+def _top_classes(
+    subject: GoldenSubject, golden: GoldenSet, outputs: Sequence[Tensors]
+) -> dict[str, list[int | None]]:
     """The best class of each sample, by output that gives classes."""
     tops: dict[str, list[int | None]] = {}
-    for tensors in samples:
-        (answer,) = subject.interpret(tensors)
+    for sample, tensors in zip(golden.samples, outputs, strict=True):
+        (answer,) = subject.interpret(tensors, sample.inputs)
         for name, result in answer.items():
             if isinstance(result, Classes):
                 tops.setdefault(name, []).append(result.top)

@@ -15,6 +15,7 @@ from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.steps import Color, Decode, Resize
 from edge_runtime.inference.backend import Array
+from edge_runtime.inference.geometry import crop_corner, fit_of
 
 MAX_PIXELS: Final = 64 * 1024 * 1024
 """Largest image decoded; a small file can unfold into gigabytes."""
@@ -71,10 +72,7 @@ def recolour(images: Array, current: Color, wanted: Color) -> Array:
 
 
 def resize(images: Array, step: Resize) -> Array:
-    """[N, H, W, C] resized; keeps the dtype.
-
-    `fit_pad` and `fit_crop` keep the aspect ratio (sides rounded half to even), then pad or cut at the centre, odd
-    pixels to the bottom right; `shortest_side` cuts the long side's fraction off.
+    """[N, H, W, C] resized to the sizes of `geometry.fit_of`; keeps the dtype.
 
     Raises:
         InferenceError: mode `none` and another size.
@@ -83,29 +81,21 @@ def resize(images: Array, step: Resize) -> Array:
     if step.stride is not None:
         raise UnsupportedFeature("run preprocess step resize", "`stride` is not built in this runtime")
     height, width = images.shape[1:3]
-    wanted_h, wanted_w = step.size
+    fit = fit_of(step, height, width)
+    if step.mode == "none" and step.size != (height, width):
+        raise InferenceError(
+            "prepare an image",
+            f"it is {_size(height, width)} and the model resizes nothing",
+            f"give one that is {_size(*step.size)}",
+        )
+    scaled = images if step.mode == "none" else _scaled(images, *fit.inner, step)
     match step.mode:
-        case "none":
-            if (height, width) != (wanted_h, wanted_w):
-                raise InferenceError(
-                    "prepare an image",
-                    f"it is {_size(height, width)} and the model resizes nothing",
-                    f"give one that is {_size(wanted_h, wanted_w)}",
-                )
-            return images
-        case "stretch":
-            return _scaled(images, wanted_h, wanted_w, step)
-        case "shortest_side":
-            short = min(height, width)
-            return _scaled(images, height * wanted_h // short, width * wanted_h // short, step)
         case "fit_pad":
-            scale = min(wanted_h / height, wanted_w / width)
-            inner = _scaled(images, max(1, round(height * scale)), max(1, round(width * scale)), step)
-            return _padded(inner, step)
+            return _padded(scaled, step, fit.offset)
         case "fit_crop":
-            scale = max(wanted_h / height, wanted_w / width)
-            outer = _scaled(images, max(wanted_h, round(height * scale)), max(wanted_w, round(width * scale)), step)
-            return center_crop(outer, step.size)
+            return center_crop(scaled, step.size)
+        case _:
+            return scaled
 
 
 def center_crop(images: Array, size: tuple[int, int]) -> Array:
@@ -114,7 +104,7 @@ def center_crop(images: Array, size: tuple[int, int]) -> Array:
     if height < size[0] or width < size[1]:
         because = f"it is {_size(height, width)}, smaller than the crop, which is {_size(*size)}"
         raise InferenceError("prepare an image", because, "give a larger one")
-    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    top, left = crop_corner((height, width), size)
     return images[:, top : top + size[0], left : left + size[1]]
 
 
@@ -215,7 +205,7 @@ def _weights(fraction: Array) -> tuple[Array, Array]:
     return np.rint(fraction * 2048).astype(np.int64), np.rint((1.0 - fraction) * 2048).astype(np.int64)
 
 
-def _padded(images: Array, step: Resize) -> Array:
+def _padded(images: Array, step: Resize, offset: tuple[int, int]) -> Array:
     if step.pad_value is None or step.pad_anchor is None:
         raise UnsupportedFeature(
             "run preprocess step resize", "mode fit_pad needs pad_value and pad_anchor", "write both in the manifest"
@@ -225,6 +215,6 @@ def _padded(images: Array, step: Resize) -> Array:
     value: Any = np.asarray(step.pad_value, dtype=np.float64)
     canvas = np.empty((count, wanted_h, wanted_w, channels), dtype=images.dtype)
     canvas[...] = value if value.size == channels else value[0]
-    top, left = ((wanted_h - height) // 2, (wanted_w - width) // 2) if step.pad_anchor == "center" else (0, 0)
+    top, left = offset
     canvas[:, top : top + height, left : left + width] = images
     return canvas

@@ -31,13 +31,14 @@ from edge_runtime.contract.layout import (
 from edge_runtime.contract.reasons import LOAD_FAILED, NO_VARIANT
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest, layer_of
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
-from edge_runtime.inference.arrays import ARCHIVE_MAX_BYTES
+from edge_runtime.inference.arrays import ARCHIVE_MAX_BYTES, read_npy
 from edge_runtime.inference.backend import BACKENDS, Array, BackendOptions, Registry, Tensors
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.golden import GoldenSet, load_own, run_golden, unpack_golden
-from edge_runtime.inference.postprocess import Answer, parse_labels
+from edge_runtime.inference.postprocess import parse_labels
 from edge_runtime.inference.predictor import Predictor, load_predictor
 from edge_runtime.inference.preprocess import Inputs
+from edge_runtime.inference.results import Answer
 
 LABELS_MAX_BYTES: Final = 4 * 1024 * 1024
 
@@ -90,13 +91,20 @@ class Model:
         )
         skipped.extend(choice.rejected)
         labels = _read_labels(opened, source)
+        arrays = _read_priors(opened, source)
         options = BackendOptions(threads=threads)
         by_digest = {one.digest: one for one in variants}
         for chosen in (by_digest[offered.digest] for offered in choice.candidates):
             files = _read_files(chosen, source)
             try:
                 predictor = load_predictor(
-                    opened.manifest, chosen.manifest, files, labels=labels, options=options, registry=usable
+                    opened.manifest,
+                    chosen.manifest,
+                    files,
+                    labels=labels,
+                    layers=arrays,
+                    options=options,
+                    registry=usable,
                 )
             except (InferenceError, ContractError) as error:
                 skipped.append(Rejected(chosen.manifest.id, error.code, str(error)))
@@ -218,6 +226,19 @@ def _read_labels(release: OpenRelease, source: BlobSource) -> dict[str, tuple[st
         output.name: parse_labels(_read_layer(source, release.layers, layer_of(output.labels), LABELS_MAX_BYTES))
         for output in release.manifest.signature.outputs
         if output.labels
+    }
+
+
+def _read_priors(release: OpenRelease, source: BlobSource) -> dict[str, Array]:
+    """Arrays that detectors start from, by the reference that names their layer."""
+    references = {
+        str(step["priors"]) for steps in release.manifest.postprocess.values() for step in steps if step.get("priors")
+    }
+    return {
+        reference: read_npy(
+            _read_layer(source, release.layers, layer_of(reference), ARCHIVE_MAX_BYTES), f"layer {shown(reference)}"
+        )
+        for reference in sorted(references)
     }
 
 

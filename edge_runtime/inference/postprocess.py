@@ -13,117 +13,138 @@ from edge_runtime.contract.errors import ContractError, InferenceError, Unsuppor
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.release import ReleaseManifest
 from edge_runtime.contract.steps import (
+    Detect,
     Embedding,
+    Nms,
     PostStep,
     RawTensor,
+    Reconstruction,
     Regression,
     Score,
+    Segment,
     TopK,
     parse_postprocess,
 )
 from edge_runtime.inference.backend import Array, Tensors
+from edge_runtime.inference.geometry import Placement
+from edge_runtime.inference.preprocess import Preprocessor, compile_preprocess
+from edge_runtime.inference.results import (
+    Anomaly,
+    Answer,
+    Boxes,
+    Classes,
+    Mask,
+    Result,
+    Scored,
+    TensorAnswer,
+    Values,
+    label_of,
+)
 
-_SHOWN: Final = 4
-"""Numbers of a tensor that a line of text shows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Classes:
-    """Best classes, best first; empty when none reaches the minimum score (or the scores are not numbers)."""
-
-    indices: tuple[int, ...]
-    labels: tuple[str, ...]
-    """Same length as `indices`; the index as text where the release has no label list."""
-    scores: tuple[float, ...]
-
-    @property
-    def top(self) -> int | None:
-        """Index of the best class."""
-        return self.indices[0] if self.indices else None
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One number, as `score` promises it: between 0 and 1."""
-
-    score: float
+_ABOUT_THE_QUESTION: Final = (Detect, Segment, Reconstruction)
+"""Steps whose answer depends on what was asked, not on the model's tensors alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Values:
-    """Numbers with a unit."""
+class _Sample:
+    """What one answer is made from."""
 
-    values: tuple[float, ...]
-    unit: str
+    tensors: Tensors
+    """Canonical output tensors, [windows, …]; one window unless preprocessing cut the sample into several."""
+    placement: Placement | None
+    inputs: Tensors
+    """Canonical input tensors, [windows, …]; empty when the question is not known."""
+
+    def only(self, tensor: str) -> Array:
+        """A tensor of the sample, which has one window. Raises: InferenceError."""
+        array = self.tensors[tensor]
+        if len(array) != 1:
+            raise InferenceError("answer", f"the sample was cut into {len(array)} windows", "ask about one at a time")
+        row: Array = array[0]
+        return row
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TensorAnswer:
-    """A tensor of one sample, without its batch axis: raw output or embedding."""
-
-    array: Array
-
-
-Result = Classes | Scored | Values | TensorAnswer
-Answer = dict[str, Result]
-"""Results of one sample by public output name."""
-
-Json = str | int | float | bool | list["Json"] | dict[str, "Json"] | None
+_Interpreter = Callable[[_Sample], Result]
 
 
 @dataclass(frozen=True, slots=True)
 class Postprocessor:
     """Compiled postprocessing of one release."""
 
-    _outputs: Mapping[str, tuple[str, Callable[[Array], Result]]]
+    _outputs: Mapping[str, _Interpreter]
+    _reads: frozenset[str]
+    """Output tensors that answers are made from."""
+    _question: Preprocessor | None
+    """All steps of the release, when an answer depends on its question."""
 
-    def __call__(self, tensors: Tensors) -> list[Answer]:
-        """Answers of a batch: canonical tensors with batch axis in, one answer per sample out.
+    def __call__(self, tensors: Tensors, decoded: Tensors | None = None) -> list[Answer]:
+        """Answers of a batch, one per sample.
+
+        Args:
+            tensors: canonical output tensors with batch axis.
+            decoded: the inputs they answer, after `decode`; boxes, masks and anomaly scores need them.
 
         Raises:
-            InferenceError: a tensor is missing, or tensors disagree about the batch.
+            InferenceError: a tensor is missing, tensors disagree about the batch, or the question is needed.
         """
-        batch = self._batch(tensors)
-        return [
-            {name: interpret(tensors[tensor][sample]) for name, (tensor, interpret) in self._outputs.items()}
-            for sample in range(batch)
-        ]
+        rows = self._rows(tensors)
+        placement, inputs, count = None, {}, rows
+        if self._question is not None and decoded is not None:
+            placement, count = self._question.placement(decoded), self._question.count(decoded)
+            inputs = self._question.after_decode(decoded)
+        if count == 0 or rows % count:
+            raise InferenceError("answer", f"the model gave {rows} rows for {count} samples")
+        windows = rows // count
+        answers: list[Answer] = []
+        for start in range(0, rows, windows):
+            own = {name: tensors[name][start : start + windows] for name in self._reads}
+            asked = {name: array[start : start + windows] for name, array in inputs.items() if array.ndim}
+            sample = _Sample(own, placement, asked)
+            answers.append({name: interpret(sample) for name, interpret in self._outputs.items()})
+        return answers
 
-    def _batch(self, tensors: Tensors) -> int:
+    def _rows(self, tensors: Tensors) -> int:
         sizes: set[int] = set()
-        for name, (tensor, _) in self._outputs.items():
-            if tensor not in tensors or tensors[tensor].ndim == 0:
-                raise InferenceError(f"answer {name}", f"the model gave no batch of tensor {tensor}")
-            sizes.add(len(tensors[tensor]))
+        for name in self._reads:
+            if name not in tensors or tensors[name].ndim == 0:
+                raise InferenceError("answer", f"the model gave no batch of tensor {name}")
+            sizes.add(len(tensors[name]))
         if len(sizes) != 1:
             raise InferenceError("answer", f"the model's outputs hold {sorted(sizes)} samples")
         return sizes.pop()
 
 
-def compile_postprocess(release: ReleaseManifest, labels: Mapping[str, tuple[str, ...]]) -> Postprocessor:
+def compile_postprocess(
+    release: ReleaseManifest, labels: Mapping[str, tuple[str, ...]], layers: Tensors | None = None
+) -> Postprocessor:
     """Compile a release's postprocessing.
 
     Args:
         release: whose outputs are meant.
         labels: label lists by public output name, for those outputs that have one.
+        layers: arrays of the release by `layer:<title>` reference, for those steps that name one.
 
     Raises:
         UnsupportedFeature: a step that this runtime does not run.
         ContractError: an output without steps, or a step on an undeclared tensor.
     """
-    outputs: dict[str, tuple[str, Callable[[Array], Result]]] = {}
+    outputs: dict[str, _Interpreter] = {}
+    reads: set[str] = set()
+    is_about_question = False
     for spec in release.signature.outputs:
         steps = parse_postprocess(release.postprocess.get(spec.name, []))
         if not steps:
             raise ContractError(f"answer output {shown(spec.name)}", "the manifest has no postprocess steps for it")
-        if len(steps) > 1:
-            raise UnsupportedFeature(f"answer output {spec.name}", "chained postprocess steps are not built yet")
-        if steps[0].from_ not in release.tensors:
-            raise ContractError(f"answer output {spec.name}", f"tensor {shown(steps[0].from_)} is not declared")
-        outputs[spec.name] = (steps[0].from_, _interpreter(steps[0], labels.get(spec.name, ())))
+        read = _tensors_of(steps[0])
+        if undeclared := sorted(read - release.tensors.keys()):
+            raise ContractError(f"answer output {spec.name}", f"tensor {shown(undeclared[0])} is not declared")
+        outputs[spec.name] = _interpreter(steps, spec.name, labels.get(spec.name, ()), layers or {})
+        reads |= read
+        is_about_question |= isinstance(steps[0], _ABOUT_THE_QUESTION)
     if not outputs:
         raise ContractError(f"run model {release.name}", "its signature has no outputs")
-    return Postprocessor(outputs)
+    question = compile_preprocess(release) if is_about_question else None
+    return Postprocessor(outputs, frozenset(reads), question)
 
 
 def parse_labels(content: bytes) -> tuple[str, ...]:
@@ -134,62 +155,108 @@ def parse_labels(content: bytes) -> tuple[str, ...]:
         raise ContractError("read the label list", "it is not UTF-8 text") from error
 
 
-def as_json(result: Result) -> Json:
-    """A result as JSON can carry it; NaN and infinities become null."""
-    match result:
-        case Classes():
-            rows = zip(result.indices, result.labels, result.scores, strict=True)
-            return [{"index": index, "label": label, "score": score} for index, label, score in rows]
-        case Scored():
-            return _finite(result.score)
-        case Values():
-            return {"values": [_finite(value) for value in result.values], "unit": result.unit}
-        case TensorAnswer():
-            return [_finite(float(value)) for value in result.array.ravel()]
+def _tensors_of(step: PostStep) -> set[str]:
+    names = {step.from_}
+    if isinstance(step, Detect):
+        names |= {name for name in (step.scores, step.classes, step.count) if name is not None}
+    return names
 
 
-def as_text(result: Result) -> str:
-    """A result in one short line for a person."""
-    match result:
-        case Classes():
-            pairs = zip(result.labels, result.scores, strict=True)
-            return ", ".join(f"{label} ({score:.3f})" for label, score in pairs) or "no class"
-        case Scored():
-            return f"{result.score:.3f}"
-        case Values():
-            return f"{', '.join(f'{value:.4g}' for value in result.values)} {result.unit}".rstrip()
-        case TensorAnswer():
-            first = ", ".join(f"{value:.4g}" for value in result.array.ravel()[:_SHOWN])
-            more = ", …" if result.array.size > _SHOWN else ""
-            return f"{result.array.dtype} {list(result.array.shape)}: {first}{more}"
+def _interpreter(
+    steps: tuple[PostStep, ...], output: str, labels: tuple[str, ...], layers: Tensors
+) -> _Interpreter:
+    match steps:
+        case (Detect() as detect,):
+            return _detector(detect, None, labels, layers)
+        case (Detect() as detect, Nms(from_="detect") as nms):
+            return _detector(detect, nms, labels, layers)
+        case (single,):
+            return _single(single, labels)
+        case _:
+            ops = ", ".join(str(type(step).__struct_config__.tag) for step in steps)
+            raise UnsupportedFeature(f"answer output {output}", f"the chain of steps {ops} is not built")
 
 
-def _interpreter(step: PostStep, labels: tuple[str, ...]) -> Callable[[Array], Result]:
+def _single(step: PostStep, labels: tuple[str, ...]) -> _Interpreter:
     match step:
         case TopK():
             return partial(_top_k, step=step, labels=labels)
+        case Segment():
+            from edge_runtime.inference.segment import check_segment
+
+            check_segment(step)
+            return partial(_segment, step=step, labels=labels)
+        case Reconstruction():
+            return partial(_reconstruction, step=step)
         case Score():
-            return _score
+            return partial(_score, step=step)
         case Regression():
             return partial(_regression, step=step)
         case Embedding():
             return partial(_embedding, step=step)
         case RawTensor():
-            return TensorAnswer
+            return lambda sample: TensorAnswer(_whole(sample.tensors[step.from_]))
         case _:
             op = type(step).__struct_config__.tag
             raise UnsupportedFeature(f"run postprocess step {op}", "this runtime does not build it yet")
 
 
-def _top_k(row: Array, *, step: TopK, labels: tuple[str, ...]) -> Classes:
-    scores = _activated(row.astype(np.float64).ravel(), step)
+def _detector(detect: Detect, nms: Nms | None, labels: tuple[str, ...], layers: Tensors) -> _Interpreter:
+    from edge_runtime.inference.detect import check_detect
+
+    check_detect(detect)
+    if detect.priors is not None and detect.priors not in layers:
+        raise ContractError("run postprocess step detect", f"there is no {shown(detect.priors)}")
+    priors = layers[detect.priors] if detect.priors is not None else None
+    return partial(_boxes, detect=detect, nms=nms, labels=labels, priors=priors)
+
+
+def _boxes(
+    sample: _Sample, *, detect: Detect, nms: Nms | None, labels: tuple[str, ...], priors: Array | None
+) -> Boxes:
+    from edge_runtime.inference.detect import Asked, find_candidates
+    from edge_runtime.inference.suppression import suppress
+
+    if sample.placement is None:
+        raise InferenceError("answer with boxes", "the question is not known", "give interpret the decoded inputs")
+    tensors = {name: sample.only(name) for name in _tensors_of(detect)}
+    found = find_candidates(Asked(detect, tensors, sample.placement.size, priors))
+    best = suppress(found, nms, min_score=detect.min_score, most=detect.max)
+    indices = tuple(best.classes.tolist())
+    named = tuple(label_of(index, labels) for index in indices)
+    return Boxes(sample.placement.to_picture(best.boxes), indices, named, tuple(best.scores.tolist()))
+
+
+def _segment(sample: _Sample, *, step: Segment, labels: tuple[str, ...]) -> Mask:
+    from edge_runtime.inference.segment import classes_of
+
+    classes = classes_of(step, sample.only(step.from_), sample.placement)
+    return Mask(classes, labels, frozenset(step.ignore))
+
+
+def _reconstruction(sample: _Sample, *, step: Reconstruction) -> Anomaly:
+    made = sample.tensors[step.from_].astype(np.float64)
+    if step.over not in sample.inputs:
+        raise InferenceError("answer with an anomaly", "the question is not known", "give interpret the decoded inputs")
+    asked = sample.inputs[step.over].astype(np.float64)
+    if made.size != asked.size:
+        because = f"{step.from_} has shape {list(made.shape)}, {step.over} has {list(asked.shape)}"
+        raise InferenceError("answer with an anomaly score", because)
+    apart = made.reshape(len(made), -1) - asked.reshape(len(made), -1)
+    by_window = (np.square(apart) if step.metric == "mse" else np.abs(apart)).mean(axis=1)
+    score = float(by_window.mean() if step.aggregate == "mean" else by_window.max())
+    return Anomaly(score, None if step.threshold is None else score > step.threshold)
+
+
+def _top_k(sample: _Sample, *, step: TopK, labels: tuple[str, ...]) -> Classes:
+    scores = _activated(sample.only(step.from_).astype(np.float64).ravel(), step)
     # Stable, so that equal scores come in class order on every machine; NaN fails the comparison and drops out.
     order = np.argsort(-scores, kind="stable")
     ignored = set(step.ignore)
     best = [int(index) for index in order if scores[index] >= step.min_score and int(index) not in ignored][: step.k]
     return Classes(
         tuple(best),
-        tuple(_label(index + step.labels_offset, labels) for index in best),
+        tuple(label_of(index + step.labels_offset, labels) for index in best),
         tuple(float(scores[index]) for index in best),
     )
 
@@ -209,25 +276,24 @@ def _activated(logits: Array, step: TopK) -> Array:
             return probabilities
 
 
-def _label(index: int, labels: tuple[str, ...]) -> str:
-    return labels[index] if 0 <= index < len(labels) else str(index)
-
-
-def _score(row: Array) -> Scored:
+def _score(sample: _Sample, *, step: Score) -> Scored:
+    row = sample.only(step.from_)
     if row.size != 1:
         raise InferenceError("answer with a score", f"the model gave {row.size} numbers instead of one")
     return Scored(float(row.ravel()[0]))
 
 
-def _regression(row: Array, *, step: Regression) -> Values:
+def _regression(sample: _Sample, *, step: Regression) -> Values:
+    row = sample.only(step.from_)
     return Values(tuple(float(value) * step.scale for value in row.ravel()), step.unit)
 
 
-def _embedding(row: Array, *, step: Embedding) -> TensorAnswer:
-    vector = row.astype(np.float32).ravel()
+def _embedding(sample: _Sample, *, step: Embedding) -> TensorAnswer:
+    vector = sample.only(step.from_).astype(np.float32).ravel()
     length = float(np.linalg.norm(vector))
     return TensorAnswer(vector / length if step.normalise == "l2" and length > 0 else vector)
 
 
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+def _whole(windows: Array) -> Array:
+    """A tensor of one sample: without the axis of windows when there is one."""
+    return windows[0] if len(windows) == 1 else windows

@@ -22,8 +22,9 @@ from edge_runtime.inference.backend import (
     Tensors,
     load_backend,
 )
-from edge_runtime.inference.postprocess import Answer, Postprocessor, compile_postprocess
+from edge_runtime.inference.postprocess import Postprocessor, compile_postprocess
 from edge_runtime.inference.preprocess import Inputs, Preprocessor, compile_preprocess
+from edge_runtime.inference.results import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Predictor:
 
     def infer_batch(self, inputs: Inputs) -> list[Answer]:
         """The answers to a batch, in order. Raises: InferenceError."""
-        return self.interpret(self.run_canonical(self.preprocess(inputs)))
+        decoded = self.preprocess.decode(inputs)
+        return self.interpret(self.run_decoded(decoded), decoded)
 
     def run_decoded(self, decoded: Tensors) -> dict[str, Array]:
         """Canonical output tensors for inputs after `decode` (golden set, cached data). Raises: InferenceError."""
@@ -55,6 +57,12 @@ class Predictor:
 
     def run_canonical(self, feeds: Tensors) -> dict[str, Array]:
         """Canonical output tensors, in their canonical dtype, for what `preprocess` returns. Raises: InferenceError."""
+        if (rows := self._windows(feeds)) > 1:
+            pieces = [self._run_at_once(_row_of(feeds, row)) for row in range(rows)]
+            return {name: np.concatenate([piece[name] for piece in pieces]) for name in self._outputs}
+        return self._run_at_once(feeds)
+
+    def _run_at_once(self, feeds: Tensors) -> dict[str, Array]:
         fed = {}
         for name, array in feeds.items():
             info = self._inputs[name]
@@ -63,9 +71,24 @@ class Predictor:
         raw = self.session.run(fed)
         return {name: self._read(name, raw[info.name]) for name, info in self._outputs.items()}
 
-    def interpret(self, tensors: Tensors) -> list[Answer]:
-        """Answers from canonical output tensors, one per sample. Raises: InferenceError."""
-        return self.postprocess(tensors)
+    def _windows(self, feeds: Tensors) -> int:
+        """Windows that a file which takes one row at a time must be asked about in turn; 1 when there are none."""
+        if not self.preprocess.makes_windows or any(info.shape[:1] != (1,) for info in self._inputs.values()):
+            return 1
+        sizes = {len(array) for array in feeds.values() if array.ndim}
+        return sizes.pop() if len(sizes) == 1 else 1
+
+    def interpret(self, tensors: Tensors, decoded: Tensors | None = None) -> list[Answer]:
+        """Answers from canonical output tensors, one per sample.
+
+        Args:
+            tensors: what `run_canonical` returned.
+            decoded: the inputs they answer, after `decode`; boxes, masks and anomaly scores need them.
+
+        Raises:
+            InferenceError: as the postprocessor.
+        """
+        return self.postprocess(tensors, decoded)
 
     def close(self) -> None:
         """Free the engine's memory."""
@@ -80,12 +103,17 @@ class Predictor:
         return array.astype(spec.dtype, copy=False)
 
 
+def _row_of(feeds: Tensors, row: int) -> dict[str, Array]:
+    return {name: array[row : row + 1] if array.ndim else array for name, array in feeds.items()}
+
+
 def load_predictor(
     release: ReleaseManifest,
     variant: VariantManifest,
     files: Files,
     *,
     labels: Mapping[str, tuple[str, ...]] | None = None,
+    layers: Tensors | None = None,
     options: BackendOptions | None = None,
     registry: Registry = BACKENDS,
 ) -> Predictor:
@@ -96,6 +124,7 @@ def load_predictor(
         variant: manifest of the build.
         files: its files by role.
         labels: label lists by public output name.
+        layers: arrays of the release by the reference that a postprocessing step names them by.
         options: threads and emulation.
         registry: backends to load from.
 
@@ -106,7 +135,7 @@ def load_predictor(
     """
     # Compiled first: a manifest that cannot work must not cost the loading of a model.
     preprocess = compile_preprocess(release, variant)
-    postprocess = compile_postprocess(release, labels or {})
+    postprocess = compile_postprocess(release, labels or {}, layers)
     session = load_backend(variant.target.engine, registry).open(files, variant, options or BackendOptions())
     try:
         inputs = _bound(variant.io.inputs, session.inputs, variant.id)

@@ -5,9 +5,10 @@ A chain is compiled once per canonical tensor; the steps that a variant's graph 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from typing import Final, Literal
 
 import numpy as np
@@ -15,38 +16,20 @@ import numpy as np
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest
-from edge_runtime.contract.steps import (
-    Cast,
-    Color,
-    ColorStep,
-    Crop,
-    Decode,
-    Layout,
-    Normalize,
-    PreStep,
-    Resize,
-    parse_preprocess,
-)
+from edge_runtime.contract.steps import Color, Columns, Decode, PreStep, Stack, parse_preprocess
 from edge_runtime.contract.tensor import AxisRange, InputSpec, TensorSpec
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.images import CHANNELS, center_crop, decode_image, recolour, resize
+from edge_runtime.inference.geometry import Placement, place
+from edge_runtime.inference.image_steps import permute
+from edge_runtime.inference.images import CHANNELS, decode_image, recolour
+from edge_runtime.inference.values import Step, Value
 
 Inputs = Mapping[str, bytes | Array]
 """Public inputs by name: encoded bytes of one sample, or an array as the signature says."""
 
 _IMAGE_LAYOUTS: Final = {"NHWC", "HWC"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    """A tensor under way: what is in it beside the numbers."""
-
-    array: Array
-    layout: str | None
-    color: Color | None
-
-
-_Step = Callable[[_Value], _Value]
+_AUDIO_OPS: Final = frozenset({"amplitude", "dct", "frame", "log", "mel", "mono", "resample", "stack", "stft"})
+_TABLE_OPS: Final = frozenset({"columns", "relative", "standardize"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +38,12 @@ class _Chain:
 
     tensor: str
     source: InputSpec
+    written: tuple[PreStep, ...]
+    """All steps of the release, those that a variant absorbs among them."""
     decode: Decode | None
-    steps: tuple[_Step, ...]
+    columns: tuple[str, ...]
+    """Names of a table's columns, for inputs that come as text."""
+    steps: tuple[Step, ...]
     layout: str | None
     """Axis order that the file takes, where it says so."""
     finish: Callable[[Array], Array]
@@ -80,7 +67,11 @@ class Preprocessor:
         return self.after_decode(self.decode(inputs))
 
     def decode(self, inputs: Inputs) -> dict[str, Array]:
-        """Inputs after their `decode` step, by public name: uint8 [N, H, W, C] for images. Raises: InferenceError."""
+        """Inputs as numbers, by public name: pictures uint8 [N, H, W, C], sounds [N, T] or [N, T, C], rows [N, C].
+
+        Raises:
+            InferenceError: as call.
+        """
         self._check_names(inputs)
         by_source = {chain.source.name: chain for chain in self._chains}
         return {name: self._decoded(by_source[name], inputs[name]) for name in by_source}
@@ -93,21 +84,44 @@ class Preprocessor:
             color = chain.decode.color if chain.decode else _color_of(chain.source)
             array = decoded[chain.source.name]
             _check_dtype(array, "uint8" if chain.decode else chain.source.dtype, chain.source)
-            value = _Value(_with_batch(array, chain.source, self.axes, color), _batched_layout(chain.source), color)
+            batched, rate_hz = _with_batch(array, chain.source, self.axes, color), chain.source.sample_rate_hz
+            value = Value(batched, _batched_layout(chain.source), color, rate_hz)
             for step in chain.steps:
                 value = step(value)
             if chain.layout and value.layout:
-                value = _permute(value, chain.layout)
+                value = permute(value, chain.layout)
             feeds[chain.tensor] = chain.finish(value.array)
         return feeds
+
+    @property
+    def makes_windows(self) -> bool:
+        """Whether one sample may become several rows of the model's batch."""
+        return any(isinstance(step, Stack) for chain in self._chains for step in chain.written)
+
+    def placement(self, decoded: Tensors) -> Placement | None:
+        """Where the first picture input's pixels lie in the caller's picture; None when no input is one.
+
+        Raises:
+            UnsupportedFeature: the steps do not tell.
+        """
+        for chain in self._chains:
+            if chain.source.kind == "image":
+                height, width = decoded[chain.source.name].shape[-3:-1]
+                return place(chain.written, height, width)
+        return None
+
+    def count(self, decoded: Tensors) -> int:
+        """Samples that decoded inputs hold. Raises: InferenceError."""
+        self._check_names(decoded)
+        chain = self._chains[0]
+        color = chain.decode.color if chain.decode else _color_of(chain.source)
+        return len(_with_batch(decoded[chain.source.name], chain.source, self.axes, color))
 
     def _decoded(self, chain: _Chain, given: bytes | Array) -> Array:
         spec, color = chain.source, _color_of(chain.source)
         if isinstance(given, bytes):
-            if chain.decode is None:
-                raise InferenceError(f"take input {spec.name}", "it is no encoded image", "give an array")
-            images = decode_image(given, chain.decode, spec.accept)
-            return _with_batch(images, spec, self.axes, chain.decode.color)
+            array = _from_bytes(chain, given)
+            return _with_batch(array, spec, self.axes, chain.decode.color if chain.decode else color)
         _check_dtype(given, spec.dtype, spec)
         array = _with_batch(given, spec, self.axes, color)
         return recolour(array, color, chain.decode.color) if chain.decode and color else array
@@ -150,6 +164,24 @@ def compile_preprocess(release: ReleaseManifest, variant: VariantManifest | None
     return Preprocessor(inputs, release.signature.axes, chains, constants)
 
 
+def _from_bytes(chain: _Chain, content: bytes) -> Array:
+    """Encoded bytes of one input as numbers; readers that a model does not need are not imported."""
+    spec = chain.source
+    if chain.decode is not None:
+        return decode_image(content, chain.decode, spec.accept)
+    match spec.kind:
+        case "audio":
+            from edge_runtime.inference.wav import decode_audio
+
+            return decode_audio(content, spec)
+        case "table":
+            from edge_runtime.inference.table_steps import decode_table
+
+            return decode_table(content, spec, chain.columns)
+        case _:
+            raise InferenceError(f"take input {spec.name}", "it is no encoded image", "give an array")
+
+
 def _compile_chain(name: str, release: ReleaseManifest, variant: VariantManifest | None) -> _Chain:
     if name not in release.tensors:
         raise ContractError(f"prepare tensor {shown(name)}", "the manifest does not declare it")
@@ -166,8 +198,9 @@ def _compile_chain(name: str, release: ReleaseManifest, variant: VariantManifest
         layout, kept = binding.layout, _not_absorbed(steps, binding.absorbs, variant.id)
         quantise = None if binding.scale is None or binding.absorbs else (binding.scale, binding.zero_point or 0)
         finish = partial(_finish, name=name, spec=spec, dtype=binding.dtype, quantise=quantise)
-    compiled = tuple(_compile_step(step) for step in kept if step is not decode)
-    return _Chain(name, source, decode, compiled, layout, finish)
+    columns = next((tuple(step.names) for step in steps if isinstance(step, Columns)), ())
+    compiled = _compile_steps([step for step in kept if step is not decode])
+    return _Chain(name, source, steps, decode, columns, compiled, layout, finish)
 
 
 def _source(name: str, steps: tuple[PreStep, ...], release: ReleaseManifest) -> InputSpec:
@@ -192,73 +225,24 @@ def _not_absorbed(steps: tuple[PreStep, ...], absorbs: list[str], variant: str) 
     return steps[:kept]
 
 
-def _compile_step(step: PreStep) -> _Step:
-    match step:
-        case Resize():
-            return lambda value: _Value(resize(_nhwc(value, "resize"), step), value.layout, value.color)
-        case Crop(mode="center", size=(int() as height, int() as width)):
-            return lambda value: _Value(center_crop(_nhwc(value, "crop"), (height, width)), value.layout, value.color)
-        case ColorStep():
-            return partial(_recolour, wanted=step.to)
-        case Normalize():
-            return partial(_normalize, step=step)
-        case Layout():
-            return partial(_permute, wanted=step.to)
-        case Cast():
-            return partial(_cast, step=step)
-        case _:
-            op = type(step).__struct_config__.tag
-            raise UnsupportedFeature(
-                f"run preprocess step {op} ({step.id})", "this runtime does not build it yet", "update the runtime"
-            )
+def _compile_steps(steps: Sequence[PreStep]) -> tuple[Step, ...]:
+    """Each step as a function; what a chain does not use is not imported."""
+    compiled: list[Step] = []
+    for step, following in zip_longest(steps, steps[1:]):
+        op = str(type(step).__struct_config__.tag)
+        if op in _AUDIO_OPS:
+            from edge_runtime.inference.audio_steps import build_audio_step
 
+            compiled.append(build_audio_step(step, following))
+        elif op in _TABLE_OPS:
+            from edge_runtime.inference.table_steps import build_table_step
 
-def _nhwc(value: _Value, op: str) -> Array:
-    if value.layout != "NHWC":
-        raise ContractError(
-            f"run preprocess step {op}", f"it works on NHWC images, not on {value.layout or 'a tensor'}"
-        )
-    return value.array
+            compiled.append(build_table_step(step))
+        else:
+            from edge_runtime.inference.image_steps import build_image_step
 
-
-def _recolour(value: _Value, wanted: Color) -> _Value:
-    if value.color is None:
-        raise ContractError("run preprocess step color", "the input does not say its colour")
-    return _Value(recolour(_nhwc(value, "color"), value.color, wanted), value.layout, wanted)
-
-
-def _normalize(value: _Value, step: Normalize) -> _Value:
-    """y = (x · scale − mean) / std in float32, in this order, as the converter writes it into graphs."""
-    axis = value.layout.index("C") if value.layout and "C" in value.layout else value.array.ndim - 1
-    channels = value.array.shape[axis]
-    shape = [1] * value.array.ndim
-    shape[axis] = -1
-    scaled = value.array.astype(np.float32) * np.float32(step.scale)
-    for numbers in (step.mean, step.std):
-        if len(numbers) not in {1, channels}:
-            raise ContractError(
-                f"run preprocess step normalize ({step.id})", f"{len(numbers)} numbers for {channels} channels"
-            )
-    mean, std = (np.asarray(numbers, np.float32).reshape(shape) for numbers in (step.mean, step.std))
-    return _Value((scaled - mean) / std, value.layout, value.color)
-
-
-def _permute(value: _Value, wanted: str) -> _Value:
-    current, target = value.layout, wanted if wanted.startswith("N") else f"N{wanted}"
-    if current is None or sorted(current) != sorted(target):
-        raise ContractError("run preprocess step layout", f"a tensor of layout {current} cannot become {target}")
-    return _Value(value.array.transpose([current.index(axis) for axis in target]), target, value.color)
-
-
-def _cast(value: _Value, step: Cast) -> _Value:
-    dtype = np.dtype(step.dtype)
-    array = value.array
-    if np.issubdtype(dtype, np.integer) and np.issubdtype(array.dtype, np.floating):
-        array = np.rint(array) if step.rounding == "half_even" else np.floor(array)
-    if step.saturate and np.issubdtype(dtype, np.integer):
-        limits = np.iinfo(dtype)
-        array = np.clip(array, limits.min, limits.max)
-    return _Value(array.astype(dtype), value.layout, value.color)
+            compiled.append(build_image_step(step))
+    return tuple(compiled)
 
 
 def _finish(
@@ -266,8 +250,7 @@ def _finish(
 ) -> Array:
     """The last, implicit step: quantise where the file says so, else widen without loss."""
     wanted = np.dtype(dtype)
-    if array.ndim == len(spec.shape) + 1 and array.shape[0] == 1:
-        array = array[0]
+    array = _with_axes(array, spec)
     if quantise is not None:
         scale, zero_point = quantise
         limits = np.iinfo(wanted)
@@ -280,13 +263,31 @@ def _finish(
     return np.ascontiguousarray(array, dtype=wanted)
 
 
+def _with_axes(array: Array, spec: TensorSpec) -> Array:
+    """The array with the axes of the tensor it becomes: windows join the batch, axes of size one come and go."""
+    if not spec.shape and array.size == 1:
+        return array.reshape(())
+    if array.ndim == len(spec.shape) + 1:
+        # [N, windows, …] becomes one row per window; a tensor without a batch axis loses it.
+        return array.reshape(-1, *array.shape[2:])
+    missing = len(spec.shape) - array.ndim
+    for axis, size in enumerate(spec.shape):
+        if missing > 0 and size == 1 and axis > 0 and (axis >= array.ndim or array.shape[axis] != 1):
+            array = np.expand_dims(array, axis)
+            missing -= 1
+    return array
+
+
 def _color_of(spec: InputSpec) -> Color | None:
     known: Mapping[str, Literal["rgb", "bgr", "gray"]] = {"rgb": "rgb", "bgr": "bgr", "gray": "gray"}
     return known.get(spec.color or "")
 
 
 def _batched_layout(spec: InputSpec) -> str | None:
-    return spec.layout if spec.layout is None or spec.layout.startswith("N") else f"N{spec.layout}"
+    if spec.layout is None:
+        axes = len([size for size in spec.shape if size != "N"])
+        return {1: "NT", 2: "NTC"}.get(axes) if spec.kind == "audio" else None
+    return spec.layout if spec.layout.startswith("N") else f"N{spec.layout}"
 
 
 def _check_dtype(array: Array, wanted: str, spec: InputSpec) -> None:
@@ -315,6 +316,8 @@ def _with_batch(array: Array, spec: InputSpec, axes: Mapping[str, AxisRange], co
 def _has_batch(spec: InputSpec) -> bool:
     if spec.layout:
         return spec.layout.startswith("N")
+    if spec.kind == "audio":
+        return spec.shape[0] == "N"
     return bool(spec.shape) and (isinstance(spec.shape[0], str) or spec.shape[0] == 1)
 
 

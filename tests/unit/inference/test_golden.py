@@ -12,7 +12,7 @@ from edge_runtime.contract.errors import ContractError, InferenceError, Unsuppor
 from edge_runtime.contract.golden import GoldenCheck, GoldenSpec, Truth, write_golden
 from edge_runtime.inference.arrays import read_npy, read_npz, write_npy, write_npz
 from edge_runtime.inference.golden import load_own, pack_golden, pack_own, run_golden, unpack_golden
-from edge_runtime.inference.postprocess import Classes
+from edge_runtime.inference.results import Classes
 
 IMAGES = [np.full((2, 2, 1), value, np.uint8) for value in (1, 2)]
 LOGITS = [np.array([[1.0, 0.0]], np.float32), np.array([[0.0, 1.0]], np.float32)]
@@ -30,7 +30,7 @@ class Subject:
     def run_decoded(self, decoded):
         return {"y": self.distort(LOGITS[int(decoded["image"].flat[0]) - 1])}
 
-    def interpret(self, tensors):
+    def interpret(self, tensors, decoded=None):
         best = int(np.argmax(tensors["y"]))
         return [{"out": Classes((best,), (str(best),), (1.0,))}]
 

@@ -8,7 +8,8 @@ import pytest
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.tensor import OutputSpec
-from edge_runtime.inference.postprocess import (
+from edge_runtime.inference.postprocess import compile_postprocess, parse_labels
+from edge_runtime.inference.results import (
     Classes,
     Result,
     Scored,
@@ -16,8 +17,6 @@ from edge_runtime.inference.postprocess import (
     Values,
     as_json,
     as_text,
-    compile_postprocess,
-    parse_labels,
 )
 from tests.fakes.models import release_manifest
 
@@ -122,9 +121,9 @@ def test_a_person_reads_an_answer_in_one_short_line(result: Result, text: str) -
 
 
 def test_a_step_that_is_not_built_yet_is_named() -> None:
-    step = {"op": "segment", "source": "classmap", "resize_to": "input"}
+    step = {"op": "hysteresis", "on": 0.5, "off": 0.3, "min_on_ms": 1.0, "min_off_ms": 1.0, "pad_ms": 0.0}
 
-    with pytest.raises(UnsupportedFeature, match="step segment"):
+    with pytest.raises(UnsupportedFeature, match="step hysteresis"):
         answers(step, [[0.0]])
 
 

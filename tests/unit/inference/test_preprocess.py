@@ -227,9 +227,10 @@ def test_a_constant_tensor_is_fed_by_the_runtime() -> None:
 
 
 def test_a_step_that_is_not_built_yet_is_named() -> None:
-    steps = [{"id": "pcm", "op": "amplitude", "from": "image", "mode": "peak"}]
+    steps = [{"id": "words", "op": "tokenize", "from": "image", "tokenizer": "layer:t", "max_length": 8,
+              "padding": "none", "truncation": "none", "outputs": ["ids"]}]  # fmt: skip
 
-    with pytest.raises(UnsupportedFeature, match=r"step amplitude \(pcm\)"):
+    with pytest.raises(UnsupportedFeature, match=r"step tokenize \(words\)"):
         compile_preprocess(release(steps))
 
 

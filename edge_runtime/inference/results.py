@@ -1,0 +1,179 @@
+"""Typed answers, and how they look in JSON and in one line of text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from edge_runtime.inference.backend import Array
+
+_SHOWN: Final = 4
+"""Numbers of a tensor that a line of text shows."""
+
+OUTSIDE: Final = -1
+"""Class of a picture's pixel that a crop kept from the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """Best classes, best first; empty when none reaches the minimum score (or the scores are not numbers)."""
+
+    indices: tuple[int, ...]
+    labels: tuple[str, ...]
+    """Same length as `indices`; the index as text where the release has no label list."""
+    scores: tuple[float, ...]
+
+    @property
+    def top(self) -> int | None:
+        """Index of the best class."""
+        return self.indices[0] if self.indices else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Boxes:
+    """Objects, best first; empty when none reaches the minimum score."""
+
+    boxes: Array
+    """float64 [K, 4]: x1, y1, x2, y2 in pixels of the caller's picture, upright as `decode` leaves it."""
+    indices: tuple[int, ...]
+    """Class of each object."""
+    labels: tuple[str, ...]
+    """Same length as `indices`; the index as text where the release has no label list."""
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mask:
+    """A class for every pixel."""
+
+    classes: Array
+    """int32 [H, W] of the caller's picture or of the model's input, as the release says; −1 where a crop cut it off."""
+    labels: tuple[str, ...]
+    """By class; empty where the release has no label list."""
+    ignored: frozenset[int]
+    """Classes that a summary leaves out."""
+
+    def shares(self) -> dict[int, float]:
+        """Share of the pixels by class that occurs, largest first, without ignored classes."""
+        found, counts = np.unique(self.classes, return_counts=True)
+        order = sorted(zip(found.tolist(), counts.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
+        return {
+            index: count / self.classes.size
+            for index, count in order
+            if index != OUTSIDE and index not in self.ignored
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Anomaly:
+    """How far a sample is from what the model learned to reconstruct."""
+
+    score: float
+    is_anomalous: bool | None
+    """None where the release has no threshold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One number, as `score` promises it: between 0 and 1."""
+
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Numbers with a unit."""
+
+    values: tuple[float, ...]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TensorAnswer:
+    """A tensor of one sample, without its batch axis: raw output or embedding."""
+
+    array: Array
+
+
+Result = Classes | Boxes | Mask | Anomaly | Scored | Values | TensorAnswer
+Answer = dict[str, Result]
+"""Results of one sample by public output name."""
+
+Json = str | int | float | bool | list["Json"] | dict[str, "Json"] | None
+
+
+def as_json(result: Result) -> Json:
+    """A result as JSON can carry it; NaN and infinities become null."""
+    match result:
+        case Classes():
+            rows = zip(result.indices, result.labels, result.scores, strict=True)
+            return [{"index": index, "label": label, "score": score} for index, label, score in rows]
+        case Boxes():
+            found = zip(result.indices, result.labels, result.scores, result.boxes.tolist(), strict=True)
+            return [
+                {"index": index, "label": label, "score": score, "box": [round(edge, 2) for edge in box]}
+                for index, label, score, box in found
+            ]
+        case Mask():
+            return _mask_json(result)
+        case Anomaly():
+            return {"score": _finite(result.score), "anomalous": result.is_anomalous}
+        case Scored():
+            return _finite(result.score)
+        case Values():
+            return {"values": [_finite(value) for value in result.values], "unit": result.unit}
+        case TensorAnswer():
+            return [_finite(float(value)) for value in result.array.ravel()]
+
+
+def as_text(result: Result) -> str:
+    """A result in one short line for a person."""
+    match result:
+        case Classes():
+            pairs = zip(result.labels, result.scores, strict=True)
+            return ", ".join(f"{label} ({score:.3f})" for label, score in pairs) or "no class"
+        case Boxes():
+            found = zip(result.labels, result.scores, result.boxes.tolist(), strict=True)
+            return ", ".join(f"{label} ({score:.3f}) at {_corners(box)}" for label, score, box in found) or "no object"
+        case Mask():
+            shares = result.shares().items()
+            return ", ".join(f"{label_of(index, result.labels)} {share:.1%}" for index, share in shares) or "no class"
+        case Anomaly():
+            verdict = {None: "", True: ": anomalous", False: ": normal"}[result.is_anomalous]
+            return f"{result.score:.4g}{verdict}"
+        case Scored():
+            return f"{result.score:.3f}"
+        case Values():
+            return f"{', '.join(f'{value:.4g}' for value in result.values)} {result.unit}".rstrip()
+        case TensorAnswer():
+            first = ", ".join(f"{value:.4g}" for value in result.array.ravel()[:_SHOWN])
+            more = ", …" if result.array.size > _SHOWN else ""
+            return f"{result.array.dtype} {list(result.array.shape)}: {first}{more}"
+
+
+def label_of(index: int, labels: tuple[str, ...]) -> str:
+    """A class's label, or its index as text."""
+    return labels[index] if 0 <= index < len(labels) else str(index)
+
+
+def _corners(box: list[float]) -> str:
+    return "[" + ", ".join(f"{edge:.0f}" for edge in box) + "]"
+
+
+def _mask_json(mask: Mask) -> Json:
+    """Shares by class, and the pixels row after row as runs of [class, length]."""
+    flat = mask.classes.ravel()
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1]) if flat.size else np.zeros(0, np.int64)
+    lengths = np.diff(np.concatenate([starts, [flat.size]]))
+    runs: list[Json] = [[int(flat[start]), int(length)] for start, length in zip(starts, lengths, strict=True)]
+    shares = mask.shares().items()
+    classes: list[Json] = [
+        {"index": index, "label": label_of(index, mask.labels), "share": share} for index, share in shares
+    ]
+    return {"height": mask.classes.shape[0], "width": mask.classes.shape[1], "classes": classes, "runs": runs}
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
