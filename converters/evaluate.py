@@ -16,9 +16,9 @@ from converters.metrics.metric import Reply, Score
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.inference.agreement import Distance
 from edge_runtime.inference.backend import Tensors
-from edge_runtime.inference.postprocess import Answer
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocess import Preprocessor
+from edge_runtime.inference.results import Answer
 
 Interpret = Callable[[Tensors], list[Answer]]
 """Answers from canonical output tensors, one per sample."""
