@@ -12,6 +12,7 @@ import onnx
 
 from converters.compilers.isolated import compile_isolated
 from converters.compilers.job import CompileJob
+from converters.errors import CompileFailed
 from converters.passes.prepend_normalise import prepend_normalise
 from converters.planner import Candidate
 from converters.recipe import EngineName
@@ -78,7 +79,7 @@ def _build_openvino(candidate: Candidate, workshop: Workshop) -> Built:
         )
     compiled = compile_isolated(job, timeout_s=workshop.timeout_s)
     files = {role: Path(path).read_bytes() for role, path in compiled.files.items()}
-    absorbed = {}
+    absorbed = dict(workshop.raw_inputs)
     if only is not None:
         # OpenVINO keeps the input's own name, and may divide by multiplying with the reciprocal.
         binding = only[1].binding(exact=False)
@@ -86,6 +87,18 @@ def _build_openvino(candidate: Candidate, workshop: Workshop) -> Built:
     quantisation = quantisation_of(candidate.method, compiled.tool, workshop)
     manifest = describe_variant(
         candidate, workshop.draft, files, absorbed=absorbed, quantisation=quantisation, onnx_versions=None
+    )
+    return Built(candidate, manifest, files)
+
+
+def _build_litert(candidate: Candidate, workshop: Workshop) -> Built:
+    if not isinstance(workshop.model, bytes):
+        raise CompileFailed("compile for LiteRT", "its toolchain is missing", "edge-convert toolchain install tflite")
+    files, quantisation = {"model": workshop.model}, None
+    if candidate.method.scheme == "source":
+        quantisation = quantisation_of(candidate.method, "the source model", workshop)
+    manifest = describe_variant(
+        candidate, workshop.draft, files, absorbed=workshop.raw_inputs, quantisation=quantisation, onnx_versions=None
     )
     return Built(candidate, manifest, files)
 
@@ -103,7 +116,11 @@ def _anonymous(model: Any) -> Any:
     return clean
 
 
-BUILDERS: Final[Mapping[EngineName, Builder]] = {"onnxruntime": _build_onnx, "openvino": _build_openvino}
+BUILDERS: Final[Mapping[EngineName, Builder]] = {
+    "onnxruntime": _build_onnx,
+    "openvino": _build_openvino,
+    "litert": _build_litert,
+}
 """One row for each engine a release can carry."""
 
 

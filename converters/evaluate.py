@@ -59,8 +59,8 @@ def ask_source(source: Predictor, examination: Examination) -> Score | None:
     metric = metric_of(examination.task)
     dataset = examination.dataset
     with AnswerWriter(examination.answers) as answers:
-        # It absorbs nothing, so what is prepared with each sample's name at hand is just what it takes.
-        for sample, prepared in zip(dataset.samples, dataset.prepared(examination.preprocessor), strict=True):
+        # Prepared by its own steps, with each sample's name at hand: a quantised source takes integers.
+        for sample, prepared in zip(dataset.samples, dataset.prepared(source.preprocess), strict=True):
             tensors = source.run_canonical(prepared.canonical)
             answers.append(tensors)
             if metric is not None and sample.truth is not None:

@@ -13,14 +13,13 @@ from converters.datasets import Dataset, read_labels
 from converters.draft import Draft, draft_release
 from converters.errors import BadDataset, BadModel, BadRecipe, GoldenRefused
 from converters.evaluate import Examination, ask_source
-from converters.importers.onnx import describe, import_onnx
 from converters.judge import describe_check
 from converters.metrics.choose import Task, task_of
 from converters.metrics.metric import Score
-from converters.passes.strip_inputs import strip_initialiser_inputs
 from converters.planner import Plan
 from converters.preflight.findings import Finding, has_errors
 from converters.preflight.onnx_file import inspect
+from converters.reading import is_tflite, read_source
 from converters.recipe import OutputRecipe, Recipe
 from converters.sets import open_sets
 from converters.workshop import open_source
@@ -40,7 +39,7 @@ class Material:
     draft: Draft
     source: Predictor
     model: Any
-    """ONNX model without initialisers among its inputs."""
+    """ONNX model without initialisers among its inputs, or the bytes of a TFLite file."""
     evaluation: Dataset
     calibration: Dataset | None
     labels: tuple[str, ...] | None
@@ -85,13 +84,14 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
         BadRecipe: recipe and model contradict each other.
     """
     path = base / recipe.model
-    findings = inspect(path, max_opset=plan.ceiling.opset)
+    findings = () if is_tflite(path) else inspect(path, max_opset=plan.ceiling.opset)
     if has_errors(findings):
         raise _refusal(path, findings)
-    model = strip_initialiser_inputs(import_onnx(path).model)
-    # The reference is the model as it came; only the file version is lowered, or today's exporters would be refused.
-    model.ir_version = min(model.ir_version, plan.ceiling.ir)
-    imported = describe(model)
+    imported = read_source(path)
+    model = imported.model
+    if imported.ir is not None:
+        # The reference is the model as it came; only its version is lowered, or today's exporters would be refused.
+        model.ir_version = min(imported.ir, plan.ceiling.ir)
     main = next(iter(recipe.outputs.values()))
     labels = read_labels(base / main.labels) if main.labels else None
     _check_labels(labels, main, imported.output(main.tensor).shape)

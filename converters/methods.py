@@ -13,12 +13,13 @@ import msgspec
 from converters.recipe import EngineName, Precision, Prefer
 from edge_runtime.contract.release import Scalar
 
-Scheme = Literal["none", "dynamic", "static"]
+Scheme = Literal["none", "dynamic", "static", "source"]
+"""`source`: the model came quantised, and its numbers are kept."""
 NumberType = Literal["int8", "uint8", "int16", "uint16"]
 RangeMethod = Literal["minmax", "entropy", "percentile"]
 OverflowFix = Literal["enable", "first_layer_only", "disable"]
 
-SHORT: Final[Mapping[EngineName, str]] = {"onnxruntime": "ort", "openvino": "openvino"}
+SHORT: Final[Mapping[EngineName, str]] = {"onnxruntime": "ort", "openvino": "openvino", "litert": "litert"}
 """How variant ids abbreviate engines."""
 
 
@@ -56,7 +57,13 @@ class Method(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Whether no 16-bit intermediate sum of an 8-bit kernel can overflow, whatever the CPU."""
         exact = str(self.options.get("session.x64quantprecision", "0")) == "1"
         is_wide = self.activations in {"int16", "uint16"}
-        return self.reduce_range or self.overflow_fix == "enable" or exact or is_wide or self.scheme != "static"
+        is_safe = self.reduce_range or self.overflow_fix == "enable" or exact or is_wide or self.engine == "litert"
+        return is_safe or self.scheme not in {"static", "source"}
+
+    @property
+    def is_made_here(self) -> bool:
+        """Whether a quantiser of ours makes it, from examples or without."""
+        return self.scheme in {"static", "dynamic"}
 
 
 def _ort(name: str, **settings: object) -> Method:
@@ -93,7 +100,20 @@ _OPENVINO: Final = (
            per_channel=True, overflow_fix="disable"),
 )  # fmt: skip
 
-METHODS: Final[Mapping[EngineName, tuple[Method, ...]]] = {"onnxruntime": _ONNXRUNTIME, "openvino": _OPENVINO}
+_LITERT: Final = (
+    Method(engine="litert", name="float32", precision="float32"),
+    # Whole numbers from input to output, which is all that an Edge TPU or a microcontroller can do.
+    Method(engine="litert", name="int8", precision="int8", scheme="static", weights="int8", activations="int8",
+           per_channel=True, calibration="minmax"),
+    Method(engine="litert", name="int8-dynamic", precision="int8", scheme="dynamic", weights="int8",
+           activations="int8", per_channel=True),
+)  # fmt: skip
+
+METHODS: Final[Mapping[EngineName, tuple[Method, ...]]] = {
+    "onnxruntime": _ONNXRUNTIME,
+    "openvino": _OPENVINO,
+    "litert": _LITERT,
+}
 """Every method that can be asked for by name; a new engine adds a row here and one to the builders."""
 
 ORDER: Final[Mapping[Prefer, tuple[str, ...]]] = {
@@ -105,6 +125,13 @@ ORDER: Final[Mapping[Prefer, tuple[str, ...]]] = {
 """What is tried without being asked for, best hope first."""
 
 
+def as_it_came(engine: EngineName, *, is_quantised: bool) -> Method:
+    """The source model itself on an engine that reads its format."""
+    if is_quantised:
+        return Method(engine=engine, name="int8", precision="int8", scheme="source")
+    return Method(engine=engine, name="float32", precision="float32")
+
+
 def variant_name(method: Method) -> str:
     """The id of the variant that a method makes."""
     return f"{SHORT[method.engine]}-{method.name}"
@@ -114,6 +141,8 @@ def describe_method(method: Method) -> str:
     """How a method quantises, for a person; empty for plain float32."""
     if not method.is_quantised:
         return "" if method.precision == "float32" else f"{method.precision} weights and arithmetic"
+    if method.scheme == "source":
+        return "as the source model is quantised"
     parts = [
         method.scheme,
         f"activations {method.activations}" + (" symmetric" if method.symmetric else ""),

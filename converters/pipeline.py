@@ -19,6 +19,7 @@ from converters.judge import NOT_NEEDED, Judgement, failed_targets
 from converters.material import Order, Reference, read_material, refer
 from converters.packaging import Written, check_destination, write_release
 from converters.planner import Plan, plan_build
+from converters.reading import facts_of
 from converters.recipe import Recipe
 from converters.report import BuildReport, Row
 from converters.search import Tried, find_better
@@ -36,6 +37,7 @@ Progress = Callable[[str, int, int], None]
 """Called with what begins now, how many steps are done, and how many there are."""
 
 _STEPS_BESIDE_CANDIDATES = 4
+_MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "nncf": "nncf", "litert": "ai_edge_litert"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,10 @@ class BuildOptions:
     compile_timeout_s: float = 1800.0
 
 
-def plan_of(recipe: Recipe) -> Plan:
-    """What a build of this recipe would do here. Raises: UnknownTarget, BadRecipe."""
-    installed = {name: importlib.util.find_spec(name) is not None for name in ("onnxruntime", "openvino", "nncf")}
-    return plan_build(recipe, resolve_targets(tuple(recipe.targets)), installed)
+def plan_of(recipe: Recipe, base: Path) -> Plan:
+    """What a build of this recipe would do here. Raises: UnknownTarget, BadRecipe, BadModel."""
+    installed = {name: importlib.util.find_spec(module) is not None for name, module in _MODULES.items()}
+    return plan_build(recipe, resolve_targets(tuple(recipe.targets)), installed, facts_of(base / recipe.model))
 
 
 def build(
@@ -73,7 +75,7 @@ def build(
     Raises:
         EdgeError: nothing was written; the message says why and what to do.
     """
-    plan = plan_of(recipe)
+    plan = plan_of(recipe, options.base)
     total = _STEPS_BESIDE_CANDIDATES + len(plan.candidates)
     _check_gate(recipe, gate=options.accuracy_gate)
     check_destination(options.out, force=options.force)

@@ -8,8 +8,9 @@ from typing import Final
 
 from converters.errors import BadRecipe
 from converters.kernels import may_saturate
-from converters.methods import METHODS, Method, chosen, is_known, variant_name
+from converters.methods import METHODS, Method, as_it_came, chosen, is_known, variant_name
 from converters.recipe import EngineName, Precision, Prefer, Recipe
+from converters.source import FLOAT_ONNX, SourceFacts, SourceFormat
 from edge_runtime.contract.device_profile import DeviceProfile
 from edge_runtime.contract.ids import VariantId, parse_variant_id
 
@@ -18,6 +19,15 @@ NEWEST_OPSET: Final[Mapping[str, tuple[int, int]]] = {
     "1.23": (23, 11),
 }  # fmt: skip
 """Newest (opset, IR) by ONNX Runtime version; source: ONNX Runtime documentation, Compatibility, ONNX opset support."""
+
+READERS: Final[Mapping[SourceFormat, tuple[EngineName, ...]]] = {
+    "onnx": ("onnxruntime", "litert", "openvino"),
+    "tflite": ("litert", "openvino"),
+}
+"""Engines that a source format can reach; the first runs it as it is, and carries the plain CPU variant."""
+
+_TITLES: Final[Mapping[EngineName, str]] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
+_EXTRAS: Final[Mapping[EngineName, str]] = {"onnxruntime": "convert,ort", "openvino": "openvino", "litert": "litert"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +40,6 @@ class Candidate:
     profiles: tuple[str, ...]
     requirement: str
     """Engine version range."""
-    is_verbatim: bool = False
-    """The source model as it is, at most in another file format: nothing is quantised here."""
 
     @property
     def engine(self) -> EngineName:
@@ -68,48 +76,101 @@ class Plan:
         return self.candidates[0].id
 
 
-def plan_build(recipe: Recipe, profiles: tuple[DeviceProfile, ...], installed: Mapping[str, bool]) -> Plan:
-    """Decide the candidates of a build, the float variant of ONNX Runtime first.
+def plan_build(
+    recipe: Recipe,
+    profiles: tuple[DeviceProfile, ...],
+    installed: Mapping[str, bool],
+    source: SourceFacts = FLOAT_ONNX,
+) -> Plan:
+    """Decide the candidates of a build; the source model on the engine that runs it as it is comes first.
 
     Args:
         recipe: what the engineer wrote.
         profiles: the board classes behind its targets.
-        installed: what is importable here: `onnxruntime`, `openvino`, `nncf`.
+        installed: what works here: engines, `nncf`, and toolchains (`tflite`, `tflite-quant`).
+        source: what the model is.
 
     Raises:
-        BadRecipe: an engine was asked for and is absent, or no target can run ONNX Runtime.
+        BadRecipe: an engine was asked for and is absent, or no target can run the plain variant.
     """
     _check_methods(recipe)
     notes: list[str] = []
     candidates: list[Candidate] = []
-    for engine in _engines(recipe, installed, notes):
+    carrier = READERS[source.format][0]
+    for engine in _engines(recipe, installed, source, notes):
         fitting = tuple(profile for profile in profiles if engine in profile.engines)
         if not fitting:
             notes.append(f"no target has {engine}")
             continue
-        methods = _methods(engine, recipe, fitting)
-        if engine == "openvino" and "int8" in recipe.precisions and not installed.get("nncf", False):
-            notes.append("openvino int8 is left out: nncf is not installed (pip install nncf)")
-            methods = [method for method in methods if not method.is_quantised]
-        candidates += [_candidate(method, fitting) for method in methods]
-    if not any(candidate.engine == "onnxruntime" for candidate in candidates):
-        raise BadRecipe("plan the build", "no target runs ONNX Runtime, which carries the plain CPU variant")
+        methods = _methods(engine, recipe, fitting, source)
+        candidates += [_candidate(one, fitting) for one in _possible(methods, recipe, installed, notes)]
+    if not any(candidate.engine == carrier for candidate in candidates):
+        raise BadRecipe("plan the build", f"no target runs {_TITLES[carrier]}, which carries the plain CPU variant")
     return Plan(tuple(candidates), profiles, ceiling_of(profiles), recipe.prefer, tuple(notes))
 
 
-def _engines(recipe: Recipe, installed: Mapping[str, bool], notes: list[str]) -> list[EngineName]:
-    wanted: list[EngineName] = list(recipe.engines or ["onnxruntime", "openvino"])
-    if "onnxruntime" not in wanted:
-        wanted.insert(0, "onnxruntime")
-        notes.append("onnxruntime is added: every release carries a variant for a plain CPU")
-    if not installed.get("onnxruntime", False):
-        raise BadRecipe("plan the build", "no ONNX Runtime is installed", "pip install 'edgefleet[convert,ort]'")
-    if "openvino" in wanted and not installed.get("openvino", False):
-        if recipe.engines:
-            raise BadRecipe("plan the build", "openvino is not installed", "pip install 'edgefleet[openvino]'")
-        notes.append("openvino is left out: it is not installed (pip install 'edgefleet[openvino]')")
-        wanted.remove("openvino")
-    return sorted(wanted)
+def _engines(
+    recipe: Recipe, installed: Mapping[str, bool], source: SourceFacts, notes: list[str]
+) -> list[EngineName]:
+    carrier, *others = READERS[source.format]
+    asked = recipe.engines
+    unfit = [engine for engine in asked or () if engine not in READERS[source.format]]
+    notes += [f"{engine} does not read {source.format} models" for engine in unfit]
+    if asked and carrier not in asked:
+        notes.append(f"{carrier} is added: every release carries a variant for a plain CPU")
+    if not installed.get(carrier, False):
+        raise BadRecipe("plan the build", f"no {_TITLES[carrier]} is installed", _pip(carrier))
+    kept = [carrier]
+    for engine in others:
+        if asked and engine not in asked:
+            continue
+        absent, remedy = _absence(engine, installed, source)
+        if not absent:
+            kept.append(engine)
+        elif asked:
+            raise BadRecipe("plan the build", f"{engine} is not possible here: {absent}", remedy)
+        else:
+            notes.append(f"{engine} is left out: {absent} ({remedy})")
+    return kept
+
+
+def _absence(engine: EngineName, installed: Mapping[str, bool], source: SourceFacts) -> tuple[str, str]:
+    """Why an engine cannot take part, and what to do; empty when it can."""
+    if not installed.get(engine, False):
+        return f"{engine} is not installed", _pip(engine)
+    if engine == "litert" and source.format != "tflite" and not installed.get("tflite", False):
+        return "its toolchain is not installed", "edge-convert toolchain install tflite"
+    return "", ""
+
+
+def _pip(engine: EngineName) -> str:
+    return f"pip install 'edgefleet[{_EXTRAS[engine]}]'"
+
+
+def _possible(
+    methods: list[Method], recipe: Recipe, installed: Mapping[str, bool], notes: list[str]
+) -> list[Method]:
+    """The methods whose tools and examples are there; what is left out is said once."""
+    kept: list[Method] = []
+    for method in methods:
+        because = _obstacle(method, recipe, installed)
+        if not because:
+            kept.append(method)
+        elif (note := f"{method.engine} int8 is left out: {because}") not in notes:
+            notes.append(note)
+    return kept
+
+
+def _obstacle(method: Method, recipe: Recipe, installed: Mapping[str, bool]) -> str:
+    if not method.is_made_here:
+        return ""
+    if method.engine == "openvino" and not installed.get("nncf", False):
+        return "nncf is not installed (pip install nncf)"
+    if method.engine == "litert" and not installed.get("tflite-quant", False):
+        return "its toolchain is not installed (edge-convert toolchain install tflite-quant)"
+    if method.scheme == "static" and recipe.calibration is None:
+        return "the recipe names no calibration examples"
+    return ""
 
 
 def _check_methods(recipe: Recipe) -> None:
@@ -119,8 +180,12 @@ def _check_methods(recipe: Recipe) -> None:
             raise BadRecipe(f"plan method {name}", "there is none of that name", f"use {', '.join(known)}")
 
 
-def _methods(engine: EngineName, recipe: Recipe, profiles: tuple[DeviceProfile, ...]) -> list[Method]:
+def _methods(
+    engine: EngineName, recipe: Recipe, profiles: tuple[DeviceProfile, ...], source: SourceFacts
+) -> list[Method]:
     """What is tried with one engine; each keeps its float32 variant, which the others are measured against."""
+    if source.is_quantised:
+        return [as_it_came(engine, is_quantised=True)]
     narrow = any(may_saturate(profile.arch, profile.isa) for profile in profiles)
     asked = None if recipe.methods is None else {"float32", *recipe.methods}
     methods = chosen(engine, recipe.prefer, asked, narrow=narrow)

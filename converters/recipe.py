@@ -26,7 +26,7 @@ from edge_runtime.contract.steps import (
 )
 
 Precision = Literal["float32", "float16", "int8"]
-EngineName = Literal["onnxruntime", "openvino"]
+EngineName = Literal["onnxruntime", "openvino", "litert"]
 Prefer = Literal["latency", "accuracy", "size"]
 
 DECODE, RESIZE, NORMALIZE, LAYOUT = "decode", "resize", "norm", "layout"
@@ -283,7 +283,9 @@ def _missing(recipe: Recipe) -> list[str]:
     for name, output in recipe.outputs.items():
         if output.kind == "classes" and output.activation is None:
             found.append(f"write outputs.{name}.activation (none, softmax or sigmoid)")
-    if "int8" in recipe.precisions and recipe.calibration is None:
+    # A TFLite file may be quantised already; the plan says what is left out when it is not.
+    is_tflite = recipe.model.endswith(".tflite")
+    if "int8" in recipe.precisions and recipe.calibration is None and not is_tflite:
         found.append("write calibration.folder (int8 needs examples), or precisions = ['float32']")
     return found
 

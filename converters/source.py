@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from converters.errors import BadModel
 
@@ -18,6 +18,9 @@ class SourceFacts:
     format: SourceFormat = "onnx"
     is_quantised: bool = False
     """Its inputs or outputs are integers that stand for real numbers."""
+
+
+FLOAT_ONNX: Final = SourceFacts()
 
 
 @dataclass(frozen=True, slots=True)

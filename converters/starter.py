@@ -230,8 +230,7 @@ def _image_lines(port: Port) -> list[str]:
     channels = port.shape[1] if layout == "NCHW" else port.shape[3]
     size = f"[{height or 'CHANGE'}, {width or 'CHANGE'}]"
     color = '"gray"' if channels == 1 else '"rgb"               # CHANGE to "bgr" if it was trained on OpenCV images'
-    values = "[0.0]" if channels == 1 else "[0.0, 0.0, 0.0]"
-    deviations = "[255.0]" if channels == 1 else "[255.0, 255.0, 255.0]"
+    mean, std, certainty = _scaling(port)
     return [
         "[inputs.image]",
         f"tensor = {_quoted(port.name)}",
@@ -240,11 +239,19 @@ def _image_lines(port: Port) -> list[str]:
         'exif = "apply"               # turn photos upright as their camera says; "ignore": leave them',
         "# CHANGE: as in training; Pillow and torchvision antialias, OpenCV's linear filter does not",
         f'resize = {{ mode = "stretch", size = {size}, filter = "bilinear", antialias = true }}',
-        "# y = (x * scale - mean) / std per channel, x in 0..255                CHANGE: as in training",
-        f"normalize = {{ scale = 1.0, mean = {values}, std = {deviations} }}",
+        f"# y = (x * scale - mean) / std per channel, x in 0..255                {certainty}",
+        f"normalize = {{ scale = 1.0, mean = {[mean] * (channels or 1)}, std = {[std] * (channels or 1)} }}",
         f'layout = "{layout}"',
         "",
     ]
+
+
+def _scaling(port: Port) -> tuple[float, float, str]:
+    """Mean and deviation to begin with, and how sure they are; a quantised input says which pictures it takes as is."""
+    if port.stored is None:
+        return 0.0, 255.0, "CHANGE: as in training"
+    shift = 128 if port.stored.dtype == "int8" else 0
+    return float(port.stored.zero_point + shift), float(f"{1 / port.stored.scale:.7g}"), "as the file is quantised"
 
 
 def _tensor_lines(port: Port, number: int) -> list[str]:

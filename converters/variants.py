@@ -32,11 +32,13 @@ ENGINE_OPTIONS: Final[Mapping[str, Mapping[str, Scalar]]] = {
     "onnxruntime": {},
     # Without the hint OpenVINO computes in bf16 wherever the CPU can, with another answer on every other machine.
     "openvino": {"INFERENCE_PRECISION_HINT": "f32"},
+    "litert": {},
 }
 _LAYERS: Final[Mapping[tuple[str, str], str]] = {
     ("onnxruntime", "model"): "model.onnx",
     ("openvino", "model"): "model.xml",
     ("openvino", "weights"): "model.bin",
+    ("litert", "model"): "model.tflite",
 }
 _ENGINE_FLOOR_BYTES: Final = 16 * 1024**2
 _GRAIN_BYTES: Final = 16 * 1024**2
@@ -78,14 +80,8 @@ def describe_variant(
         quantisation: how it was quantised; None for float.
         onnx_versions: opset and IR of an ONNX file.
     """
-    release = draft.manifest
-    inputs = {
-        name: absorbed.get(name) or TensorBinding(tensor=tensor, dtype=release.tensors[name].dtype)
-        for name, tensor in draft.inputs.items()
-    }
-    outputs = {
-        name: TensorBinding(tensor=tensor, dtype=release.tensors[name].dtype) for name, tensor in draft.outputs.items()
-    }
+    inputs = {name: absorbed.get(name) or draft.binding(name) for name in draft.inputs}
+    outputs = {name: draft.binding(name) for name in draft.outputs}
     entries = [
         FileEntry(
             role=role,

@@ -15,12 +15,13 @@ from onnx import TensorProto, helper
 from converters.compilers.job import CompileJob, RangesJob
 from converters.draft import Draft, canonical
 from converters.errors import CompileFailed
+from converters.importers.tflite import activation_bytes as tflite_activation_bytes
 from converters.methods import Method, RangeMethod
 from converters.passes.clamp_versions import clamp_versions
 from converters.passes.prepend_normalise import Normalisation, free_name, prepend_normalise
 from converters.planner import Candidate, Ceiling
 from converters.preflight.onnx_file import MIN_QUANTISABLE_OPSET
-from converters.recipe import LAYOUT, NORMALIZE, Recipe
+from converters.recipe import LAYOUT, NORMALIZE, EngineName, Recipe
 from converters.variants import Built
 from edge_runtime.contract.ids import parse_variant_id
 from edge_runtime.contract.release import (
@@ -68,9 +69,11 @@ class Workshop:
 
     draft: Draft
     model: Any
-    """The float model with canonical inputs, versions clamped."""
+    """The float model with canonical inputs, versions clamped; the bytes of a TFLite source."""
     absorptions: Mapping[str, Absorption]
     """By canonical tensor."""
+    raw_inputs: Mapping[str, TensorBinding]
+    """Inputs of a quantised source that take the picture itself, by canonical tensor."""
     ceiling: Ceiling
     folder: Path
     calibration: Path | None
@@ -81,15 +84,15 @@ def open_source(draft: Draft, model: Any) -> Predictor:
     """The source model itself, without any of our passes: the reference for everything.
 
     Raises:
-        InferenceError: ONNX Runtime cannot load it.
+        InferenceError: the engine that runs its format cannot load it.
     """
-    content = model.SerializeToString()
-    release = draft.manifest
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    engine: EngineName = "litert" if isinstance(model, bytes) else "onnxruntime"
     tensors = TensorMap(
-        inputs={name: _same(tensor, release.tensors[name].dtype) for name, tensor in draft.inputs.items()},
-        outputs={name: _same(tensor, release.tensors[name].dtype) for name, tensor in draft.outputs.items()},
+        inputs={name: draft.binding(name) for name in draft.inputs},
+        outputs={name: draft.binding(name) for name in draft.outputs},
     )
-    return load_predictor(release, _bare("source", tensors), {"model": content}, options=FLOAT)
+    return load_predictor(draft.manifest, _bare("source", tensors, engine), {"model": content}, options=FLOAT)
 
 
 def find_absorptions(recipe: Recipe, draft: Draft, model: Any, samples: Sequence[Tensors]) -> dict[str, Absorption]:
@@ -111,6 +114,23 @@ def find_absorptions(recipe: Recipe, draft: Draft, model: Any, samples: Sequence
     return found
 
 
+def find_raw_inputs(recipe: Recipe, draft: Draft) -> dict[str, TensorBinding]:
+    """Quantised image inputs whose scale and zero point are the recipe's normalisation: they take pictures as they are.
+
+    Exact or not at all: every one of the 256 values must become the number that normalising and quantising gives.
+    """
+    found: dict[str, TensorBinding] = {}
+    for entry in recipe.inputs.values():
+        name = canonical(entry.tensor)
+        is_candidate = entry.kind == "image" and entry.normalize is not None and entry.layout == "NHWC"
+        if not is_candidate or name not in draft.stored or draft.stored[name].dtype not in {"uint8", "int8"}:
+            continue
+        binding = msgspec.structs.replace(draft.binding(name), absorbs=[NORMALIZE], layout="NHWC")
+        if _is_raw(draft, name, binding):
+            found[name] = binding
+    return found
+
+
 def prepare_model(model: Any, ceiling: Ceiling) -> Any:
     """The float model in versions that can be quantised and that every target loads. Raises: BadModel."""
     return clamp_versions(model, min_opset=MIN_QUANTISABLE_OPSET, max_opset=ceiling.opset, max_ir=ceiling.ir)
@@ -123,6 +143,8 @@ def open_built(release: ReleaseManifest, built: Built, options: BackendOptions) 
 
 def activation_bytes(model: Any) -> int:
     """Bytes of all intermediate tensors of one sample, as far as shapes are known."""
+    if isinstance(model, bytes):
+        return tflite_activation_bytes(model)
     try:
         inferred = onnx.shape_inference.infer_shapes(model)
     except Exception:  # noqa: BLE001 (an estimate only; inference fails on some exporters' graphs)
@@ -159,10 +181,11 @@ def ranges_job_of(ranges: RangeMethod, workshop: Workshop) -> RangesJob:
 
 
 def float_model(workshop: Workshop) -> Path:
-    """The prepared float model as a file."""
-    model = workshop.folder / "float.onnx"
+    """The prepared float model as a file; a TFLite source as it came."""
+    is_tflite = isinstance(workshop.model, bytes)
+    model = workshop.folder / ("source.tflite" if is_tflite else "float.onnx")
     if not model.exists():
-        onnx.save(workshop.model, str(model))
+        model.write_bytes(workshop.model) if is_tflite else onnx.save(workshop.model, str(model))
     return model
 
 
@@ -217,16 +240,34 @@ def _is_exact(release: ReleaseManifest, tensor: str, absorption: Absorption, sam
         session.close()
 
 
+def _is_raw(draft: Draft, tensor: str, binding: TensorBinding) -> bool:
+    """Compare, for every value of a pixel, the runtime's own two ways of feeding a quantised input."""
+    release = draft.manifest
+    (steps,) = ([step for step in release.preprocess[tensor] if step["id"] == NORMALIZE],)
+    source = next(str(step["from"]) for step in release.preprocess[tensor] if "from" in step)
+    alone = msgspec.structs.replace(release, preprocess={tensor: [{**steps[0], "from": source}]})
+    spec = next(one for one in release.signature.inputs if one.name == source)
+    channels = spec.shape[-1]
+    assert isinstance(channels, int)
+    every = np.repeat(np.arange(256, dtype=np.uint8), channels).reshape(1, 1, 256, channels)
+    slow, fast = (
+        compile_preprocess(alone, _bare("alone", TensorMap(inputs={tensor: one}, outputs={}), "litert"))
+        for one in (draft.binding(tensor), binding)
+    )
+    feeds = {source: every}
+    return np.array_equal(slow.after_decode(feeds)[tensor], fast.after_decode(feeds)[tensor])
+
+
 def _same(tensor: str, dtype: str) -> TensorBinding:
     return TensorBinding(tensor=tensor, dtype=dtype)
 
 
-def _bare(name: str, tensors: TensorMap) -> VariantManifest:
+def _bare(name: str, tensors: TensorMap, engine: EngineName = "onnxruntime") -> VariantManifest:
     """A manifest for a model that never becomes a variant."""
     return VariantManifest(
         id=parse_variant_id(name),
         requires=[],
-        target=Target(engine="onnxruntime", provider=["cpu"], precision="float32"),
+        target=Target(engine=engine, provider=["cpu"], precision="float32"),
         files=[_NO_FILE],
         io=tensors,
     )

@@ -77,7 +77,7 @@ def build(
         base=base, out=out, force=force, accuracy_gate=accuracy_gate, allow_failed_golden=allow_failed_golden,
         golden_from=golden_from, compile_timeout_s=compile_timeout_s,
     )  # fmt: skip
-    _plan(loaded, as_json=as_json) if dry_run else _build(loaded, options, as_json=as_json)
+    _plan(loaded, base, as_json=as_json) if dry_run else _build(loaded, options, as_json=as_json)
 
 
 def _build(loaded: Recipe, options: BuildOptions, *, as_json: bool) -> None:
@@ -92,10 +92,10 @@ def _build(loaded: Recipe, options: BuildOptions, *, as_json: bool) -> None:
         raise typer.Exit(EXIT_TARGET_FAILED)
 
 
-def _plan(loaded: Recipe, *, as_json: bool) -> None:
+def _plan(loaded: Recipe, base: Path, *, as_json: bool) -> None:
     from converters.commands.build import plan_lines
 
-    typer.echo(plan_lines(loaded, as_json=as_json))
+    typer.echo(plan_lines(loaded, base, as_json=as_json))
 
 
 def _text(path: Path | None) -> str | None:

@@ -47,9 +47,9 @@ def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
     return recipe_from_options(options, read_model(Path(options.model))), Path.cwd()
 
 
-def plan_lines(recipe: Recipe, *, as_json: bool) -> str:
+def plan_lines(recipe: Recipe, base: Path, *, as_json: bool) -> str:
     """What a build would do, without doing it. Raises: UnknownTarget, BadRecipe."""
-    plan = plan_of(recipe)
+    plan = plan_of(recipe, base)
     rows = [
         {"variant": one.id, "engine": f"{one.engine} {one.requirement}", "precision": one.precision,
          "arch": list(one.arch), "targets": list(one.profiles), "method": describe_method(one.method)}

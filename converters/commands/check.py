@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from converters.errors import BadModel
-from converters.importers.onnx import import_onnx
 from converters.planner import ceiling_of
 from converters.preflight.findings import Finding
 from converters.preflight.onnx_file import inspect, look_at_model
+from converters.reading import is_tflite, read_source
 from converters.source import Imported
 from converters.starter import starter_text
 from devices.catalogue import resolve_targets
@@ -43,6 +43,6 @@ def starter_recipe(model: Path) -> str:
 
 def read_model(path: Path) -> Imported:
     """A model after the look preflight takes, so that each command says the same about a file. Raises: BadModel."""
-    if refused := look_at_model(path):
+    if not is_tflite(path) and (refused := look_at_model(path)):
         raise BadModel(f"use {path.name}", refused.message, refused.advice)
-    return import_onnx(path)
+    return read_source(path)

@@ -45,7 +45,7 @@ def _compile(job: CompileJob, result: Path) -> str:
     # Not convert_model: it reports every conversion to the vendor over the network.
     model = openvino.Core().read_model(job.model)
     tool = f"openvino {openvino.__version__.partition('-')[0]}"
-    if job.method.is_quantised:
+    if job.method.is_made_here:
         model, tool = _quantised(model, job), f"{_nncf_version()}, {tool}"
     if job.image_input is not None:
         model = _with_preprocessing(model, job)

@@ -176,7 +176,10 @@ class TensorBinding(Document, frozen=True, kw_only=True):
     scale: float | None = None
     zero_point: int | None = None
     absorbs: list[str] = []
-    """Ids of trailing preprocessing steps that the graph or its input quantisation already performs."""
+    """Ids of trailing preprocessing steps that the graph or its input quantisation already performs.
+
+    An int8 tensor that absorbs the steps of a uint8 picture takes the picture minus 128.
+    """
     exact: bool = True
 
 

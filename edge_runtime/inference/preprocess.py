@@ -27,6 +27,9 @@ from edge_runtime.inference.values import Step, Value
 Inputs = Mapping[str, bytes | Array]
 """Public inputs by name: encoded bytes of one sample, or an array as the signature says."""
 
+_AS_PICTURE: Final = (1.0, -128)
+"""Scale and zero point by which an int8 tensor stands for a uint8 picture."""
+
 _IMAGE_LAYOUTS: Final = {"NHWC", "HWC"}
 _AUDIO_OPS: Final = frozenset({"amplitude", "dct", "frame", "log", "mel", "mono", "resample", "stack", "stft"})
 _TABLE_OPS: Final = frozenset({"columns", "relative", "standardize"})
@@ -197,6 +200,8 @@ def _compile_chain(name: str, release: ReleaseManifest, variant: VariantManifest
         binding = variant.io.inputs[name]
         layout, kept = binding.layout, _not_absorbed(steps, binding.absorbs, variant.id)
         quantise = None if binding.scale is None or binding.absorbs else (binding.scale, binding.zero_point or 0)
+        if binding.absorbs and (source.dtype, binding.dtype) == ("uint8", "int8"):
+            quantise = _AS_PICTURE
         finish = partial(_finish, name=name, spec=spec, dtype=binding.dtype, quantise=quantise)
     columns = next((tuple(step.names) for step in steps if isinstance(step, Columns)), ())
     compiled = _compile_steps([step for step in kept if step is not decode])
@@ -251,7 +256,10 @@ def _finish(
     """The last, implicit step: quantise where the file says so, else widen without loss."""
     wanted = np.dtype(dtype)
     array = _with_axes(array, spec)
-    if quantise is not None:
+    if quantise == _AS_PICTURE and array.dtype == np.uint8:
+        # Flipping the highest bit subtracts 128 without a wider number in between.
+        array = (array ^ np.uint8(128)).view(np.int8)
+    elif quantise is not None:
         scale, zero_point = quantise
         limits = np.iinfo(wanted)
         # q = clip(round_half_even(x/scale) + zero_point), manifest vocabulary.

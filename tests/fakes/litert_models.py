@@ -8,14 +8,12 @@ import numpy.typing as npt
 from tests.fakes.models import WEIGHTS
 from tests.fakes.tflite_models import Model, Operator, Tensor
 
-_BATCH = (-1, 1, 2, 2)
-
 
 def four_pixel_tflite(weights: npt.NDArray[np.float32] = WEIGHTS) -> bytes:
     """`x` float32 [N, 1, 2, 2] → `logits` float32 [N, 4]."""
     return Model(
         tensors=[
-            Tensor("x", (1, 1, 2, 2), "FLOAT32", signature=_BATCH),
+            Tensor("x", (1, 1, 2, 2), "FLOAT32", signature=(-1, 1, 2, 2)),
             Tensor("weights", (4, 4), "FLOAT32", values=np.ascontiguousarray(weights.T)),
             Tensor("logits", (1, 4), "FLOAT32", signature=(-1, 4)),
         ],
@@ -25,13 +23,14 @@ def four_pixel_tflite(weights: npt.NDArray[np.float32] = WEIGHTS) -> bytes:
     ).content()
 
 
-def int8_four_pixel_tflite() -> bytes:
-    """The same in int8: pixels 0..1 in steps of 1/255, logits 0..2 in steps of 2/255."""
+def int8_four_pixel_tflite(shape: tuple[int, int, int, int] = (1, 1, 2, 2), dtype: str = "int8") -> bytes:
+    """The same in integers: pixels 0..1 in steps of 1/255, logits 0..2 in steps of 2/255."""
+    zero = -128 if dtype == "int8" else 0
     return Model(
         tensors=[
-            Tensor("x", (1, 1, 2, 2), "INT8", (1 / 255,), (-128,), signature=_BATCH),
+            Tensor("x", shape, dtype.upper(), (1 / 255,), (zero,), signature=(-1, *shape[1:])),
             Tensor("weights", (4, 4), "INT8", (2 / 127,), values=np.eye(4, dtype=np.int8) * np.int8(127)),
-            Tensor("logits", (1, 4), "INT8", (2 / 255,), (-128,), signature=(-1, 4)),
+            Tensor("logits", (1, 4), dtype.upper(), (2 / 255,), (zero,), signature=(-1, 4)),
         ],
         operators=[Operator("FULLY_CONNECTED", ("x", "weights", ""), ("logits",), 4, ("FullyConnectedOptions", {}))],
         inputs=("x",),
