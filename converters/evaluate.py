@@ -8,20 +8,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+import msgspec
 
 from converters.answers import AnswerWriter, read_answers
 from converters.datasets import Dataset
 from converters.metrics.choose import Task, agreement_of, metric_of
 from converters.metrics.metric import Reply, Score
 from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.release import ReleaseManifest
+from edge_runtime.contract.steps import RawStep
 from edge_runtime.inference.agreement import Distance
 from edge_runtime.inference.backend import Tensors
+from edge_runtime.inference.postprocess import compile_postprocess
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocess import Preprocessor
 from edge_runtime.inference.results import Answer
 
-Interpret = Callable[[Tensors], list[Answer]]
-"""Answers from canonical output tensors, one per sample."""
+Interpret = Callable[[Tensors, Tensors], list[Answer]]
+"""Answers from canonical output tensors and the inputs they answer, after `decode`; one per sample."""
+
+_WEAK_SCORE: Final = 0.01
+"""Boxes from here on enter a precision curve; one that ends at the release's own threshold is not comparable."""
+_BOXES_MAX: Final = 100
+"""Boxes per picture that COCO's evaluation looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,7 @@ class Examination:
     dataset: Dataset
     preprocessor: Preprocessor
     """Of the source model: nothing is absorbed."""
+    interpret: Interpret
     task: Task
     answers: Path
 
@@ -46,6 +58,17 @@ class Evaluated:
     snr_db: float
     """Of the task's tensor over the whole set; −inf when an answer is not a number."""
     cosine: float
+
+
+def interpreter_of(release: ReleaseManifest, layers: Tensors | None = None) -> Interpret:
+    """The release's postprocessing, with weak boxes kept: metrics draw their own line.
+
+    Args:
+        release: whose answers are judged.
+        layers: arrays of the release by the reference that a step names them by.
+    """
+    weaker = {name: [_weaker(step) for step in chain] for name, chain in release.postprocess.items()}
+    return compile_postprocess(msgspec.structs.replace(release, postprocess=weaker), {}, layers)
 
 
 def ask_source(source: Predictor, examination: Examination) -> Score | None:
@@ -64,22 +87,21 @@ def ask_source(source: Predictor, examination: Examination) -> Score | None:
             tensors = source.run_canonical(prepared.canonical)
             answers.append(tensors)
             if metric is not None and sample.truth is not None:
-                metric.add(_reply(tensors, source.interpret), sample.truth)
+                metric.add(_reply(tensors, prepared.decoded, examination), sample.truth)
     return metric.score() if metric else None
 
 
 def evaluate(subject: Predictor, examination: Examination) -> Evaluated:
     """Ask a candidate every question. Raises: InferenceError, BadDataset."""
     decoded = examination.dataset.decoded(examination.preprocessor)
-    return judge_answers((subject.run_decoded(sample) for sample in decoded), subject.interpret, examination)
+    return judge_answers(((sample, subject.run_decoded(sample)) for sample in decoded), examination)
 
 
-def judge_answers(answers: Iterable[Tensors], interpret: Interpret, examination: Examination) -> Evaluated:
-    """Judge answers that were given elsewhere, such as on another instruction set.
+def judge_answers(answered: Iterable[tuple[Tensors, Tensors]], examination: Examination) -> Evaluated:
+    """Judge answers that may have been given elsewhere, such as on another instruction set.
 
     Args:
-        answers: canonical output tensors of each sample, in the set's order.
-        interpret: the release's postprocessing.
+        answered: inputs after `decode` and canonical output tensors of each sample, in the set's order.
         examination: labels, task, and the source model's answers.
 
     Raises:
@@ -87,22 +109,31 @@ def judge_answers(answers: Iterable[Tensors], interpret: Interpret, examination:
     """
     task = examination.task
     metric, agreement, distance = metric_of(task), agreement_of(task), Distance()
-    together = zip(examination.dataset.samples, read_answers(examination.answers), answers, strict=True)
-    for sample, reference, tensors in together:
+    together = zip(examination.dataset.samples, read_answers(examination.answers), answered, strict=True)
+    for sample, reference, (decoded, tensors) in together:
         distance.add(reference[task.tensor], tensors[task.tensor])
-        reply = _reply(tensors, interpret)
-        agreement.add(_reply(reference, interpret), reply)
+        reply = _reply(tensors, decoded, examination)
+        agreement.add(_reply(reference, decoded, examination), reply)
         if metric is not None and sample.truth is not None:
             metric.add(reply, sample.truth)
     return Evaluated(metric.score() if metric else None, agreement.score(), distance.snr_db(), distance.cosine())
 
 
-def _reply(tensors: Tensors, interpret: Interpret) -> Reply:
-    answers = interpret(tensors)
+def _reply(tensors: Tensors, decoded: Tensors, examination: Examination) -> Reply:
+    answers = examination.interpret(tensors, decoded)
     if len(answers) != 1:
         raise InferenceError(
-            "evaluate",
-            f"one sample gave {len(answers)} answers",
-            "store one sample per file, or let the batch axis be 1",
+            "evaluate", f"one sample gave {len(answers)} answers", "store one sample per file, with a batch axis of 1"
         )
     return Reply(tensors, answers[0])
+
+
+def _weaker(step: RawStep) -> RawStep:
+    if step.get("op") != "detect":
+        return step
+    score, most = step.get("min_score"), step.get("max")
+    return {
+        **step,
+        "min_score": min(score, _WEAK_SCORE) if isinstance(score, int | float) else score,
+        "max": max(most, _BOXES_MAX) if isinstance(most, int) else most,
+    }

@@ -12,7 +12,7 @@ from converters import golden
 from converters.datasets import Dataset, read_labels
 from converters.draft import Draft, draft_release
 from converters.errors import BadDataset, BadModel, BadRecipe, GoldenRefused
-from converters.evaluate import Examination, ask_source
+from converters.evaluate import Examination, ask_source, interpreter_of
 from converters.judge import describe_check
 from converters.metrics.choose import Task, task_of
 from converters.metrics.metric import Score
@@ -109,7 +109,9 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
         calibration=sets.calibration,
         labels=labels,
         preprocessor=compile_preprocess(draft.manifest),
-        task=task_of(draft.manifest, metric=recipe.evaluation.metric, is_labelled=sets.evaluation.is_labelled),
+        task=task_of(
+            draft.manifest, metric=recipe.evaluation.metric, is_labelled=sets.evaluation.is_labelled, folder=base
+        ),
         notes=(*warnings, *sets.notes),
     )
 
@@ -143,7 +145,9 @@ def refer(material: Material, answers: Path, *, golden_from: Path | None, allow_
         raise BadDataset("ask the golden set", error.because, "its inputs must fit this model") from error
     spec = msgspec.structs.replace(spec, count=len(asked.samples))
     waivers = _judge_truth(material.source, asked, spec, allow_failed=allow_failed)
-    examination = Examination(material.evaluation, material.preprocessor, material.task, answers)
+    examination = Examination(
+        material.evaluation, material.preprocessor, interpreter_of(material.draft.manifest), material.task, answers
+    )
     score = ask_source(material.source, examination)
     return Reference(asked, spec, examination, _reference_score(examination, score), waivers)
 

@@ -10,7 +10,7 @@ from edge_runtime.inference.backend import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Boxes:
+class TrueBoxes:
     """The objects in one picture; a picture without any is as telling as one with many."""
 
     corners: Array
@@ -32,14 +32,14 @@ class MaskFile:
 Values = tuple[float, ...]
 """The right numbers of a regression."""
 
-Truth = int | Values | Boxes | MaskFile
+Truth = int | Values | TrueBoxes | MaskFile
 """A class index for classes and anomalies (1 = anomalous), else what the output's kind asks for."""
 
 
 def truth_text(truth: Truth | None) -> str:
     """The truth as it enters a digest. Raises: OSError: a mask cannot be read."""
     match truth:
-        case Boxes():
+        case TrueBoxes():
             return f"{truth.corners.tolist()} {truth.classes} {truth.crowds}"
         case MaskFile():
             content, _ = digest_of_file(truth.path)

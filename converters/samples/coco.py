@@ -10,7 +10,7 @@ import numpy as np
 
 from converters.errors import BadDataset
 from converters.samples.sample import Sample
-from converters.truth import Boxes
+from converters.truth import TrueBoxes
 from edge_runtime.contract.ids import shown
 
 
@@ -84,10 +84,10 @@ def _classes(categories: Sequence[_Category], labels: Sequence[str] | None) -> d
     return {category.id: list(labels).index(category.name) for category in ordered}
 
 
-def _boxes(annotations: Sequence[_Annotation], classes: dict[int, int]) -> Boxes:
+def _boxes(annotations: Sequence[_Annotation], classes: dict[int, int]) -> TrueBoxes:
     sizes = np.array([one.bbox for one in annotations], np.float64).reshape(-1, 4)
     corners = np.concatenate([sizes[:, :2], sizes[:, :2] + sizes[:, 2:]], axis=1)
-    return Boxes(
+    return TrueBoxes(
         corners=corners,
         classes=tuple(classes[one.category_id] for one in annotations),
         crowds=tuple(bool(one.iscrowd) for one in annotations),

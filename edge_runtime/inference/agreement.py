@@ -112,6 +112,44 @@ def cosine(reference: _Array, candidate: _Array) -> float:
     return distance.cosine()
 
 
+def iou(first: _Array, second: _Array) -> _Array:
+    """Intersection over union of each box with each: [F, 4] and [S, 4] of left, top, right, bottom give [F, S]."""
+    one, other = first.astype(np.float64)[:, None, :], second.astype(np.float64)[None, :, :]
+    overlap = np.clip(np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2]), 0.0, None)
+    shared = overlap.prod(axis=-1)
+    areas = [np.clip(boxes[..., 2:] - boxes[..., :2], 0.0, None).prod(axis=-1) for boxes in (one, other)]
+    union = areas[0] + areas[1] - shared
+    ratio: _Array = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return ratio
+
+
+def box_matches(
+    first: _Array, first_classes: Sequence[int], second: _Array, second_classes: Sequence[int], *, min_iou: float = 0.5
+) -> int:
+    """Pairs of boxes of the same class that overlap by `min_iou` or more; each box is in one pair at most.
+
+    The first set's boxes choose in their order, each the best that is left, as COCO's evaluation does.
+
+    Args:
+        first: [F, 4] left, top, right, bottom; best first.
+        first_classes: their classes.
+        second: [S, 4].
+        second_classes: their classes.
+        min_iou: overlap from which two boxes are the same object.
+    """
+    if not len(first_classes) or not len(second_classes):
+        return 0
+    overlaps = iou(first, second)
+    overlaps[np.asarray(first_classes)[:, None] != np.asarray(second_classes)[None, :]] = 0.0
+    matched = 0
+    for row in overlaps:
+        best = int(row.argmax())
+        if row[best] >= min_iou:
+            overlaps[:, best] = 0.0
+            matched += 1
+    return matched
+
+
 def _same_shape(reference: _Array, candidate: _Array) -> None:
     if reference.shape != candidate.shape:
         raise InferenceError(

@@ -15,7 +15,7 @@ from converters.datasets import Dataset, open_dataset, without_shared
 from converters.errors import BadDataset
 from converters.recipe import CalibrationRecipe, EvaluationRecipe, StoredRecipe
 from converters.samples.sample import TruthKind, Wanted, digest_of_arrays
-from converters.truth import Boxes, MaskFile, truth_text
+from converters.truth import MaskFile, TrueBoxes, truth_text
 from edge_runtime.contract.tensor import InputSpec, Signature
 from edge_runtime.inference.preprocess import Preprocessor, compile_preprocess
 from tests.fakes.models import release_manifest
@@ -164,8 +164,8 @@ def test_coco_boxes_become_corners_and_categories_the_labels_of_that_name(tmp_pa
     dataset = opened(place, tmp_path, inputs={"image": "image"}, truth="boxes", labels=("bird", "cat", "dog"))
 
     empty, dog = (sample.truth for sample in dataset.samples)
-    assert isinstance(empty, Boxes)
-    assert isinstance(dog, Boxes)
+    assert isinstance(empty, TrueBoxes)
+    assert isinstance(dog, TrueBoxes)
     assert [sample.path.name for sample in dataset.samples] == ["b.png", "a.png"]
     assert (empty.corners.shape, dog.corners.tolist(), dog.classes) == ((0, 4), [[1.0, 2.0, 11.0, 7.0]], (2,))
 
@@ -255,7 +255,7 @@ def test_the_digest_of_a_sample_changes_with_any_of_its_numbers(values, position
 
 
 def test_a_set_is_another_one_when_a_box_moves() -> None:
-    still = Boxes(np.array([[0.0, 0.0, 1.0, 1.0]]), (0,), (False,))
-    moved = Boxes(np.array([[0.0, 0.0, 1.0, 2.0]]), (0,), (False,))
+    still = TrueBoxes(np.array([[0.0, 0.0, 1.0, 1.0]]), (0,), (False,))
+    moved = TrueBoxes(np.array([[0.0, 0.0, 1.0, 2.0]]), (0,), (False,))
 
     assert truth_text(still) != truth_text(moved)
