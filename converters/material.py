@@ -17,9 +17,9 @@ from converters.judge import describe_check
 from converters.metrics.choose import Task, task_of
 from converters.metrics.metric import Score
 from converters.planner import Plan
-from converters.preflight.findings import Finding, has_errors
-from converters.preflight.onnx_file import inspect
-from converters.reading import is_tflite, read_source
+from converters.preflight.findings import Finding, stops
+from converters.preflight.inspect import inspect
+from converters.reading import read_source
 from converters.recipe import OutputRecipe, Recipe
 from converters.sets import open_sets
 from converters.workshop import open_source
@@ -84,10 +84,11 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
         BadRecipe: recipe and model contradict each other.
     """
     path = base / recipe.model
-    findings = () if is_tflite(path) else inspect(path, max_opset=plan.ceiling.opset)
-    if has_errors(findings):
+    families = tuple(sorted({profile.family for profile in plan.profiles}))
+    findings = inspect(path, max_opset=plan.ceiling.opset, families=families, shapes=recipe.shapes)
+    if all(stops(findings, family) for family in families):
         raise _refusal(path, findings)
-    imported = read_source(path)
+    imported = read_source(path, recipe.shapes)
     model = imported.model
     if imported.ir is not None:
         # The reference is the model as it came; only its version is lowered, or today's exporters would be refused.
@@ -100,7 +101,7 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
     draft = draft_release(recipe, imported, source_digest, is_labelled=sets.evaluation.is_labelled)
     if sets.calibration:
         draft = _with_calibration(draft, sets.calibration)
-    warnings = (f"{finding.message}; {finding.advice}" for finding in findings if finding.severity == "warning")
+    warnings = (_noted(finding) for finding in findings if finding.severity != "note")
     return Material(
         draft=draft,
         source=open_source(draft, model),
@@ -175,6 +176,12 @@ def _reference_score(examination: Examination, score: Score | None) -> Reference
         evaluation=examination.dataset.digest(),
         ci95=[round(bound, 4) for bound in score.ci95] if score.ci95 else None,
     )
+
+
+def _noted(finding: Finding) -> str:
+    """What the report says about a finding that did not stop the whole build."""
+    lost = f"not for {', '.join(finding.families)}: " if finding.severity == "error" else ""
+    return f"{lost}{finding.message}; {finding.advice}"
 
 
 def _refusal(path: Path, findings: tuple[Finding, ...]) -> BadModel:

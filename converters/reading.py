@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from converters.fixed_shapes import Shapes, fix_shapes
 from converters.source import Imported, SourceFacts
 from converters.tflite_file import IDENTIFIER
 
 
-def read_source(path: Path) -> Imported:
-    """The model in a file, without anything changed yet. Raises: BadModel."""
+def read_source(path: Path, shapes: Shapes | None = None) -> Imported:
+    """The model in a file, with nothing changed yet but the sizes that an engineer fixed. Raises: BadModel."""
     if is_tflite(path):
         from converters.importers.tflite import import_tflite
 
@@ -17,7 +18,7 @@ def read_source(path: Path) -> Imported:
     from converters.importers.onnx import describe, import_onnx
     from converters.passes.strip_inputs import strip_initialiser_inputs
 
-    return describe(strip_initialiser_inputs(import_onnx(path).model))
+    return describe(fix_shapes(strip_initialiser_inputs(import_onnx(path).model), shapes or {}))
 
 
 def facts_of(path: Path) -> SourceFacts:

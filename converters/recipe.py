@@ -196,6 +196,8 @@ class Recipe(_Table, frozen=True, kw_only=True):
     methods: list[str] | None = None
     """Ways to quantise that are tried: `int8` of every engine, `ort-int8-full` of one; None: what `prefer` suggests."""
     prefer: Prefer = "latency"
+    shapes: dict[str, list[int]] = {}
+    """Sizes that fix free axes, by the model's input name."""
     batch_max: int = 8
     """Largest batch a variant offers when the model's batch axis is free."""
 

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from converters.errors import BadRecipe
+from converters.fixed_shapes import parse_shapes
 from converters.recipe import Recipe, check_recipe
 from converters.source import Imported, Port
 
@@ -43,6 +44,7 @@ class Options:
     licence: str | None = None
     golden_count: int | None = None
     has_personal_data: bool | None = None
+    shapes: tuple[str, ...] = ()
     extra: dict[str, object] = field(default_factory=dict)
 
 
@@ -77,6 +79,8 @@ def recipe_from_options(options: Options, imported: Imported) -> Recipe:
         raw["precisions"] = list(options.precisions)
     if options.prefer:
         raw["prefer"] = options.prefer
+    if options.shapes:
+        raw["shapes"] = parse_shapes(options.shapes)
     if options.methods:
         raw["methods"] = list(options.methods)
     if options.licence:
@@ -93,7 +97,7 @@ def recipe_from_options(options: Options, imported: Imported) -> Recipe:
 
 def with_preference(recipe: Recipe, options: Options) -> Recipe:
     """The recipe, searched as the options say where they say something. Raises: BadRecipe."""
-    raw = {"prefer": options.prefer, "methods": list(options.methods)}
+    raw = {"prefer": options.prefer, "methods": list(options.methods), "shapes": parse_shapes(options.shapes)}
     given = {key: value for key, value in raw.items() if value}
     try:
         return msgspec.convert({**msgspec.to_builtins(recipe), **given}, Recipe)

@@ -118,7 +118,8 @@ class TfliteGraph:
     def label(self, operator: TfliteOperator) -> str:
         """A name for people: operators have none, so the tensor that one writes stands for it."""
         made = self.made(operator)
-        return f"{operator.kind} {operator.index} ({made[0].name})" if made else f"{operator.kind} {operator.index}"
+        # Converters join the names of everything they fused.
+        return f"{operator.kind} {operator.index}" + (f" ({made[0].name.split(';')[0]})" if made else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ def parse_tflite(content: bytes, name: str) -> TfliteFile:
         raise
     except Exception as error:  # a wrong offset ends in whatever class the bytes there happen to provoke
         because = f"it is not a whole TensorFlow Lite file ({len(content)} bytes)"
-        raise BadModel(f"read {name}", because, _EXPORT_AGAIN) from error
+        raise BadModel(f"read {name}", because, _EXPORT_AGAIN, code="truncated") from error
 
 
 def _schema() -> Any:

@@ -20,7 +20,7 @@ from converters.methods import Method, RangeMethod
 from converters.passes.clamp_versions import clamp_versions
 from converters.passes.prepend_normalise import Normalisation, free_name, prepend_normalise
 from converters.planner import Candidate, Ceiling
-from converters.preflight.onnx_file import MIN_QUANTISABLE_OPSET
+from converters.preflight.versions import MIN_QUANTISABLE_OPSET
 from converters.recipe import LAYOUT, NORMALIZE, EngineName, Recipe
 from converters.variants import Built
 from edge_runtime.contract.ids import parse_variant_id

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from converters.cli.options import EXIT_INTERRUPTED, EXIT_TARGET_FAILED, Json, Target
+from converters.cli.options import EXIT_INTERRUPTED, EXIT_TARGET_FAILED, Json, Shape, Target
 
 if TYPE_CHECKING:
     from converters.pipeline import BuildOptions
@@ -42,6 +42,7 @@ def build(
     mean: Annotated[str | None, typer.Option(help="One number, or one per channel, with commas.")] = None,
     std: Annotated[str | None, typer.Option(help="One number, or one per channel, with commas.")] = None,
     activation: Annotated[str | None, typer.Option(help="none, softmax or sigmoid.")] = None,
+    shape: Shape = None,
     precision: Annotated[list[str] | None, typer.Option(help="float32, float16, int8; repeat for more.")] = None,
     prefer: Annotated[
         str | None, typer.Option(help="accuracy, latency or size: what is tried, and when it stops.")
@@ -69,7 +70,7 @@ def build(
         evaluation_range=evaluate_range, labels=_text(labels), color=color, resize=resize, filter=resize_filter,
         antialias=antialias, scale=scale, mean=_numbers(mean), std=_numbers(std), activation=activation,
         precisions=tuple(precision or ()), prefer=prefer, methods=tuple(method or ()), max_drop=tuple(max_drop or ()),
-        min_agreement=tuple(min_agreement or ()), licence=licence, golden_count=golden_count,
+        min_agreement=tuple(min_agreement or ()), shapes=tuple(shape or ()), licence=licence, golden_count=golden_count,
         has_personal_data=personal_data,
     )  # fmt: skip
     loaded, base = load_recipe(recipe, given)

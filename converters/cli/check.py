@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from converters.cli.options import EXIT_USER_ERROR, Json, Model, Target
+from converters.cli.options import EXIT_USER_ERROR, Json, Model, Shape, Target
 
 app = typer.Typer()
 
 
 @app.command()
-def check(model: Model, target: Target = None, as_json: Json = False) -> None:
+def check(model: Model, target: Target = None, shape: Shape = None, as_json: Json = False) -> None:
     """Look at a model for seconds: everything that would stop or weaken a build, at once."""
     import msgspec
 
-    from converters.commands.check import check_findings, print_findings
-    from converters.preflight.findings import has_errors
+    from converters.commands.check import check_model, print_checked
+    from converters.fixed_shapes import parse_shapes
 
-    findings = check_findings(model, tuple(target or ["cpu"]))
-    typer.echo(msgspec.json.encode(findings).decode()) if as_json else print_findings(model, findings)
-    if has_errors(findings):
+    checked = check_model(model, tuple(target or ["cpu"]), parse_shapes(shape or ()))
+    typer.echo(msgspec.json.encode(checked).decode()) if as_json else print_checked(model, checked)
+    if not checked.is_sound:
         raise typer.Exit(EXIT_USER_ERROR)
 
 

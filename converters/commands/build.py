@@ -14,6 +14,7 @@ import msgspec
 
 from converters.commands.check import read_model
 from converters.errors import BadRecipe
+from converters.fixed_shapes import parse_shapes
 from converters.methods import describe_method
 from converters.pipeline import BuildOptions, build, plan_of
 from converters.recipe import Recipe, parse_recipe
@@ -44,7 +45,7 @@ def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
         return with_preference(recipe, options), base
     if not options.model:
         raise BadRecipe("build", "neither a model nor --recipe was given", "see edge-convert build --help")
-    return recipe_from_options(options, read_model(Path(options.model))), Path.cwd()
+    return recipe_from_options(options, read_model(Path(options.model), parse_shapes(options.shapes))), Path.cwd()
 
 
 def plan_lines(recipe: Recipe, base: Path, *, as_json: bool) -> str:

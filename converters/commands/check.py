@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from converters.errors import BadModel
+from converters.fixed_shapes import Shapes
 from converters.planner import ceiling_of
-from converters.preflight.findings import Finding
-from converters.preflight.onnx_file import inspect, look_at_model
-from converters.reading import is_tflite, read_source
+from converters.preflight.findings import Finding, stops
+from converters.preflight.inspect import inspect, look_at_model
+from converters.reading import read_source
 from converters.source import Imported
 from converters.starter import starter_text
 from devices.catalogue import resolve_targets
 
 
-def check_findings(model: Path, targets: tuple[str, ...]) -> tuple[Finding, ...]:
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found, and for which target families a model can be built."""
+
+    findings: tuple[Finding, ...]
+    verdicts: dict[str, bool]
+    """By family."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it can be built for every target asked about."""
+        return all(self.verdicts.values())
+
+
+def check_model(model: Path, targets: tuple[str, ...], shapes: Shapes) -> Checked:
     """Preflight findings of a model for these targets. Raises: UnknownTarget."""
-    return inspect(model, max_opset=ceiling_of(resolve_targets(targets)).opset)
+    profiles = resolve_targets(targets)
+    families = tuple(sorted({profile.family for profile in profiles}))
+    findings = inspect(model, max_opset=ceiling_of(profiles).opset, families=families, shapes=shapes)
+    return Checked(findings, {family: not stops(findings, family) for family in families})
 
 
-def print_findings(model: Path, findings: tuple[Finding, ...]) -> None:
-    """Findings for a person, worst first."""
+def print_checked(model: Path, checked: Checked) -> None:
+    """Findings for a person, worst first, and the verdict."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False)
     styles = {"error": "bold red", "warning": "yellow", "note": "dim"}
-    for finding in findings:
+    for finding in checked.findings:
         console.print(f"{finding.severity:8}", style=styles[finding.severity], end="")
+        about = f"[{', '.join(finding.families)}] " if finding.families else ""
         # Text, not str: a tensor called "x[0]" or ":0:" is no markup and no emoji of rich.
-        console.print(Text(finding.message))
+        console.print(Text(about + finding.message))
         if finding.advice:
             console.print(Text(f"        → {finding.advice}"))
-    if not any(finding.severity == "error" for finding in findings):
-        console.print(Text(f"{model.name} can be built"))
+    console.print(Text(_verdict(model.name, checked)))
 
 
 def starter_recipe(model: Path) -> str:
@@ -41,8 +60,17 @@ def starter_recipe(model: Path) -> str:
     return starter_text(model.name, read_model(model))
 
 
-def read_model(path: Path) -> Imported:
+def read_model(path: Path, shapes: Shapes | None = None) -> Imported:
     """A model after the look preflight takes, so that each command says the same about a file. Raises: BadModel."""
-    if not is_tflite(path) and (refused := look_at_model(path)):
+    if refused := look_at_model(path):
         raise BadModel(f"use {path.name}", refused.message, refused.advice)
-    return read_source(path)
+    return read_source(path, shapes)
+
+
+def _verdict(name: str, checked: Checked) -> str:
+    good = [family for family, is_good in checked.verdicts.items() if is_good]
+    bad = [family for family, is_good in checked.verdicts.items() if not is_good]
+    if not bad:
+        return f"{name} can be built for {', '.join(good)}"
+    beside = f"; it can be for {', '.join(good)}" if good else ""
+    return f"{name} cannot be built for {', '.join(bad)}{beside}"

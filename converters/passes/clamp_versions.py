@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from onnx import helper, version_converter
+from onnx import helper
 
 from converters.errors import BadModel
+from converters.opset import convert_opset, standard_opset
 
 _OLDEST_USEFUL_IR: Final = 4
 """Below, initialisers must be listed as inputs."""
@@ -18,10 +19,9 @@ def clamp_versions(model: Any, *, min_opset: int, max_opset: int, max_ir: int) -
     Raises:
         BadModel: the operators cannot be expressed within these versions.
     """
-    current = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
-    wanted = min(max(current, min_opset), max_opset)
+    wanted = min(max(standard_opset(model), min_opset), max_opset)
     clamped = type(model)()
-    clamped.CopyFrom(model if wanted == current else _converted(model, current, wanted))
+    clamped.CopyFrom(convert_opset(model, wanted))
     needed = helper.find_min_ir_version_for(
         [entry for entry in clamped.opset_import if entry.domain in {"", "ai.onnx"}], ignore_unknown=True
     )
@@ -29,14 +29,3 @@ def clamp_versions(model: Any, *, min_opset: int, max_opset: int, max_ir: int) -
     if needed > max_ir:
         raise BadModel("lower the model's IR version", f"opset {wanted} needs IR {needed}, targets load {max_ir}")
     return clamped
-
-
-def _converted(model: Any, current: int, wanted: int) -> Any:
-    try:
-        return version_converter.convert_version(model, wanted)
-    except Exception as error:
-        raise BadModel(
-            f"convert the model from opset {current} to {wanted}",
-            str(error).splitlines()[0][:200],
-            f"export it again with opset_version={wanted}",
-        ) from error

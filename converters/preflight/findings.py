@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Severity = Literal["error", "warning", "note"]
+
+_RANK: Final = {"error": 0, "warning": 1, "note": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +20,25 @@ class Finding:
     message: str
     advice: str = ""
     nodes: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
+    """Target families it is about (`coral`); empty: every one."""
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:
-    """Whether any finding forbids the build."""
+    """Whether any finding forbids a build for some target."""
     return any(finding.severity == "error" for finding in findings)
+
+
+def stops(findings: Iterable[Finding], family: str) -> bool:
+    """Whether a model cannot be built for a target family."""
+    return any(
+        finding.severity == "error" and (not finding.families or family in finding.families) for finding in findings
+    )
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings in the order they should be read; those of one severity keep theirs."""
+    return tuple(sorted(findings, key=lambda finding: _RANK[finding.severity]))
 
 
 def named(nodes: Iterable[str], limit: int = 5) -> str:

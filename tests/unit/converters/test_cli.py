@@ -28,7 +28,9 @@ def test_check_fails_with_findings_as_json(monkeypatch, capsys, tmp_path) -> Non
     status, out, _ = run(monkeypatch, capsys, "check", tmp_path / "m.onnx", "--json")
 
     assert status == 1
-    assert json.loads(out)[0]["code"] == "not_onnx"
+    checked = json.loads(out)
+    assert checked["findings"][0]["code"] == "not_onnx"
+    assert checked["verdicts"] == {"cpu": False}
 
 
 def test_brackets_and_colons_in_a_model_are_printed_as_they_are(monkeypatch, capsys, tmp_path) -> None:

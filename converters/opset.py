@@ -1,0 +1,108 @@
+"""Expresses a model in another opset, and only where its answers stay the same.
+
+The converter of the onnx package renames operators whose defaults changed between opsets, and says nothing. Seen with
+onnx 1.23 against ONNX Runtime: a linear Upsample of opset 9 differs by as much as its input after it became Resize.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+from onnx import AttributeProto, helper, numpy_helper, version_converter
+
+from converters.errors import BadModel
+
+_STANDARD: Final = frozenset({"", "ai.onnx"})
+_RESIZE_OPSET: Final = 11
+"""From here on Resize has coordinate and rounding modes; before it, it knew only `asymmetric`."""
+_LAST_AXIS_OPSET: Final = 13
+"""Before, Hardmax flattened everything from its axis on; the onnx converter overlooks that (not so for Softmax)."""
+
+
+def standard_opset(model: Any) -> int:
+    """The version of the standard operator set a model asks for; 0 when it names none."""
+    return max((int(entry.version) for entry in model.opset_import if entry.domain in _STANDARD), default=0)
+
+
+def convert_opset(model: Any, wanted: int) -> Any:
+    """A model of another opset with the same answers; the model itself when it has that opset already.
+
+    Raises:
+        BadModel: an operator cannot be expressed there, or not exactly.
+    """
+    current = standard_opset(model)
+    if wanted == current:
+        return model
+    remedy = f"export it again with opset_version={wanted}"
+    cannot = f"convert the model from opset {current} to {wanted}"
+    if because := _inexact(model, current, wanted):
+        raise BadModel(cannot, because, remedy)
+    rounding = {node.output[0]: _nearest_mode(model, node) for node in _nodes(model.graph) if _is_resize(node)}
+    try:
+        converted = version_converter.convert_version(model, wanted)
+    except Exception as error:  # the C++ converter raises whatever its adapters happen to
+        raise BadModel(cannot, _first_line(error), remedy) from error
+    if current < _RESIZE_OPSET <= wanted:
+        for node in _nodes(converted.graph):
+            if node.op_type == "Resize":
+                _write_modes(node, rounding.get(node.output[0]) or "floor")
+    return converted
+
+
+def _inexact(model: Any, current: int, wanted: int) -> str | None:
+    """The first operator whose answers would change unnoticed."""
+    for node in _nodes(model.graph):
+        if _is_resize(node) and current < _RESIZE_OPSET <= wanted and _nearest_mode(model, node) is None:
+            return f"{node.op_type} {node.name} picks its neighbours in a way that later opsets do not have"
+        if node.op_type == "Hardmax" and current < _LAST_AXIS_OPSET <= wanted:
+            return f"Hardmax {node.name} means something else there"
+    return None
+
+
+def _is_resize(node: Any) -> bool:
+    return node.op_type in {"Upsample", "Resize"} and node.domain in _STANDARD
+
+
+def _nearest_mode(model: Any, node: Any) -> str | None:
+    """How opset 10 rounds a coordinate: down where it enlarges, up where it shrinks; None where it does both."""
+    mode = next((attribute.s for attribute in node.attribute if attribute.name == "mode"), b"nearest")
+    if node.op_type == "Upsample" or mode != b"nearest":
+        return "floor"
+    scales = _constant(model.graph, node.input[1]) if len(node.input) > 1 else None
+    if scales is None or not scales.size:
+        return None
+    if bool(np.all(scales >= 1)):
+        return "floor"
+    return "ceil" if bool(np.all(scales <= 1)) else None
+
+
+def _constant(graph: Any, name: str) -> Any:
+    for tensor in graph.initializer:
+        if tensor.name == name:
+            return numpy_helper.to_array(tensor)
+    for node in graph.node:
+        if node.op_type == "Constant" and node.output[0] == name:
+            return next((numpy_helper.to_array(entry.t) for entry in node.attribute if entry.name == "value"), None)
+    return None
+
+
+def _write_modes(node: Any, rounding: str) -> None:
+    modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": rounding}
+    kept = [attribute for attribute in node.attribute if attribute.name not in modes]
+    del node.attribute[:]
+    node.attribute.extend([*kept, *(helper.make_attribute(name, value) for name, value in modes.items())])
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                yield from _nodes(attribute.g)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from converters.errors import BadModel
+from converters.opset import convert_opset, standard_opset
+
+ort = pytest.importorskip("onnxruntime")
+X = np.random.default_rng(0).standard_normal((1, 2, 5, 5)).astype(np.float32)
+
+
+def one_node(operator: str, opset: int, scales: list[float] | None = None, **attributes: object):
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, list(X.shape))
+    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    weights = [numpy_helper.from_array(np.array(scales, np.float32), "scales")] if scales else []
+    node = helper.make_node(operator, ["x", *(tensor.name for tensor in weights)], ["y"], name="node", **attributes)
+    graph = helper.make_graph([node], "g", [entry], [answer], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=7)
+
+
+def answer_of(model):
+    return ort.InferenceSession(model.SerializeToString()).run(None, {"x": X})[0]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        one_node("Upsample", 9, [1, 1, 1.7, 2.3], mode="nearest"),
+        one_node("Upsample", 9, [1, 1, 2, 2], mode="linear"),
+        one_node("Resize", 10, [1, 1, 1.7, 2.3], mode="nearest"),
+        one_node("Resize", 10, [1, 1, 0.6, 0.4], mode="nearest"),
+        one_node("Resize", 10, [1, 1, 0.6, 2], mode="linear"),
+        one_node("Softmax", 9, axis=1),
+        one_node("LogSoftmax", 9, axis=2),
+    ],
+    ids=lambda model: f"{model.graph.node[0].op_type}-{standard_opset(model)}",
+)
+def test_a_raised_opset_answers_as_before(model) -> None:
+    raised = convert_opset(model, 13)
+
+    assert standard_opset(raised) == 13
+    assert np.array_equal(answer_of(raised), answer_of(model))
+
+
+@pytest.mark.parametrize(
+    "model", [one_node("Resize", 10, [1, 1, 0.6, 2], mode="nearest"), one_node("Hardmax", 9, axis=1)]
+)
+def test_what_cannot_be_raised_exactly_is_refused(model) -> None:
+    with pytest.raises(BadModel, match="convert the model from opset"):
+        convert_opset(model, 13)
