@@ -11,7 +11,7 @@ import numpy as np
 from converters.errors import BadDataset
 from converters.metrics.metric import Reply, Score
 from converters.truth import TrueBoxes, Truth
-from edge_runtime.inference.agreement import box_matches
+from edge_runtime.inference.agreement import box_matches, f1
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.results import Boxes
 
@@ -78,7 +78,7 @@ class BoxAgreement:
 
     def score(self) -> Score:
         """What came out; two models that find nothing agree."""
-        return Score("box_agreement", 2 * self._matched / self._found if self._found else 1.0, self._count)
+        return Score("box_agreement", f1(self._matched, self._found, 0), self._count)
 
 
 def _boxes(reply: Reply, output: str) -> Boxes:

@@ -12,6 +12,7 @@ from converters.metrics.metric import Reply, Score
 from converters.metrics.resampling import interval_of
 from converters.metrics.tensors import mean_of
 from converters.truth import MaskFile, Truth
+from edge_runtime.inference.agreement import mean_iou, overlap_by_class, resized_map
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.results import OUTSIDE, Mask
 
@@ -34,18 +35,17 @@ class MeanIou:
         if not isinstance(truth, MaskFile):
             raise BadDataset("measure mean_iou", "the evaluation set has no masks", "write evaluation.masks")
         known = read_mask(truth)
-        found = resized(_classes(reply, self.output), (known.shape[0], known.shape[1]))
+        found = resized_map(_classes(reply, self.output), (known.shape[0], known.shape[1]))
         judged = (known != (VOID if truth.ignore is None else truth.ignore)) & (found != OUTSIDE)
         known, found = known[judged].astype(np.int64), found[judged].astype(np.int64)
         if found.size and found.max() >= _CLASSES_MAX:
             raise BadDataset("measure mean_iou", f"the model answers class {int(found.max())}, masks hold 0 to 255")
-        true, said, both = (_count(pixels) for pixels in (known, found, known[known == found]))
-        self._pictures.append(np.stack([both, true + said - both]))
+        self._pictures.append(overlap_by_class(known, found, _CLASSES_MAX))
 
     def score(self) -> Score:
         """What came out, with an interval from pictures drawn again."""
         pictures = np.stack(self._pictures) if self._pictures else np.zeros((0, 2, 1))
-        return Score("mean_iou", _mean_iou(pictures.sum(axis=0)), len(pictures), interval_of(pictures, _mean_iou))
+        return Score("mean_iou", mean_iou(pictures.sum(axis=0)), len(pictures), interval_of(pictures, mean_iou))
 
 
 @dataclass(slots=True)
@@ -81,30 +81,8 @@ def read_mask(mask: MaskFile) -> Array:
     return classes
 
 
-def resized(classes: Array, size: tuple[int, int]) -> Array:
-    """A class map in another size, by nearest neighbour: classes have no values in between."""
-    if classes.shape == size:
-        return classes
-    rows, columns = (
-        (np.arange(wanted) + 0.5) * given / wanted for wanted, given in zip(size, classes.shape, strict=True)
-    )
-    grown: Array = classes[rows.astype(int)[:, None], columns.astype(int)[None, :]]
-    return grown
-
-
 def _classes(reply: Reply, output: str) -> Array:
     result = reply.answer[output]
     if not isinstance(result, Mask):
         raise BadDataset(f"judge {output}", "it gives no mask")
     return result.classes
-
-
-def _count(pixels: Array) -> Array:
-    counts: Array = np.bincount(pixels, minlength=_CLASSES_MAX)
-    return counts
-
-
-def _mean_iou(totals: Array) -> float:
-    """From intersections and unions by class, [2, classes]."""
-    occurs = totals[1] > 0
-    return float(np.mean(totals[0][occurs] / totals[1][occurs])) if occurs.any() else float("nan")

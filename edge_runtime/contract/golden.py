@@ -27,7 +27,10 @@ class GoldenCheck(Document, frozen=True, kw_only=True):
     against: Literal["own", "float", "truth"]
     """`own`: is this silicon right?  `float`: is this variant good?  `truth`: is this model good?"""
     metric: str
-    """`snr_db`, `top1`, `max_abs`, `segment_iou`, …"""
+    """On a tensor: `snr_db`, `max_abs`, `cosine`, `top1`. On the answer: `top1`, `box_agreement`, `pixel_agreement`.
+
+    Against truth: `top1`, `top5`, `box_f1`, `mean_iou`, `r2`, `mae`, `auc`. A reader refuses what it does not know.
+    """
     on: str | None = None
     """Canonical tensor the metric is computed on; None for task metrics on the answer."""
     min: float | None = None
@@ -46,11 +49,43 @@ class GoldenSpec(Document, frozen=True, kw_only=True):
     max_bytes: int = GOLDEN_MAX_BYTES
 
 
+class TrueObject(Document, frozen=True, kw_only=True):
+    """One object in a picture."""
+
+    label: int
+    """Class index."""
+    box: list[float]
+    """Left, top, right, bottom in pixels of the picture as the golden set stores it."""
+
+
+class TrueMask(Document, frozen=True, kw_only=True):
+    """The class of every pixel of a picture as the golden set stores it."""
+
+    height: int
+    width: int
+    runs: list[tuple[int, int]]
+    """Row after row, a class and how many pixels it lasts; class −1: nobody judges them."""
+
+
 class Truth(Document, frozen=True, kw_only=True):
-    """`truth.json`: what a person says the right answers are, by output name, one entry per sample."""
+    """`truth.json`: what a person says the right answers are, by output name, one entry per sample.
+
+    None stands where nobody knows.
+    """
 
     labels: dict[str, list[int | None]] = {}
-    """Class index of each sample for a `classes` output; None where unknown."""
+    """Class index for a `classes` output; for `anomaly` and `score` 0 (normal) or 1."""
+    values: dict[str, list[list[float] | None]] = {}
+    """The right numbers for a `values` output."""
+    objects: dict[str, list[list[TrueObject] | None]] = {}
+    """All objects for a `detections` output."""
+    masks: dict[str, list[TrueMask | None]] = {}
+    """For a `segmentation` output."""
+
+    def lengths(self) -> set[int]:
+        """How many samples the entries speak of."""
+        parts = (self.labels, self.values, self.objects, self.masks)
+        return {len(entries) for part in parts for entries in part.values()}
 
 
 def write_golden(members: Mapping[str, bytes]) -> bytes:

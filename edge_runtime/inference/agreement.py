@@ -150,6 +150,62 @@ def box_matches(
     return matched
 
 
+def f1(matched: int, first: int, second: int) -> float:
+    """Harmonic mean of both shares, 2 · matched / (first + second); 1 when neither side has any."""
+    return 2 * matched / (first + second) if first + second else 1.0
+
+
+def overlap_by_class(known: _Array, found: _Array, classes: int) -> _Array:
+    """Intersection and union of two class maps, int64 [2, classes]; the arrays hold classes from 0, in any one shape.
+
+    Raises:
+        InferenceError: the shapes differ.
+    """
+    _same_shape(known, found)
+    true, said, both = (
+        np.bincount(pixels.astype(np.int64).ravel(), minlength=classes)[:classes]
+        for pixels in (known, found, known[known == found])
+    )
+    return np.stack([both, true + said - both])
+
+
+def mean_iou(overlap: _Array) -> float:
+    """Mean of intersection / union over the classes that occur, from [2, classes]; NaN when none does."""
+    occurs = overlap[1] > 0
+    return float(np.mean(overlap[0][occurs] / overlap[1][occurs])) if occurs.any() else float("nan")
+
+
+def resized_map(classes: _Array, size: tuple[int, int]) -> _Array:
+    """A class map [H, W] in another size, by nearest neighbour: classes have no values in between."""
+    if classes.shape == size:
+        return classes
+    rows, columns = (
+        ((np.arange(wanted) + 0.5) * given / wanted).astype(int)
+        for wanted, given in zip(size, classes.shape, strict=True)
+    )
+    grown: _Array = classes[rows[:, None], columns[None, :]]
+    return grown
+
+
+def r2(right: _Array, answers: _Array) -> float:
+    """Coefficient of determination over [samples, numbers], mean over the numbers; NaN when a truth never varies."""
+    _same_shape(right, answers)
+    exact, given = right.astype(np.float64), answers.astype(np.float64)
+    spread = np.square(exact - exact.mean(axis=0)).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.mean(1.0 - np.square(exact - given).sum(axis=0) / spread)) if spread.all() else float("nan")
+
+
+def area_under_curve(anomalous: Sequence[float], normal: Sequence[float]) -> float:
+    """Chance that an anomalous sample scores higher than a normal one, ties half; NaN when one kind is missing."""
+    if not (len(anomalous) and len(normal)):
+        return float("nan")
+    high, low = np.asarray(anomalous, np.float64)[:, None], np.asarray(normal, np.float64)[None, :]
+    if not (np.isfinite(high).all() and np.isfinite(low).all()):
+        return float("nan")
+    return float(np.mean((high > low) + 0.5 * (high == low)))
+
+
 def _same_shape(reference: _Array, candidate: _Array) -> None:
     if reference.shape != candidate.shape:
         raise InferenceError(

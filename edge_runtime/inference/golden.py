@@ -25,10 +25,11 @@ from edge_runtime.contract.golden import (
 )
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import GOLDEN_FAILED
-from edge_runtime.inference.agreement import cosine, max_abs, snr_db, top1, top1_agreement
+from edge_runtime.inference.agreement import cosine, max_abs, snr_db, top1_agreement
 from edge_runtime.inference.arrays import read_npy, read_npz, write_npy, write_npz
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.results import Answer, Classes
+from edge_runtime.inference.golden_answers import against_answers, against_truth
+from edge_runtime.inference.results import Answer
 
 _METRICS: Final[Mapping[str, Callable[[Array, Array], float]]] = {
     "snr_db": snr_db,
@@ -79,7 +80,7 @@ def unpack_golden(packed: bytes) -> GoldenSet:
     inputs, floats = parts["inputs"], parts["float"]
     if not inputs or sorted(inputs) != list(range(len(inputs))) or floats.keys() != inputs.keys():
         raise ContractError("read the golden set", "its samples are not numbered 0, 1, … with inputs and float each")
-    if any(len(labels) != len(inputs) for labels in truth.labels.values()):
+    if truth.lengths() - {len(inputs)}:
         raise ContractError(
             "read the golden set", f"truth.json does not hold one entry for each of {len(inputs)} samples"
         )
@@ -168,19 +169,10 @@ def _measure(
                 "check the golden set", f"metric {shown(check.metric)} is not built in this runtime"
             )
         return metric(_stacked(references[check.against], check.on), _stacked(outputs, check.on, references["float"]))
-    if check.metric != "top1":
-        raise UnsupportedFeature("check the golden set", f"metric {shown(check.metric)} on answers is not built")
-    predicted = _top_classes(subject, golden, outputs)
+    answers = _answers(subject, golden, outputs)
     if check.against == "truth":
-        labels: Mapping[str, Sequence[int | None]] = golden.truth.labels
-        if unknown := sorted(labels.keys() - predicted.keys()):
-            raise ContractError(
-                "check the golden set", f"truth.json labels {shown(unknown[0])}, which gives no classes"
-            )
-    else:
-        labels = _top_classes(subject, golden, references[check.against])
-    guesses = [guess for name in sorted(labels) for guess in predicted[name]]
-    return top1(guesses, [label for name in sorted(labels) for label in labels[name]])
+        return against_truth(check.metric, answers, golden.truth)
+    return against_answers(check.metric, answers, _answers(subject, golden, references[check.against]))
 
 
 def _judge(check: GoldenCheck, value: float) -> CheckResult:
@@ -219,14 +211,8 @@ def _stacked(samples: Sequence[Tensors], name: str, shaped_like: Sequence[Tensor
     return np.stack(arrays)
 
 
-def _top_classes(
-    subject: GoldenSubject, golden: GoldenSet, outputs: Sequence[Tensors]
-) -> dict[str, list[int | None]]:
-    """The best class of each sample, by output that gives classes."""
-    tops: dict[str, list[int | None]] = {}
+def _answers(subject: GoldenSubject, golden: GoldenSet, outputs: Sequence[Tensors]) -> list[Answer]:
+    answers: list[Answer] = []
     for sample, tensors in zip(golden.samples, outputs, strict=True):
-        (answer,) = subject.interpret(tensors, sample.inputs)
-        for name, result in answer.items():
-            if isinstance(result, Classes):
-                tops.setdefault(name, []).append(result.top)
-    return tops
+        answers.extend(subject.interpret(tensors, sample.inputs))
+    return answers

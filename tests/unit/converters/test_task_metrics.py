@@ -18,8 +18,9 @@ from converters.metrics.metric import Metric, Reply, Score
 from converters.metrics.own_function import own_metric
 from converters.metrics.ranking import Auc
 from converters.metrics.regression import R2, MeanAbsoluteError, NumbersAgreement
-from converters.metrics.segmentation import MeanIou, PixelAgreement, resized
+from converters.metrics.segmentation import MeanIou, PixelAgreement
 from converters.truth import MaskFile, TrueBoxes, Truth
+from edge_runtime.inference.agreement import resized_map
 from edge_runtime.inference.results import Anomaly, Boxes, Mask, Result, Scored, Values
 
 PICTURES = 6
@@ -163,7 +164,7 @@ def test_void_pixels_and_pixels_outside_the_crop_are_not_judged(tmp_path) -> Non
 def test_a_class_map_of_another_size_is_compared_by_its_nearest_pixels() -> None:
     small = np.array([[1, 2], [3, 4]])
 
-    assert resized(small, (4, 4)).tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
+    assert resized_map(small, (4, 4)).tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
 
 
 def test_a_coloured_picture_is_no_mask(tmp_path) -> None:

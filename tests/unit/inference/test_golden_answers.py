@@ -1,0 +1,143 @@
+"""Golden checks on answers: what people labelled judges every kind of model, and nothing hostile gets in by a label."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_runtime.contract.codec import decode, encode
+from edge_runtime.contract.errors import ContractError, UnsupportedFeature
+from edge_runtime.contract.golden import TrueMask, Truth
+from edge_runtime.inference.golden import pack_golden, unpack_golden
+from edge_runtime.inference.golden_answers import (
+    against_answers,
+    against_truth,
+    pack_mask,
+    true_objects,
+    unpack_mask,
+)
+from edge_runtime.inference.results import Anomaly, Answer, Boxes, Classes, Mask, Result, Scored, Values
+
+NAN = float("nan")
+
+
+def out(result: Result) -> Answer:
+    return {"out": result}
+
+
+def boxes(*found: tuple[list[float], int]) -> Boxes:
+    corners = np.array([corners for corners, _ in found], np.float64).reshape(-1, 4)
+    classes = tuple(label for _, label in found)
+    return Boxes(corners, classes, tuple(map(str, classes)), (0.9,) * len(found))
+
+
+def mask(*rows: list[int]) -> Mask:
+    return Mask(np.array(rows), (), frozenset())
+
+
+DOG = ([10.0, 10.0, 50.0, 60.0], 2)
+CAT = ([80.0, 10.0, 99.0, 60.0], 1)
+OBJECTS = Truth(objects={"out": [true_objects(np.array([DOG[0], CAT[0]]), [2, 1]), None]})
+LABELS = Truth(labels={"out": [1, 0]})
+
+
+@pytest.mark.parametrize(
+    ("metric", "answers", "truth", "value"),
+    [
+        ("top1", [Classes((1, 0), ("1", "0"), (0.9, 0.1)), Classes((1,), ("1",), (0.9,))], LABELS, 0.5),
+        ("top5", [Classes((0, 1), ("0", "1"), (0.9, 0.1)), Classes((), (), ())], LABELS, 0.5),
+        ("box_f1", [boxes(DOG, CAT), boxes()], OBJECTS, 1.0),
+        ("box_f1", [boxes(([12.0, 10.0, 50.0, 60.0], 2)), boxes(DOG)], OBJECTS, 2 / 3),
+        ("box_f1", [boxes((DOG[0], 1)), boxes()], OBJECTS, 0.0),
+        ("r2", [Values((1.0,), ""), Values((3.0,), "")], Truth(values={"out": [[1.0], [3.0]]}), 1.0),
+        ("mae", [Values((1.0,), ""), Scored(3.0)], Truth(values={"out": [[1.5], [2.5]]}), 0.5),
+        ("auc", [Anomaly(3.0, None), Scored(1.0)], LABELS, 1.0),
+        ("auc", [Anomaly(1.0, None), Anomaly(1.0, None)], LABELS, 0.5),
+        ("mean_iou", [mask([0, 1], [1, 1])], Truth(masks={"out": [pack_mask(np.array([[0, 1], [1, -1]]))]}), 1.0),
+        ("mean_iou", [mask([1])], Truth(masks={"out": [pack_mask(np.array([[0, 1], [1, 1]]))]}), 3 / 8),
+    ],
+)
+def test_truth_judges_every_kind_of_answer(metric, answers, truth, value) -> None:
+    assert against_truth(metric, [out(one) for one in answers], truth) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("metric", "truth"),
+    [
+        ("top1", Truth(labels={"out": [None]})),
+        ("r2", Truth(values={"out": [None]})),
+        ("auc", Truth(labels={"out": [1]})),
+        ("mean_iou", Truth(masks={"out": [None]})),
+        ("top5", Truth()),
+    ],
+)
+def test_a_metric_without_anything_to_judge_is_not_a_number_and_so_never_passes(metric, truth) -> None:
+    kinds = {"r2": Values((1.0,), ""), "auc": Scored(1.0), "mean_iou": mask([0])}
+    answer = kinds.get(metric, Classes((0,), ("0",), (1.0,)))
+
+    assert np.isnan(against_truth(metric, [out(answer)], truth))
+
+
+def test_an_answer_that_is_not_a_number_ranks_nowhere() -> None:
+    assert np.isnan(against_truth("auc", [out(Anomaly(NAN, None)), out(Anomaly(1.0, None))], LABELS))
+
+
+@pytest.mark.parametrize(
+    ("metric", "answers", "references", "value"),
+    [
+        ("top1", [Classes((1,), ("1",), (0.9,))], [Classes((1,), ("1",), (0.6,))], 1.0),
+        ("box_agreement", [boxes(DOG, CAT)], [boxes(DOG)], 2 / 3),
+        ("box_agreement", [boxes()], [boxes()], 1.0),
+        ("pixel_agreement", [mask([0, 1])], [mask([0, 2])], 0.5),
+    ],
+)
+def test_two_variants_agree_by_what_they_answer(metric, answers, references, value) -> None:
+    found = against_answers(metric, [out(one) for one in answers], [out(one) for one in references])
+
+    assert found == pytest.approx(value)
+
+
+@pytest.mark.parametrize("metric", ["segment_iou", "snr_db", ""])
+def test_a_metric_that_is_not_built_is_refused_rather_than_skipped(metric) -> None:
+    with pytest.raises(UnsupportedFeature, match="against truth is not built"):
+        against_truth(metric, [], Truth())
+    with pytest.raises(UnsupportedFeature, match="on answers is not built"):
+        against_answers(metric, [], [])
+
+
+def test_a_truth_about_another_kind_of_answer_is_refused() -> None:
+    with pytest.raises(ContractError, match="labels 'out', which gives no boxes"):
+        against_truth("box_f1", [out(mask([0])), out(mask([0]))], OBJECTS)
+
+
+def test_a_truth_of_another_length_is_refused_when_the_set_is_read() -> None:
+    packed = pack_golden([{"x": np.zeros(1)}], [{"y": np.zeros(1)}], OBJECTS)
+
+    with pytest.raises(ContractError, match="does not hold one entry for each of 1 samples"):
+        unpack_golden(packed)
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.data())
+def test_a_mask_comes_back_from_its_runs(height, width, data) -> None:
+    classes = np.array(data.draw(st.lists(st.integers(-1, 3), min_size=height * width, max_size=height * width)))
+
+    packed = decode(encode(pack_mask(classes.reshape(height, width))), TrueMask)
+
+    assert unpack_mask(packed).tolist() == classes.reshape(height, width).tolist()
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        TrueMask(height=2, width=2, runs=[(0, 3)]),
+        TrueMask(height=2, width=2, runs=[(0, 5), (1, -1)]),
+        TrueMask(height=0, width=0, runs=[]),
+        TrueMask(height=1 << 20, width=1 << 20, runs=[(0, 1 << 40)]),
+        TrueMask(height=1, width=1, runs=[(1 << 40, 1)]),
+    ],
+)
+def test_a_mask_that_is_no_picture_takes_no_memory(hostile) -> None:
+    with pytest.raises(ContractError, match="a mask"):
+        unpack_mask(hostile)
