@@ -16,7 +16,11 @@ from edge_runtime.contract.device_profile import DeviceProfile, check_profile
 from edge_runtime.contract.ids import shown
 
 FAMILIES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"cpu": ("arm64-cpu", "raspberry-pi-5", "x86-64-cpu")}
+    {
+        "cpu": ("arm64-cpu", "raspberry-pi-5", "x86-64-cpu"),
+        "coral": ("coral-dev-board", "coral-dev-board-mini", "coral-usb", "coral-usb-x86-64"),
+        "jetson": ("jetson-orin", "jetson-thor", "jetson-xavier"),
+    }
 )
 """Family aliases that `--target` and the keys of `limits` accept, with their profiles."""
 
@@ -26,12 +30,12 @@ def load_catalogue() -> Mapping[str, DeviceProfile]:
     """All profiles by id, sorted. Raises: DeviceError for a profile file that cannot be used."""
     profiles: dict[str, DeviceProfile] = {}
     folder = resources.files("devices") / "profiles"
-    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+    for file in folder.iterdir():
         if file.name.endswith(".toml"):
             profile = parse_profile(file.read_bytes(), file.name)
             profiles[profile.id] = profile
     _check_families(profiles)
-    return MappingProxyType(profiles)
+    return MappingProxyType(dict(sorted(profiles.items())))
 
 
 def parse_profile(content: bytes, name: str) -> DeviceProfile:

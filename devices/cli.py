@@ -45,7 +45,7 @@ def profiles(as_json: _Json = False) -> None:
         typer.echo(json.dumps([msgspec.to_builtins(profile) for profile in known], sort_keys=True))
         return
     for profile in known:
-        typer.echo(f"{profile.id:16} {profile.family:8} {profile.arch:8} {profile.support_tier:10} {profile.title}")
+        typer.echo(f"{profile.id:20} {profile.family:7} {profile.arch:8} {profile.support_tier:10} {profile.title}")
 
 
 def main() -> None:

@@ -20,6 +20,12 @@ RELEVANT_ISA: Final = frozenset(
 )  # fmt: skip
 """Extensions that change which kernels an inference engine picks; names as in /proc/cpuinfo."""
 
+EDGE_TPU, NVIDIA_GPU = "edgetpu-v1", "nvidia-gpu"
+"""Accelerators as variants and profiles name them."""
+
+_EDGE_TPU_USB: Final = frozenset({("1a6e", "089a"), ("18d1", "9302")})
+"""USB ids before and after the runtime has loaded the firmware; source: libedgetpu, udev rules."""
+
 _ARM_PARTS: Final = {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76", "0xd42": "Cortex-A78AE"}
 
 
@@ -94,6 +100,7 @@ def read_machine(root: Path = Path("/")) -> Machine:
         cores=os.cpu_count() or 1,
         memory_bytes=parse_meminfo(_text(root / "proc/meminfo")),
         board=board,
+        accelerators=_accelerators(root),
     )
 
 
@@ -106,6 +113,21 @@ def profile_of(machine: Machine, profiles: Mapping[str, DeviceProfile]) -> Devic
 
 def _specificity(profile: DeviceProfile) -> tuple[bool, bool, int, str]:
     return profile.board is not None, profile.accelerator is not None, len(profile.isa), profile.id
+
+
+def _accelerators(root: Path) -> tuple[str, ...]:
+    """What is plugged in or built in; that it works is another question, which only the engine can answer."""
+    found: list[str] = []
+    usb = {
+        (_text(device / "idVendor").strip(), _text(device / "idProduct").strip())
+        for device in (root / "sys/bus/usb/devices").glob("*")
+    }
+    if usb & _EDGE_TPU_USB or any((root / "dev").glob("apex_*")):
+        found.append(EDGE_TPU)
+    # A Jetson's GPU is part of the chip, a PC's shows in its driver.
+    if "nvidia,tegra" in _text(root / "proc/device-tree/compatible") or (root / "proc/driver/nvidia/version").exists():
+        found.append(NVIDIA_GPU)
+    return tuple(found)
 
 
 def _text(path: Path) -> str:

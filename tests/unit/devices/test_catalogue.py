@@ -28,6 +28,18 @@ def test_no_profile_claims_a_measurement_that_is_not_committed() -> None:
     assert all(profile.support_tier != "measured" for profile in load_catalogue().values())
 
 
+def test_accelerated_boards_are_described_with_the_engines_they_have() -> None:
+    catalogue = load_catalogue()
+
+    for name in FAMILIES["coral"]:
+        assert catalogue[name].accelerator == "edgetpu-v1"
+        assert "litert" in catalogue[name].engines
+    for name in FAMILIES["jetson"]:
+        assert catalogue[name].accelerator == "nvidia-gpu"
+        assert "tensorrt" in catalogue[name].engines
+    assert all("onnxruntime" in profile.engines for profile in catalogue.values())
+
+
 def test_a_family_stands_for_its_profiles_each_once() -> None:
     chosen = [profile.id for profile in resolve_targets(("cpu", "raspberry-pi-5"))]
 
@@ -36,7 +48,7 @@ def test_a_family_stands_for_its_profiles_each_once() -> None:
 
 
 def test_an_unknown_target_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UnknownTarget, match="use cpu, arm64-cpu"):
+    with pytest.raises(UnknownTarget, match="use cpu, coral, jetson, arm64-cpu"):
         resolve_targets(("toaster",))
 
 

@@ -1,3 +1,5 @@
+import pytest
+
 from devices.catalogue import load_catalogue
 from devices.probe import match_profile, parse_cpuinfo, parse_meminfo, read_machine
 
@@ -10,8 +12,8 @@ CPU part\t: 0xd0b
 """
 
 
-def profile_id(arch: str, isa: tuple[str, ...], board: str | None = None) -> str | None:
-    profile = match_profile(PROFILES, arch, isa, board=board)
+def profile_id(arch: str, isa: tuple[str, ...], board: str | None = None, *accelerators: str) -> str | None:
+    profile = match_profile(PROFILES, arch, isa, board=board, accelerators=accelerators)
     return profile.id if profile else None
 
 
@@ -48,3 +50,38 @@ def test_the_device_trees_board_name_loses_its_nul(tmp_path) -> None:
     (tmp_path / "proc" / "device-tree" / "model").write_bytes(b"Raspberry Pi 5 Model B\0")
 
     assert read_machine(tmp_path).board == "Raspberry Pi 5 Model B"
+
+
+@pytest.mark.parametrize(
+    ("isa", "profile"),
+    [
+        (("asimd", "asimdhp", "fphp"), "jetson-xavier"),
+        (("asimd", "asimddp", "asimdhp", "fphp"), "jetson-orin"),
+        (("asimd", "asimddp", "asimdhp", "bf16", "fphp", "i8mm", "sve", "sve2"), "jetson-thor"),
+    ],
+)
+def test_a_jetson_is_known_by_its_gpu_and_its_cores(isa, profile) -> None:
+    assert profile_id("aarch64", isa, "NVIDIA Jetson", "nvidia-gpu") == profile
+    assert profile_id("aarch64", isa, "NVIDIA Jetson") == "arm64-cpu"
+
+
+def test_a_coral_accelerator_makes_another_class_of_its_host() -> None:
+    assert profile_id("aarch64", ("asimd",), None, "edgetpu-v1") == "coral-usb"
+    assert profile_id("aarch64", ("asimd",), "Freescale i.MX8MQ Phanbell", "edgetpu-v1") == "coral-dev-board"
+    assert profile_id("x86_64", ("avx", "avx2", "fma"), None, "edgetpu-v1") == "coral-usb-x86-64"
+    assert profile_id("x86_64", ("avx", "avx2", "fma")) == "x86-64-cpu"
+
+
+def test_accelerators_are_seen_where_the_kernel_shows_them(tmp_path) -> None:
+    device = tmp_path / "sys" / "bus" / "usb" / "devices" / "1-1"
+    device.mkdir(parents=True)
+    (device / "idVendor").write_text("1a6e\n")
+    (device / "idProduct").write_text("089a\n")
+    (tmp_path / "proc" / "device-tree").mkdir(parents=True)
+    (tmp_path / "proc" / "device-tree" / "compatible").write_bytes(b"nvidia,p3737\0nvidia,tegra234\0")
+
+    assert read_machine(tmp_path).accelerators == ("edgetpu-v1", "nvidia-gpu")
+
+
+def test_a_board_without_accelerators_has_none(tmp_path) -> None:
+    assert read_machine(tmp_path).accelerators == ()
