@@ -90,8 +90,8 @@ def open_workshop(order: Order, folder: Path, timeout_s: float) -> Workshop:
     return Workshop(
         draft=material.draft,
         model=model,
-        absorptions={} if is_tflite else find_absorptions(order.recipe, material.draft, model, asked),
-        raw_inputs=find_raw_inputs(order.recipe, material.draft),
+        absorptions={} if is_tflite else find_absorptions(material.draft, model, asked),
+        raw_inputs=find_raw_inputs(material.draft),
         ceiling=plan.ceiling,
         folder=folder,
         calibration=calibration,

@@ -5,15 +5,16 @@ The draft is complete enough to preprocess, evaluate and judge with the runtime'
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
 from converters.errors import BadRecipe
-from converters.recipe import InputRecipe, OutputRecipe, Recipe, postprocess_of, preprocess_of
-from converters.source import Imported, Port, Stored
+from converters.public_inputs import canonical, describe_input, features_of, sizes_of
+from converters.recipe import Recipe
+from converters.recipe_outputs import OutputRecipe, postprocess_of
+from converters.source import Imported, Stored
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.golden import GOLDEN_MAX_BYTES, GoldenCheck, GoldenSpec
@@ -26,9 +27,6 @@ LABELS_LAYER = LayerName("labels.txt")
 NOTICE_LAYER = LayerName("NOTICE")
 CARD_LAYER = LayerName("card.md")
 GOLDEN_LAYER = LayerName("golden.tar")
-
-_IMAGE_SIDE_MAX = 8192
-_AXIS_MAX = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,34 +72,33 @@ def draft_release(recipe: Recipe, imported: Imported, source: Digest, *, is_labe
     if missing := [port.name for port in imported.inputs if port.name not in fed]:
         raise BadRecipe("use the recipe", f"nothing feeds the model's input {missing[0]}", "add it under inputs")
     inputs = {canonical(entry.tensor): entry.tensor for entry in recipe.inputs.values()}
-    outputs = {canonical(entry.tensor): entry.tensor for entry in recipe.outputs.values()}
+    read = [tensor for entry in recipe.outputs.values() for tensor in entry.tensors()]
+    outputs = {canonical(tensor): tensor for tensor in read}
     batch = _batch(recipe, imported)
     axes = {"N": batch}
     tensors: dict[str, TensorSpec] = {}
     preprocess: dict[str, list[RawStep]] = {}
     specs: list[InputSpec] = []
     for name, entry in recipe.inputs.items():
-        port = imported.input(entry.tensor)
-        written = _with_whole_resize(name, entry, port)
-        _check_size(name, written, port)
-        tensors[canonical(port.name)] = _tensor(port, entry.layout, axes)
-        preprocess[canonical(port.name)] = preprocess_of(name, written)
-        specs.append(_public_input(name, entry, port, axes))
-    for entry_out in recipe.outputs.values():
-        port = imported.output(entry_out.tensor)
-        tensors[canonical(port.name)] = _tensor(port, None, axes)
+        described = describe_input(name, entry, imported.input(entry.tensor), axes)
+        tensors[canonical(entry.tensor)] = described.tensor
+        preprocess[canonical(entry.tensor)] = described.steps
+        specs.append(described.public)
+    for tensor in outputs.values():
+        port = imported.output(tensor)
+        tensors[canonical(tensor)] = TensorSpec(dtype=port.dtype, shape=sizes_of(port, axes))
     manifest = ReleaseManifest(
         kind="model",
         name=parse_model_name(recipe.name),
         version=parse_version(recipe.version),
         task=recipe.task,
-        requires=[],
+        requires=features_of(preprocess),
         licence=_licence(recipe),
         source=Source(digest=source, format=imported.format, opset=imported.opset),
         signature=Signature(inputs=specs, outputs=_public_outputs(recipe.outputs), axes=axes),
         tensors=tensors,
         preprocess=preprocess,
-        postprocess={name: postprocess_of(entry, canonical(entry.tensor)) for name, entry in recipe.outputs.items()},
+        postprocess={name: postprocess_of(entry, canonical) for name, entry in recipe.outputs.items()},
         variants=[parse_variant_id("draft")],
         golden=_golden(recipe, is_labelled=is_labelled),
         recipe=digest_of(encode(_portable(recipe))),
@@ -112,89 +109,12 @@ def draft_release(recipe: Recipe, imported: Imported, source: Digest, *, is_labe
     return Draft(manifest, inputs, outputs, batch, stored)
 
 
-def canonical(tensor: str) -> str:
-    """A model's tensor name as it may stand in file names: other characters become `_`."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", tensor)[:100]
-
-
 def _batch(recipe: Recipe, imported: Imported) -> AxisRange:
     sizes = [port.shape[0] for port in imported.inputs if port.shape]
     fixed = [size for size in sizes if size is not None]
     if fixed:
         return AxisRange(min=fixed[0], max=fixed[0])
     return AxisRange(min=1, max=recipe.batch_max)
-
-
-def _with_whole_resize(name: str, entry: InputRecipe, port: Port) -> InputRecipe:
-    """The input with every field a manifest must hold; what mode `none` leaves out changes no number."""
-    resize = entry.resize
-    if resize is None or resize.mode != "none" or len(port.shape) != 4:
-        return entry
-    height, width = port.shape[2:] if entry.layout == "NCHW" else port.shape[1:3]
-    if resize.size is None and (height is None or width is None):
-        because = f"its resize mode is none and the model leaves the size of {port.name} open"
-        raise BadRecipe(f"use inputs.{name}", because, f"write inputs.{name}.resize.size")
-    size = resize.size or (height or 0, width or 0)
-    whole = msgspec.structs.replace(
-        resize, size=size, filter=resize.filter or "nearest", antialias=bool(resize.antialias)
-    )
-    return msgspec.structs.replace(entry, resize=whole)
-
-
-def _check_size(name: str, entry: InputRecipe, port: Port) -> None:
-    if entry.kind != "image" or entry.resize is None or entry.layout is None:
-        return
-    if len(port.shape) != 4 or port.dtype != "float32":
-        raise BadRecipe(
-            f"feed images to {port.name}", f"it is {port.dtype} of shape {list(port.shape)}", "use kind = 'tensor'"
-        )
-    if entry.resize.size is None:
-        return
-    channels = 1 if entry.color == "gray" else 3
-    height, width = entry.resize.size
-    wanted = (channels, height, width) if entry.layout == "NCHW" else (height, width, channels)
-    for size, expected in zip(port.shape[1:], wanted, strict=True):
-        if size is not None and size != expected:
-            raise BadRecipe(
-                f"feed inputs.{name} to {port.name}",
-                f"the recipe makes {entry.layout} {list(wanted)}, the model takes {list(port.shape[1:])}",
-                "correct resize.size, color or layout",
-            )
-
-
-def _tensor(port: Port, layout: str | None, axes: dict[str, AxisRange]) -> TensorSpec:
-    return TensorSpec(dtype=port.dtype, shape=_sizes(port, axes), layout=layout)
-
-
-def _sizes(port: Port, axes: dict[str, AxisRange]) -> list[int | str]:
-    """Sizes with names for free axes; the first is the batch."""
-    sizes: list[int | str] = []
-    for axis, size in enumerate(port.shape):
-        if size is not None:
-            sizes.append(size)
-        elif axis == 0:
-            sizes.append("N")
-        else:
-            name = f"{canonical(port.name)}_{axis}"
-            axes[name] = AxisRange(min=1, max=_AXIS_MAX)
-            sizes.append(name)
-    return sizes
-
-
-def _public_input(name: str, entry: InputRecipe, port: Port, axes: dict[str, AxisRange]) -> InputSpec:
-    if entry.kind == "tensor":
-        shape = _sizes(port, axes)
-        return InputSpec(name=name, kind="tensor", dtype=port.dtype, shape=shape, layout=entry.layout)
-    axes.update({axis: AxisRange(min=1, max=_IMAGE_SIDE_MAX) for axis in ("H", "W")})
-    return InputSpec(
-        name=name,
-        kind="image",
-        dtype="uint8",
-        shape=["N", "H", "W", 1 if entry.color == "gray" else 3],
-        layout="NHWC",
-        color=entry.color,
-        accept=["jpeg", "png", "tensor"],
-    )
 
 
 def _public_outputs(outputs: Mapping[str, OutputRecipe]) -> list[OutputSpec]:
@@ -220,9 +140,9 @@ def _licence(recipe: Recipe) -> Licence:
 def _golden(recipe: Recipe, *, is_labelled: bool) -> GoldenSpec:
     checks: list[GoldenCheck] = []
     for name, entry in recipe.outputs.items():
-        on = canonical(entry.tensor)
-        checks.append(GoldenCheck(against="own", metric="snr_db", on=on, min=recipe.golden.own_snr_min))
-        checks.append(GoldenCheck(against="float", metric="snr_db", on=on, min=recipe.golden.float_snr_min))
+        for on in (canonical(tensor) for tensor in entry.tensors()):
+            checks.append(GoldenCheck(against="own", metric="snr_db", on=on, min=recipe.golden.own_snr_min))
+            checks.append(GoldenCheck(against="float", metric="snr_db", on=on, min=recipe.golden.float_snr_min))
         if is_labelled and entry.kind == "classes" and name == next(iter(recipe.outputs)):
             checks.append(GoldenCheck(against="truth", metric="top1", min=recipe.golden.truth_min))
     return GoldenSpec(

@@ -20,7 +20,8 @@ from converters.planner import Plan
 from converters.preflight.findings import Finding, stops
 from converters.preflight.inspect import inspect
 from converters.reading import read_source
-from converters.recipe import OutputRecipe, Recipe
+from converters.recipe import Recipe
+from converters.recipe_outputs import OutputRecipe
 from converters.sets import open_sets
 from converters.workshop import open_source
 from edge_runtime.contract.digest import digest_of_file
@@ -192,7 +193,7 @@ def _refusal(path: Path, findings: tuple[Finding, ...]) -> BadModel:
 
 
 def _check_labels(labels: tuple[str, ...] | None, main: OutputRecipe, shape: tuple[int | None, ...]) -> None:
-    classes = shape[-1] if shape else None
+    classes = shape[-1] if shape and main.kind == "classes" else None
     if labels is not None and classes is not None and len(labels) != classes:
         raise BadDataset(
             f"use {main.labels}",

@@ -9,91 +9,25 @@ from typing import Literal
 
 import msgspec
 
+from converters.configuration import Table
 from converters.errors import BadRecipe
+from converters.recipe_inputs import InputRecipe, input_problems
+from converters.recipe_outputs import OutputRecipe, output_problems
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import parse_layer_name, parse_model_name, parse_version, shown
-from edge_runtime.contract.steps import (
-    Color,
-    Decode,
-    Layout,
-    Normalize,
-    RawStep,
-    Resize,
-    TopK,
-    parse_postprocess,
-    parse_preprocess,
-    raw_steps,
-)
 
 Precision = Literal["float32", "float16", "int8"]
 EngineName = Literal["onnxruntime", "openvino", "litert"]
 Prefer = Literal["latency", "accuracy", "size"]
 
-DECODE, RESIZE, NORMALIZE, LAYOUT = "decode", "resize", "norm", "layout"
-"""Ids of the preprocessing steps a recipe produces; variants name the last two in `absorbs`."""
-
-
-class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Configuration: a misspelt key is an error, never a silent default."""
-
-
-class ResizeRecipe(_Table, frozen=True, kw_only=True):
-    """How an image reaches the model's size; Pillow's and OpenCV's "bilinear" are different, hence no defaults.
-
-    Only mode `none` does without the other fields: it resizes nothing.
-    """
-
-    mode: Literal["stretch", "fit_pad", "fit_crop", "none"]
-    size: tuple[int, int] | None = None
-    """Height, width; None: the model's own."""
-    filter: Literal["nearest", "bilinear", "bicubic", "lanczos", "area"] | None = None
-    antialias: bool | None = None
-    pad_value: list[float] | None = None
-    pad_anchor: Literal["center", "top_left"] | None = None
-
-
-class NormalizeRecipe(_Table, frozen=True, kw_only=True):
-    """y = (x · scale − mean) / std, per channel, x in 0..255."""
-
-    scale: float
-    mean: list[float]
-    std: list[float]
-
-
-class InputRecipe(_Table, frozen=True, kw_only=True):
-    """One public input and the model input it feeds."""
-
-    tensor: str
-    """Name of the model's input."""
-    kind: Literal["image", "tensor"]
-    color: Color | None = None
-    exif: Literal["apply", "ignore"] | None = None
-    resize: ResizeRecipe | None = None
-    normalize: NormalizeRecipe | None = None
-    layout: Literal["NCHW", "NHWC"] | None = None
-
-
-class OutputRecipe(_Table, frozen=True, kw_only=True):
-    """One public answer and the model output it is made from."""
-
-    tensor: str
-    kind: Literal["classes", "tensor"]
-    labels: str | None = None
-    """File with one label per line."""
-    activation: Literal["none", "softmax", "sigmoid"] | None = None
-    """What turns the model's numbers into scores."""
-    k: int = 5
-    min_score: float = 0.0
-
-
-class StoredRecipe(_Table, frozen=True, kw_only=True):
+class StoredRecipe(Table, frozen=True, kw_only=True):
     """How real numbers became the integers of an array file: real = (stored − zero_point) · scale."""
 
     scale: float
     zero_point: int = 0
 
 
-class _DataRecipe(_Table, frozen=True, kw_only=True):
+class _DataRecipe(Table, frozen=True, kw_only=True):
     """Where examples are: a folder with one file each, or one file that holds them all."""
 
     folder: str | None = None
@@ -145,7 +79,7 @@ class EvaluationRecipe(_DataRecipe, frozen=True, kw_only=True):
     """None: the usual one for the kind of output; `module:function` for your own."""
 
 
-class GoldenRecipe(_Table, frozen=True, kw_only=True):
+class GoldenRecipe(Table, frozen=True, kw_only=True):
     """The golden set and its thresholds; they belong to the recipe, never to the candidate they judge."""
 
     count: int = 16
@@ -159,7 +93,7 @@ class GoldenRecipe(_Table, frozen=True, kw_only=True):
     """Cautious unless the engineer declares otherwise."""
 
 
-class LicenceRecipe(_Table, frozen=True, kw_only=True):
+class LicenceRecipe(Table, frozen=True, kw_only=True):
     """Terms of the weights, and files that belong to them."""
 
     spdx: str = "unknown"
@@ -167,15 +101,15 @@ class LicenceRecipe(_Table, frozen=True, kw_only=True):
     model_card: str | None = None
 
 
-class LimitsRecipe(_Table, frozen=True, kw_only=True):
+class LimitsRecipe(Table, frozen=True, kw_only=True):
     """Bounds by profile id, family alias or `*`."""
 
-    max_drop: dict[str, float] = {}
-    min_agreement: dict[str, float] = {}
-    latency_p95_ms: dict[str, float] = {}
+    max_drop: dict[str, float] = msgspec.field(default_factory=dict)
+    min_agreement: dict[str, float] = msgspec.field(default_factory=dict)
+    latency_p95_ms: dict[str, float] = msgspec.field(default_factory=dict)
 
 
-class Recipe(_Table, frozen=True, kw_only=True):
+class Recipe(Table, frozen=True, kw_only=True):
     """One build; paths are relative to the recipe's own folder."""
 
     model: str
@@ -239,52 +173,9 @@ def check_recipe(recipe: Recipe) -> None:
         raise BadRecipe("use the recipe", "; ".join(problems))
 
 
-def preprocess_of(name: str, recipe: InputRecipe) -> list[RawStep]:
-    """The preprocessing steps of one public input, in the contract's vocabulary. Raises: ContractError."""
-    steps: list[Decode | Resize | Normalize | Layout] = []
-    source: str | None = name
-    if recipe.kind == "image" and recipe.color and recipe.exif:
-        steps.append(Decode(id=DECODE, from_=source, color=recipe.color, exif=recipe.exif, reduced="never"))
-        source = None
-    if recipe.resize:
-        fields = {key: value for key, value in msgspec.structs.asdict(recipe.resize).items() if value is not None}
-        steps.append(Resize(id=RESIZE, from_=source, **fields))
-        source = None
-    if recipe.normalize:
-        scaling = msgspec.structs.asdict(recipe.normalize)
-        steps.append(Normalize(id=NORMALIZE, from_=source, **scaling))
-        source = None
-    if recipe.layout == "NCHW":
-        steps.append(Layout(id=LAYOUT, from_=source, to=recipe.layout))
-    raw = raw_steps(tuple(steps))
-    parse_preprocess(raw)
-    return raw
-
-
-def postprocess_of(recipe: OutputRecipe, canonical: str) -> list[RawStep]:
-    """The postprocessing steps of one public output. Raises: ContractError."""
-    if recipe.kind == "tensor":
-        return [{"op": "raw", "from": canonical}]
-    step = TopK(from_=canonical, activation=recipe.activation or "none", k=recipe.k, min_score=recipe.min_score)
-    raw = raw_steps((step,))
-    parse_postprocess(raw)
-    return raw
-
-
 def _missing(recipe: Recipe) -> list[str]:
     """What changes numbers and was not written."""
-    found: list[str] = []
-    for name, entry in recipe.inputs.items():
-        if entry.kind == "image":
-            wanted = {"color": entry.color, "exif": entry.exif, "resize": entry.resize, "normalize": entry.normalize,
-                      "layout": entry.layout}  # fmt: skip
-            found += [f"write inputs.{name}.{key}" for key, value in wanted.items() if value is None]
-        if entry.resize and entry.resize.mode != "none":
-            used = {"size": entry.resize.size, "filter": entry.resize.filter, "antialias": entry.resize.antialias}
-            found += [f"write inputs.{name}.resize.{key}" for key, value in used.items() if value is None]
-    for name, output in recipe.outputs.items():
-        if output.kind == "classes" and output.activation is None:
-            found.append(f"write outputs.{name}.activation (none, softmax or sigmoid)")
+    found = [*input_problems(recipe.inputs), *output_problems(recipe.outputs)]
     # A TFLite file may be quantised already; the plan says what is left out when it is not.
     is_tflite = recipe.model.endswith(".tflite")
     if "int8" in recipe.precisions and recipe.calibration is None and not is_tflite:
@@ -309,12 +200,6 @@ def _contradictions(recipe: Recipe) -> list[str]:
         )
     if not 1 <= recipe.golden.count <= 256:
         found.append("golden.count must be 1 to 256")
-    for name, entry in recipe.inputs.items():
-        channels = 1 if entry.color == "gray" else 3
-        if entry.normalize and {len(entry.normalize.mean), len(entry.normalize.std)} - {1, channels}:
-            found.append(f"inputs.{name}.normalize needs 1 or {channels} values for mean and std")
-        if entry.normalize and 0 in entry.normalize.std:
-            found.append(f"inputs.{name}.normalize.std must not be 0")
     return found
 
 

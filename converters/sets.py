@@ -9,7 +9,8 @@ from typing import Final
 
 from converters.datasets import Dataset, open_dataset, without_shared
 from converters.errors import BadDataset, BadRecipe
-from converters.recipe import OutputRecipe, Recipe
+from converters.recipe import Recipe
+from converters.recipe_outputs import OutputRecipe
 from converters.samples.sample import TruthKind, Wanted
 
 CALIBRATION_MIN: Final = 8

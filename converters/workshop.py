@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from converters.compilers.job import CompileJob, RangesJob
-from converters.draft import Draft, canonical
+from converters.draft import Draft
 from converters.errors import CompileFailed
 from converters.importers.tflite import activation_bytes as tflite_activation_bytes
 from converters.methods import Method, RangeMethod
@@ -21,7 +21,7 @@ from converters.passes.clamp_versions import clamp_versions
 from converters.passes.prepend_normalise import Normalisation, free_name, prepend_normalise
 from converters.planner import Candidate, Ceiling
 from converters.preflight.versions import MIN_QUANTISABLE_OPSET
-from converters.recipe import LAYOUT, NORMALIZE, EngineName, Recipe
+from converters.recipe import EngineName
 from converters.variants import Built
 from edge_runtime.contract.ids import parse_variant_id
 from edge_runtime.contract.release import (
@@ -32,6 +32,7 @@ from edge_runtime.contract.release import (
     TensorMap,
     VariantManifest,
 )
+from edge_runtime.contract.steps import Cast, Decode, Layout, Normalize, PreStep, parse_preprocess
 from edge_runtime.contract.target import Target
 from edge_runtime.inference.backend import BackendOptions, Tensors, load_backend
 from edge_runtime.inference.predictor import Predictor, load_predictor
@@ -43,6 +44,10 @@ EMULATED = BackendOptions(threads=1, graph_optimisation="disabled")
 
 FLOAT = BackendOptions(threads=1)
 """Real kernels; for a float model they differ from the plain arithmetic by rounding only (over 100 dB)."""
+
+
+_NOT_BYTES = (Normalize, Cast, Layout)
+"""Steps after which a picture is no longer as it came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,37 +100,53 @@ def open_source(draft: Draft, model: Any) -> Predictor:
     return load_predictor(draft.manifest, _bare("source", tensors, engine), {"model": content}, options=FLOAT)
 
 
-def find_absorptions(recipe: Recipe, draft: Draft, model: Any, samples: Sequence[Tensors]) -> dict[str, Absorption]:
+def find_absorptions(draft: Draft, model: Any, samples: Sequence[Tensors]) -> dict[str, Absorption]:
     """The normalisations that ONNX operators compute bit for bit as the runtime does; tried on real samples."""
     found: dict[str, Absorption] = {}
-    for name, entry in recipe.inputs.items():
-        if entry.kind != "image" or entry.normalize is None or entry.layout is None:
+    kinds = {spec.name: spec.kind for spec in draft.manifest.signature.inputs}
+    for name, tensor in draft.inputs.items():
+        steps = parse_preprocess(draft.manifest.preprocess[name])
+        public = steps[0].from_ if steps else None
+        if public is None or kinds[public] != "image" or draft.manifest.tensors[name].dtype != "float32":
             continue
-        absorption = Absorption(
-            tensor=entry.tensor,
-            input_name=free_name(model, name),
-            normalisation=Normalisation(
-                entry.normalize.scale, tuple(entry.normalize.mean), tuple(entry.normalize.std), entry.layout
-            ),
-            steps=(NORMALIZE, LAYOUT) if entry.layout == "NCHW" else (NORMALIZE,),
-        )
-        if _is_exact(draft.manifest, canonical(entry.tensor), absorption, samples):
-            found[canonical(entry.tensor)] = absorption
+        absorption = _ending_of(steps, tensor, free_name(model, public))
+        if absorption is not None and _is_exact(draft.manifest, name, absorption, samples):
+            found[name] = absorption
     return found
 
 
-def find_raw_inputs(recipe: Recipe, draft: Draft) -> dict[str, TensorBinding]:
+def _ending_of(steps: tuple[PreStep, ...], tensor: str, input_name: str) -> Absorption | None:
+    """What of a picture's last steps a graph can do: the change to float, a normalisation, the order of the axes.
+
+    None when the picture is no longer of bytes before them.
+    """
+    layout = steps[-1] if isinstance(steps[-1], Layout) and steps[-1].to == "NCHW" else None
+    before = steps[:-1] if layout else steps
+    scaling = before[-1] if before and isinstance(before[-1], Normalize) else None
+    if any(isinstance(step, _NOT_BYTES) for step in before[: -1 if scaling else None]):
+        return None
+    normalisation = Normalisation(
+        scaling.scale if scaling else 1.0,
+        tuple(scaling.mean) if scaling else (0.0,),
+        tuple(scaling.std) if scaling else (1.0,),
+        "NCHW" if layout else "NHWC",
+    )
+    return Absorption(tensor, input_name, normalisation, tuple(step.id for step in (scaling, layout) if step))
+
+
+def find_raw_inputs(draft: Draft) -> dict[str, TensorBinding]:
     """Quantised image inputs whose scale and zero point are the recipe's normalisation: they take pictures as they are.
 
     Exact or not at all: every one of the 256 values must become the number that normalising and quantising gives.
     """
     found: dict[str, TensorBinding] = {}
-    for entry in recipe.inputs.values():
-        name = canonical(entry.tensor)
-        is_candidate = entry.kind == "image" and entry.normalize is not None and entry.layout == "NHWC"
-        if not is_candidate or name not in draft.stored or draft.stored[name].dtype not in {"uint8", "int8"}:
+    for name, stored in draft.stored.items():
+        steps = parse_preprocess(draft.manifest.preprocess.get(name, []))
+        if not steps or not isinstance(steps[-1], Normalize) or stored.dtype not in {"uint8", "int8"}:
             continue
-        binding = msgspec.structs.replace(draft.binding(name), absorbs=[NORMALIZE], layout="NHWC")
+        if not isinstance(steps[0], Decode) or any(isinstance(step, _NOT_BYTES) for step in steps[:-1]):
+            continue
+        binding = msgspec.structs.replace(draft.binding(name), absorbs=[steps[-1].id], layout="NHWC")
         if _is_raw(draft, name, binding):
             found[name] = binding
     return found
@@ -243,7 +264,7 @@ def _is_exact(release: ReleaseManifest, tensor: str, absorption: Absorption, sam
 def _is_raw(draft: Draft, tensor: str, binding: TensorBinding) -> bool:
     """Compare, for every value of a pixel, the runtime's own two ways of feeding a quantised input."""
     release = draft.manifest
-    (steps,) = ([step for step in release.preprocess[tensor] if step["id"] == NORMALIZE],)
+    steps = [step for step in release.preprocess[tensor] if step["id"] in binding.absorbs]
     source = next(str(step["from"]) for step in release.preprocess[tensor] if "from" in step)
     alone = msgspec.structs.replace(release, preprocess={tensor: [{**steps[0], "from": source}]})
     spec = next(one for one in release.signature.inputs if one.name == source)

@@ -46,7 +46,7 @@ class OutputSpec(Document, frozen=True, kw_only=True):
 
     name: str
     kind: str
-    """`classes`, `detections`, `segments`, `mask`, `score`, `values`, `tensor`."""
+    """`classes`, `detections`, `segmentation`, `anomaly`, `score`, `values`, `embedding`, `segments`, `tensor`."""
     labels: str | None = None
     """`layer:<title>` of the label list."""
     raw: str | None = None

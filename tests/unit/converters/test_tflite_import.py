@@ -129,9 +129,9 @@ def test_an_engine_that_does_not_read_the_format_is_not_planned() -> None:
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 def test_pictures_go_in_as_they_are_where_the_quantisation_is_the_normalisation(tmp_path: Path, dtype: str) -> None:
-    draft, recipe = drafted(tmp_path, mean=0.0, std=255.0, dtype=dtype)
+    draft, _ = drafted(tmp_path, mean=0.0, std=255.0, dtype=dtype)
 
-    found = find_raw_inputs(recipe, draft)
+    found = find_raw_inputs(draft)
 
     assert found["x"].absorbs == ["norm"]
     assert found["x"].exact
@@ -141,9 +141,9 @@ def test_pictures_go_in_as_they_are_where_the_quantisation_is_the_normalisation(
 def test_a_normalisation_that_differs_for_one_value_of_a_pixel_is_left_to_the_runtime(
     tmp_path: Path, mean: float, std: float
 ) -> None:
-    draft, recipe = drafted(tmp_path, mean=mean, std=std)
+    draft, _ = drafted(tmp_path, mean=mean, std=std)
 
-    assert find_raw_inputs(recipe, draft) == {}
+    assert find_raw_inputs(draft) == {}
 
 
 def test_a_starter_recipe_fills_in_what_the_quantisation_says(tmp_path: Path) -> None:
