@@ -104,9 +104,9 @@ class LicenceRecipe(Table, frozen=True, kw_only=True):
 class LimitsRecipe(Table, frozen=True, kw_only=True):
     """Bounds by profile id, family alias or `*`."""
 
-    max_drop: dict[str, float] = msgspec.field(default_factory=dict)
-    min_agreement: dict[str, float] = msgspec.field(default_factory=dict)
-    latency_p95_ms: dict[str, float] = msgspec.field(default_factory=dict)
+    max_drop: dict[str, float] = {}
+    min_agreement: dict[str, float] = {}
+    latency_p95_ms: dict[str, float] = {}
 
 
 class Recipe(Table, frozen=True, kw_only=True):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
-import msgspec
-
 from converters.configuration import Table
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.steps import RawStep, parse_postprocess, raw_steps
@@ -44,7 +42,7 @@ class OutputRecipe(Table, frozen=True, kw_only=True):
     """What turns the model's numbers into scores of classes."""
     k: int = 5
     min_score: float = 0.0
-    ignore: list[int] = msgspec.field(default_factory=list)
+    ignore: list[int] = []
     """Classes that are never an answer, such as a background."""
     steps: list[RawStep] | None = None
     """The contract's own steps, with the model's names of its tensors; classes, score and tensor do without."""
