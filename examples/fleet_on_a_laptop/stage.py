@@ -13,10 +13,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Any, Final, NoReturn, Self, TypeVar
+from typing import IO, Any, Final, Self, TypeVar
 
 PATIENCE_S: Final = float(os.environ.get("EDGEFLEET_DEMO_PATIENCE_S", "180"))
 """Bound of every wait: it ends a hang, and measures nothing."""
@@ -41,6 +42,7 @@ class Stage:
     """Commands that will."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _is_interrupted: bool = False
+    _is_starting: bool = False
     _former: dict[signal.Signals, Any] = field(default_factory=dict)
     """What signals did before this stage."""
 
@@ -61,9 +63,8 @@ class Stage:
 
     def begin(self, name: str, module: str, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
         """Start a long-running process; its output goes to `<name>.log`."""
-        with self.log_of(name).open("ab") as log:
+        with self.log_of(name).open("ab") as log, self._undisturbed():
             self._playing[name] = self._popen(module, arguments, env or {}, stdout=log, stderr=log)
-        self._obey_interrupt()
 
     def run(self, module: str, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Finished:
         """Run a command to its end and keep what it said. Raises: DemoFailure when it does not end."""
@@ -73,9 +74,8 @@ class Stage:
 
     def launch(self, name: str, module: str, *arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
         """Start a command whose end `collect` waits for."""
-        with self.log_of(name).open("wb") as log, self._errors_of(name).open("wb") as errors:
+        with self.log_of(name).open("wb") as log, self._errors_of(name).open("wb") as errors, self._undisturbed():
             self._working[name] = self._popen(module, arguments, env or {}, stdout=log, stderr=errors)
-        self._obey_interrupt()
 
     def collect(self, name: str) -> Finished:
         """Wait for the end of a launched command. Raises: DemoFailure when it does not end."""
@@ -108,7 +108,6 @@ class Stage:
         """Look again and again until something is found. Raises: DemoFailure when time runs out or a process died."""
         end = time.monotonic() + patience_s
         while (found := look()) is None:
-            self._obey_interrupt()
             for name, process in self._playing.items():
                 if process.poll() is not None:
                     raise DemoFailure(f"{name} ended with status {process.returncode}: {self._last_words(name)}")
@@ -117,13 +116,23 @@ class Stage:
             time.sleep(0.1)
         return found
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG002 (the signature is signal's)
-        # Python drops what a handler raises in the middle of a fork: hence the note, which is looked at after each.
-        self._is_interrupted = True
-        raise KeyboardInterrupt
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """An interrupt waits until a process that is being started has its place in the books.
 
-    def _obey_interrupt(self) -> None:
+        Raised in the middle of that, it would lose a child that runs already, or be dropped while Python forks.
+        """
+        self._is_starting = True
+        try:
+            yield
+        finally:
+            self._is_starting = False
         if self._is_interrupted:
+            raise KeyboardInterrupt
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (the signature is signal's)
+        self._is_interrupted = True
+        if not self._is_starting:
             raise KeyboardInterrupt
 
     def _errors_of(self, name: str) -> Path:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
+import subprocess
+from typing import Any
 
 import pytest
 
 from examples.fleet_on_a_laptop.stage import Stage
 
 
-def play_interrupted(stage: Stage) -> None:
-    with stage:
-        # As Python does with what a handler raises while it forks.
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        stage.launch("sleeper", "timeit", "-n", "1", "import time; time.sleep(600)")
+class InterruptedStage(Stage):
+    """Interrupted at the worst moment: the child runs, and is in nobody's books yet."""
+
+    started: subprocess.Popen[bytes]
+
+    def _popen(self, *arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        self.started = super()._popen(*arguments, **options)
+        signal.raise_signal(signal.SIGINT)
+        return self.started
 
 
-def test_an_interrupt_that_was_dropped_in_the_middle_of_a_fork_is_obeyed_after_it() -> None:
+@pytest.mark.parametrize("start", [Stage.begin, Stage.launch])
+def test_a_process_that_an_interrupt_meets_while_it_starts_ends_with_the_others(start: Any) -> None:
     before = signal.getsignal(signal.SIGINT)
+    stage = InterruptedStage()
 
-    stage = Stage()
+    with pytest.raises(KeyboardInterrupt), stage:
+        start(stage, "sleeper", "timeit", "-n", "1", "import time; time.sleep(600)")
 
-    with pytest.raises(KeyboardInterrupt):
-        play_interrupted(stage)
-
+    assert stage.started.returncode is not None
     assert not stage.folder.exists()
-    assert not stage._working
     assert signal.getsignal(signal.SIGINT) is before
