@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
@@ -12,19 +13,21 @@ import numpy as np
 
 from converters.datasets import Dataset
 from converters.errors import BadDataset
+from converters.golden_truth import Kept, truth_of
 from converters.samples.sample import Sample
+from converters.truth import TrueBoxes
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.golden import GOLDEN_MAX_BYTES, GoldenSpec, Truth
 from edge_runtime.contract.ids import parse_layer_name
 from edge_runtime.contract.layout import LayoutFolder, read_checked
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.golden import GoldenSample, GoldenSet, pack_golden, run_golden, unpack_golden
+from edge_runtime.inference.golden import GoldenSample, GoldenSet, narrowed, pack_golden, run_golden, unpack_golden
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocess import Preprocessor
 
-_ARCHIVE_SHARE: Final = 0.75
-"""Of the 4 MiB, the part that inputs may take; references and headers need the rest."""
+_USABLE_BYTES: Final = GOLDEN_MAX_BYTES * 9 // 10
+"""Of the archive, what inputs and references may take; headers and labels need the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +39,56 @@ class Questions:
 
 
 def choose_samples(dataset: Dataset, count: int) -> tuple[Sample, ...]:
-    """The same samples every time: one class after the other, evenly spaced inside each, until there are enough."""
-    by_label: dict[int | None, list[Sample]] = {}
-    for sample in dataset.samples:
-        by_label.setdefault(sample.label, []).append(sample)
+    """The same samples every time: one class after the other, evenly spaced inside each, until there are enough.
+
+    Where the truth is no class, pictures with objects come by the class of the largest, numbers by their size, and
+    unlabelled samples evenly spaced.
+    """
+    by_class: dict[int, list[Sample]] = {}
+    for sample in sorted(dataset.samples, key=_order_of):
+        by_class.setdefault(_class_of(sample), []).append(sample)
+    groups = [by_class[label] for label in sorted(by_class)]
+    quotas = [0] * len(groups)
     wanted = min(count, len(dataset.samples))
-    chosen: list[Sample] = []
-    share = -(-wanted // len(by_label))
-    spread = {label: _spread(samples, share) for label, samples in by_label.items()}
-    for position in range(share):
-        for label in sorted(spread, key=lambda label: -1 if label is None else label):
-            if position < len(spread[label]) and len(chosen) < wanted:
-                chosen.append(spread[label][position])
-    return tuple(chosen)
+    while sum(quotas) < wanted:
+        for position, samples in enumerate(groups):
+            quotas[position] += sum(quotas) < wanted and quotas[position] < len(samples)
+    chosen = [_spread(samples, quota) for samples, quota in zip(groups, quotas, strict=True)]
+    return tuple(one for row in zip_longest(*chosen) for one in row if one is not None)
 
 
-def ask_from(dataset: Dataset, preprocessor: Preprocessor, *, count: int, output: str, max_bytes: int) -> Questions:
+def ask_from(
+    dataset: Dataset, preprocessor: Preprocessor, *, count: int, output: str, reference_bytes: int
+) -> Questions:
     """Questions from an evaluation set, stored decoded, without their batch axis.
+
+    Args:
+        dataset: samples to choose from.
+        preprocessor: of the source model.
+        count: how many are wanted; fewer are taken when they would not fit with their answers.
+        output: public output that the labels are about.
+        reference_bytes: what the source model's answer to one sample takes.
 
     Raises:
         BadDataset: a chosen file cannot be used.
     """
-    chosen = replace(dataset, samples=choose_samples(dataset, count))
-    budget = int(max_bytes * _ARCHIVE_SHARE) // max(len(chosen.samples), 1)
-    inputs = tuple(_fitted(sample.decoded, preprocessor, budget) for sample in chosen.prepared(preprocessor))
-    labels = [sample.label for sample in chosen.samples]
-    return Questions(inputs, Truth(labels={output: labels}) if chosen.is_labelled else None)
+    fitting = max(1, _USABLE_BYTES // (reference_bytes + _least_bytes(dataset, preprocessor)))
+    chosen = replace(dataset, samples=choose_samples(dataset, min(count, fitting)))
+    budget = _USABLE_BYTES // max(len(chosen.samples), 1) - reference_bytes
+    inputs: list[Tensors] = []
+    kept: list[Kept] = []
+    for sample, prepared in zip(chosen.samples, chosen.prepared(preprocessor), strict=True):
+        stored = _fitted(prepared.decoded, preprocessor, budget)
+        inputs.append(stored)
+        kept.append(_kept(sample, prepared.decoded, stored))
+    return Questions(tuple(inputs), truth_of(kept, output))
+
+
+def reference_bytes(dataset: Dataset, preprocessor: Preprocessor, source: Predictor) -> int:
+    """What the source model's answer to one sample takes in a golden set. Raises: BadDataset, InferenceError."""
+    first = next(replace(dataset, samples=dataset.samples[:1]).prepared(preprocessor))
+    answer = source.run_canonical(first.canonical)
+    return sum(narrowed(array).nbytes for array in answer.values())
 
 
 def ask_as(release: Path) -> Questions:
@@ -76,7 +103,9 @@ def ask_as(release: Path) -> Questions:
         raise BadDataset(f"take the golden set of {release}", error.because, error.remedy) from error
     if golden is None:
         raise BadDataset(f"take the golden set of {release}", "that release has none", "name another release")
-    return Questions(tuple(sample.inputs for sample in golden.samples), golden.truth if golden.truth.labels else None)
+    return Questions(
+        tuple(sample.inputs for sample in golden.samples), golden.truth if golden.truth.lengths() else None
+    )
 
 
 def answered(questions: Questions, source: Predictor) -> GoldenSet:
@@ -87,7 +116,7 @@ def answered(questions: Questions, source: Predictor) -> GoldenSet:
 
 def packed(golden: GoldenSet) -> bytes:
     """`golden.tar`. Raises: ContractError over 4 MiB."""
-    truth = golden.truth if golden.truth.labels else None
+    truth = golden.truth if golden.truth.lengths() else None
     inputs, floats = [one.inputs for one in golden.samples], [one.float_outputs for one in golden.samples]
     return pack_golden(inputs, floats, truth)
 
@@ -95,7 +124,7 @@ def packed(golden: GoldenSet) -> bytes:
 def truth_results(source: Predictor, golden: GoldenSet, spec: GoldenSpec) -> list[CheckResult]:
     """What the labels say about the source model itself; empty when there are none."""
     checks = [check for check in spec.checks if check.against == "truth"]
-    if not checks or not golden.truth.labels:
+    if not checks or not golden.truth.lengths():
         return []
     return run_golden(source, golden, msgspec.structs.replace(spec, checks=checks))
 
@@ -112,6 +141,45 @@ def _golden_of(folder: LayoutFolder) -> GoldenSet | None:
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     count = min(count, len(samples))
     return [samples[position * len(samples) // count] for position in range(count)]
+
+
+def _order_of(sample: Sample) -> float:
+    return sample.truth[0] if isinstance(sample.truth, tuple) and sample.truth else 0.0
+
+
+def _class_of(sample: Sample) -> int:
+    """What a sample stands for; −1 where that is nothing in particular."""
+    match sample.truth:
+        case int():
+            return sample.truth
+        case TrueBoxes() if sample.truth.classes:
+            corners = sample.truth.corners
+            areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+            return sample.truth.classes[int(areas.argmax())]
+        case _:
+            return -1
+
+
+def _least_bytes(dataset: Dataset, preprocessor: Preprocessor) -> int:
+    """What one sample takes at least: a picture smaller than the model's input would be another question."""
+    first = next(replace(dataset, samples=dataset.samples[:1]).prepared(preprocessor))
+    as_given = sum(array.nbytes for array in first.decoded.values())
+    # What the model sees has as many numbers as the smallest picture that hides nothing from it, a byte each.
+    return min(as_given, sum(array.size for array in first.canonical.values()))
+
+
+def _kept(sample: Sample, decoded: Tensors, stored: Tensors) -> Kept:
+    pictures = [(decoded[name], stored[name]) for name in stored if _is_picture(stored[name])]
+    if len(pictures) != 1:
+        return Kept(sample)
+    before, after = pictures[0]
+    height, width = before.shape[-3:-1]
+    size = (after.shape[-3], after.shape[-2])
+    return Kept(sample, (size[0] / height, size[1] / width), size)
+
+
+def _is_picture(array: Array) -> bool:
+    return array.ndim >= 3 and array.dtype == np.uint8 and array.shape[-1] in {1, 3}
 
 
 def _fitted(decoded: Tensors, preprocessor: Preprocessor, budget: int) -> Tensors:

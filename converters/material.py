@@ -26,7 +26,7 @@ from converters.sets import open_sets
 from converters.workshop import open_source
 from edge_runtime.contract.digest import digest_of_file
 from edge_runtime.contract.errors import InferenceError
-from edge_runtime.contract.golden import GOLDEN_MAX_BYTES, GoldenSpec
+from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.contract.release import Calibration, ReferenceScore, Waiver
 from edge_runtime.inference.golden import GoldenSet
 from edge_runtime.inference.predictor import Predictor
@@ -59,6 +59,7 @@ class Reference:
     """The evaluation set with the source model's answers to it."""
     score: ReferenceScore | None
     waivers: tuple[Waiver, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,23 +136,31 @@ def refer(material: Material, answers: Path, *, golden_from: Path | None, allow_
     if spec is None:
         raise BadRecipe("build the golden set", "the recipe has none")
     output = material.draft.public_output().name
-    if golden_from is not None:
-        questions = golden.ask_as(golden_from)
-    else:
-        questions = golden.ask_from(
-            material.evaluation, material.preprocessor, count=spec.count, output=output, max_bytes=GOLDEN_MAX_BYTES
-        )
     try:
+        if golden_from is not None:
+            questions = golden.ask_as(golden_from)
+        else:
+            taken = golden.reference_bytes(material.evaluation, material.preprocessor, material.source)
+            questions = golden.ask_from(
+                material.evaluation, material.preprocessor, count=spec.count, output=output, reference_bytes=taken
+            )
         asked = golden.answered(questions, material.source)
     except InferenceError as error:
         raise BadDataset("ask the golden set", error.because, "its inputs must fit this model") from error
+    notes = _fewer(spec.count, len(asked.samples), material)
     spec = msgspec.structs.replace(spec, count=len(asked.samples))
     waivers = _judge_truth(material.source, asked, spec, allow_failed=allow_failed)
     examination = Examination(
         material.evaluation, material.preprocessor, interpreter_of(material.draft.manifest), material.task, answers
     )
     score = ask_source(material.source, examination)
-    return Reference(asked, spec, examination, _reference_score(examination, score), waivers)
+    return Reference(asked, spec, examination, _reference_score(examination, score), waivers, notes)
+
+
+def _fewer(wanted: int, taken: int, material: Material) -> tuple[str, ...]:
+    if taken >= min(wanted, len(material.evaluation.samples)):
+        return ()
+    return (f"the golden set asks {taken} questions instead of {wanted}: with their answers more do not fit",)
 
 
 def _judge_truth(source: Predictor, asked: GoldenSet, spec: GoldenSpec, *, allow_failed: bool) -> tuple[Waiver, ...]:

@@ -205,7 +205,7 @@ def _report(order: Order, out: Path, manifest: ReleaseManifest, results: list[Re
         count=len(order.material.evaluation.samples),
         where=first.evidence.where if first else None,
         rows=[_row(one, written.variants) for one in results],
-        notes=[*order.plan.notes, *order.material.notes, *_loud_licence(manifest)],
+        notes=[*order.plan.notes, *order.material.notes, *order.reference.notes, *_loud_licence(manifest)],
         waivers=manifest.waivers,
         failed_targets=failed_targets(order.plan, shipped, p95, manifest.limits, here=profile.id if profile else None),
     )

@@ -99,11 +99,13 @@ def pack_golden(inputs: Sequence[Tensors], float_outputs: Sequence[Tensors], tru
         ContractError: over 4 MiB, or a name that has no place in it.
     """
     members = {
-        f"{part}/{number}/{name}.npy": write_npy(array)
-        for part, samples in (("inputs", inputs), ("float", float_outputs))
-        for number, tensors in enumerate(samples)
+        f"inputs/{number}/{name}.npy": write_npy(array)
+        for number, tensors in enumerate(inputs)
         for name, array in tensors.items()
     }
+    for number, tensors in enumerate(float_outputs):
+        for name, array in tensors.items():
+            members[f"float/{number}/{name}.npy"] = write_npy(narrowed(array))
     if truth is not None:
         members[TRUTH_MEMBER] = encode(truth)
     return write_golden(members)
@@ -124,7 +126,20 @@ def load_own(content: bytes) -> tuple[Tensors, ...]:
 
 def pack_own(outputs: Sequence[Tensors]) -> bytes:
     """Write `own.npz`: for each sample, canonical output tensors computed in float emulation."""
-    return write_npz({f"{number}/{name}": array for number, one in enumerate(outputs) for name, array in one.items()})
+    return write_npz(
+        {f"{number}/{name}": narrowed(array) for number, one in enumerate(outputs) for name, array in one.items()}
+    )
+
+
+def narrowed(array: Array) -> Array:
+    """Integers in the smallest type that holds them: a class map comes as int64 and is an eighth of that."""
+    if array.dtype.kind not in "iu" or not array.size:
+        return array
+    smallest, largest = int(array.min()), int(array.max())
+    for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32"):
+        if np.iinfo(name).min <= smallest and largest <= np.iinfo(name).max:
+            return array.astype(name)
+    return array
 
 
 def run_golden(
