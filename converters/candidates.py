@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from converters import measure
+from converters.asking import Asked, ask_elsewhere, ask_here
 from converters.building import build_candidate
+from converters.emulation import EXECUTION, Emulator
 from converters.errors import CompileFailed
-from converters.evaluate import Evaluated, evaluate
-from converters.judge import COMPILE_FAILED, Judgement, Measured, judge
+from converters.judge import COMPILE_FAILED, Judgement, Measured, is_narrow_target, judge, refuse_unmeasurable
+from converters.kernels import kernels_of, may_saturate
 from converters.material import Order
 from converters.packaging import Measurement
 from converters.planner import Candidate
@@ -31,13 +32,14 @@ from converters.workshop import (
 from edge_runtime.contract import reasons
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.errors import InferenceError
-from edge_runtime.contract.evidence import Accuracy, By, CheckResult, Evidence, Where
+from edge_runtime.contract.evidence import By, Elsewhere, Evidence, Where
 from edge_runtime.inference.arrays import write_npz
 from edge_runtime.inference.backend import BackendOptions
-from edge_runtime.inference.golden import load_own, pack_own, run_golden
+from edge_runtime.inference.golden import pack_own
 from edge_runtime.inference.predictor import Predictor
 
 MEASURED_WITH: Final = BackendOptions(threads=1)
+FAKE_QUANT: Final = "fake_quant"
 _UNKEYED: Final = Digest("")
 
 
@@ -52,9 +54,15 @@ class Bench:
     engines: Mapping[str, str]
     """Version by engine name."""
     here: str | None
-    """Profile of this machine."""
+    """The profile whose instruction set is exactly this machine's."""
     gate: bool
     at: str
+    emulators: tuple[Emulator, ...] = ()
+
+    @property
+    def has_narrow_kernels(self) -> bool:
+        """Whether kernels that may saturate run here, natively or emulated."""
+        return may_saturate(self.where.arch, self.where.isa) or any(one.is_narrow for one in self.emulators)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,8 @@ def try_candidate(candidate: Candidate, bench: Bench, beside: Built | None) -> t
         beside: the same engine's float variant, for the latency ratio; None when this is it.
     """
     release = bench.order.material.draft.manifest
+    if refusal := refuse_unmeasurable(candidate, bench.order.plan, can_measure=bench.has_narrow_kernels):
+        return Result(candidate, refusal), None
     try:
         built = build_candidate(candidate, bench.workshop)
         if (emulation := _emulation_of(candidate)) is not None:
@@ -129,31 +139,61 @@ def try_candidate(candidate: Candidate, bench: Bench, beside: Built | None) -> t
 def _measured(
     built: Built, predictor: Predictor, beside: Predictor | None, bench: Bench
 ) -> tuple[Result, Built | None]:
-    material, reference = bench.order.material, bench.order.reference
-    candidate = built.candidate
-    evaluated = evaluate(predictor, reference.examination)
-    own = load_own(built.own) if built.own is not None else None
-    checks = run_golden(predictor, reference.golden, reference.spec, own)
-    sample = reference.golden.samples[0].inputs
+    order = bench.order
+    release, candidate = order.material.draft.manifest, built.candidate
+    here, execution = _ask_here(built, predictor, bench)
+    elsewhere = _ask_elsewhere(built, predictor, bench)
+    sample = order.reference.golden.samples[0].inputs
     latency = measure.measure_latency(predictor, beside, sample)
-    peak = measure.measure_peak(material.draft.manifest, built.manifest, dict(built.files), sample)
-    accuracy, drop = _accuracy(evaluated, checks, bench)
+    peak = measure.measure_peak(release, built.manifest, dict(built.files), sample)
     measured = Measured(
-        checks=tuple(_judged(checks, bench)),
-        drop=drop,
-        agreement=accuracy.agreement or 0.0,
-        p95_ms=latency.p95,
-        ratio=latency.ratio_to_float,
+        here.answered, latency.p95, latency.ratio_to_float, tuple(asked.answered for _, asked in elsewhere)
     )
-    limits = material.draft.manifest.limits
-    judgement = judge(candidate, measured, bench.order.plan, limits, here=bench.here, gate=bench.gate)
+    judgement = judge(candidate, measured, order.plan, release.limits, here=bench.here, gate=bench.gate)
     built = with_resources(built, activation_bytes(bench.workshop.model), peak)
     if judgement.ships:
         built = for_arch(built, judgement.arch)
+    where = _where(candidate, bench, execution=execution)
     evidence = msgspec.structs.replace(
-        _evidence(built, bench, judgement), accuracy=accuracy, latency_ms=latency, checks=checks, peak_bytes=peak
+        _evidence(built, bench, judgement, where),
+        accuracy=here.accuracy,
+        latency_ms=latency,
+        checks=list(here.checks),
+        peak_bytes=peak,
+        elsewhere=[
+            Elsewhere(where=_emulated(emulator, where), accuracy=asked.accuracy, checks=list(asked.checks))
+            for emulator, asked in elsewhere
+        ],
     )
-    return Result(candidate, judgement, Measurement(built, evidence), drop), built
+    return Result(candidate, judgement, Measurement(built, evidence), here.answered.drop), built
+
+
+def _ask_here(built: Built, predictor: Predictor, bench: Bench) -> tuple[Asked, str]:
+    """Answers of this machine's kernels, and how they ran.
+
+    Kernels that saturate say nothing about targets whose kernels do not: there the file's own float arithmetic answers.
+    """
+    kernels, is_narrow = kernels_of(bench.where.arch, bench.where.isa), may_saturate(bench.where.arch, bench.where.isa)
+    if not is_narrow or is_narrow_target(built.candidate, bench.order.plan) or built.candidate.method.is_overflow_safe:
+        return ask_here(predictor, built, bench.order, kernels=kernels, is_narrow=is_narrow), "native"
+    emulating = open_built(bench.order.material.draft.manifest, built, EMULATED)
+    try:
+        return ask_here(emulating, built, bench.order, kernels=FAKE_QUANT, is_narrow=False), FAKE_QUANT
+    finally:
+        emulating.close()
+
+
+def _ask_elsewhere(built: Built, predictor: Predictor, bench: Bench) -> list[tuple[Emulator, Asked]]:
+    """Answers of the targets' other kernels, as far as they can be emulated and may differ."""
+    candidate, answers = built.candidate, []
+    for emulator in bench.emulators if candidate.method.is_quantised else ():
+        # What is safe by construction answers on every x86 as it does here.
+        is_alike = candidate.method.is_overflow_safe or not is_narrow_target(candidate, bench.order.plan)
+        if emulator.arch not in candidate.arch or (emulator.is_narrow and is_alike):
+            continue
+        folder = bench.workshop.folder / f"{candidate.id}-{emulator.arch}"
+        answers.append((emulator, ask_elsewhere(emulator, built, predictor, bench.order, folder)))
+    return answers
 
 
 def _emulation_of(candidate: Candidate) -> BackendOptions | None:
@@ -175,36 +215,18 @@ def _with_emulation(built: Built, bench: Bench, emulation: BackendOptions) -> Bu
         emulator.close()
 
 
-def _accuracy(evaluated: Evaluated, checks: list[CheckResult], bench: Bench) -> tuple[Accuracy, float | None]:
-    reference = bench.order.reference.score
-    shown, drop = evaluated.score or evaluated.agreement, None
-    if evaluated.score is not None and reference is not None:
-        drop = evaluated.score.lost_from(reference.value)
-    accuracy = Accuracy(
-        metric=shown.metric,
-        value=round(shown.value, 6),
-        count=shown.count,
-        float_value=reference.value if reference else None,
-        # Of the golden set: emulation is far too slow for the whole evaluation set.
-        own_snr_db=next((one.value for one in checks if one.against == "own" and one.metric == "snr_db"), None),
-        float_snr_db=_finite(evaluated.snr_db),
-        agreement=round(evaluated.agreement.value, 6),
-        agreement_metric=evaluated.agreement.metric,
-        cosine=_finite(evaluated.cosine, 6),
-        ci95=[round(bound, 4) for bound in shown.ci95] if shown.ci95 else None,
+def _where(candidate: Candidate, bench: Bench, *, execution: str) -> Where:
+    engine = f"{candidate.engine} {bench.engines.get(candidate.engine, 'unknown')}"
+    return msgspec.structs.replace(bench.where, engine=engine, execution=execution)
+
+
+def _emulated(emulator: Emulator, where: Where) -> Where:
+    return msgspec.structs.replace(
+        where, arch=emulator.arch, isa=list(emulator.isa), cpu=emulator.kernels, execution=EXECUTION
     )
-    return accuracy, None if drop is None else round(drop, 6) + 0.0
 
 
-def _judged(checks: list[CheckResult], bench: Bench) -> list[CheckResult]:
-    """Where the source model itself was allowed to contradict the labels, no variant is blamed for it."""
-    is_waived = any(waiver.check == "golden" for waiver in bench.order.reference.waivers)
-    return [check for check in checks if not (is_waived and check.against == "truth")]
-
-
-def _evidence(built: Built, bench: Bench, judgement: Judgement) -> Evidence:
-    engine = built.candidate.engine
-    where = msgspec.structs.replace(bench.where, engine=f"{engine} {bench.engines.get(engine, 'unknown')}")
+def _evidence(built: Built, bench: Bench, judgement: Judgement, where: Where) -> Evidence:
     return Evidence(
         variant=_UNKEYED,
         release=None,
@@ -215,7 +237,3 @@ def _evidence(built: Built, bench: Bench, judgement: Judgement) -> Evidence:
         size_bytes=sum(len(content) for content in built.files.values()),
         detail=judgement.because or None,
     )
-
-
-def _finite(value: float, digits: int = 2) -> float | None:
-    return round(value, digits) if np.isfinite(value) else None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from converters.kernels import is_same_speed_class, may_saturate
 from converters.planner import Candidate, Plan
 from devices.catalogue import aliases_of
 from edge_runtime.contract import reasons
@@ -16,21 +17,35 @@ from edge_runtime.contract.release import Limits, limit_for
 ACCURACY: Final = "accuracy"
 COMPILE_FAILED: Final = "compile_failed"
 NOT_NEEDED: Final = "not_needed"
+SATURATION: Final = "saturation"
+UNMEASURED: Final = "unmeasured"
 SLOWER_MARGIN: Final = 1.03
 """Interleaved measurements agree within about 3 %: less is no difference."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Numbers of one candidate, from this machine's real kernels."""
+class Answered:
+    """What a candidate answered with one kind of kernels."""
 
+    kernels: str
+    """Their kind, and how they ran when not natively."""
+    is_narrow: bool
+    """Whether they may saturate."""
     checks: tuple[CheckResult, ...]
     drop: float | None
     """Metric of the source model minus the candidate's; None without labels."""
     agreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Numbers of one candidate: this machine's first, and others' where they can be emulated."""
+
+    here: Answered
     p95_ms: float
     ratio: float | None
     """Latency over that of the same engine's float variant; None for the float variant itself."""
+    elsewhere: tuple[Answered, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +80,56 @@ def judge(
         measured: what it did here.
         plan: profiles and preference of the build.
         limits: bounds by profile, alias or `*`.
-        here: profile of this machine; its latency counts for that profile's architecture only.
+        here: the profile whose instruction set is exactly this machine's; latency counts for its architecture only.
         gate: False when the engineer switched the accuracy gate off: silicon is still judged, loss is not.
     """
-    if failed := _failed(measured.checks, "own"):
-        return Judgement((), reasons.KERNEL_MISMATCH, f"kernels differ from the file's own arithmetic: {failed}")
+    for answered in (measured.here, *measured.elsewhere):
+        if refusal := _mismatch(candidate, answered):
+            return refusal
     if candidate.id == plan.anchor:
         return Judgement(candidate.arch)
     if gate:
-        if failed := _failed(measured.checks, "float"):
-            return Judgement((), reasons.GOLDEN_FAILED, f"too far from the source model: {failed}")
-        if lost := _lost(candidate, measured, limits):
-            return Judgement((), ACCURACY, lost)
+        for answered in (measured.here, *measured.elsewhere):
+            if failed := _failed(answered.checks, "float"):
+                because = f"too far from the source model on {answered.kernels}: {failed}"
+                return Judgement((), reasons.GOLDEN_FAILED, because)
+            if lost := _lost(candidate, answered, limits):
+                return Judgement((), ACCURACY, f"{lost} ({answered.kernels})")
     slow = _slow(candidate, measured, plan, limits, here)
     if not slow:
         return Judgement(candidate.arch)
     measured_arch = next(profile.arch for profile in plan.profiles if profile.id == here)
     elsewhere = tuple(arch for arch in candidate.arch if arch != measured_arch)
     return Judgement(elsewhere, reasons.TOO_SLOW, f"on {measured_arch} {slow}")
+
+
+def refuse_unmeasurable(candidate: Candidate, plan: Plan, *, can_measure: bool) -> Judgement | None:
+    """A refusal, before anything is built, where some target's kernels may saturate on a file and nobody can look.
+
+    Args:
+        candidate: what would be built.
+        plan: for its targets.
+        can_measure: whether kernels that may saturate run here, natively or emulated.
+    """
+    narrow = [] if candidate.method.is_overflow_safe or can_measure else _narrow_targets(candidate, plan)
+    if not narrow:
+        return None
+    because = (
+        f"8-bit weights may saturate in the kernels of {', '.join(narrow)}, which do not run here; "
+        "install qemu-user to measure them"
+    )
+    return Judgement((), UNMEASURED, because)
+
+
+def is_narrow_target(candidate: Candidate, plan: Plan) -> bool:
+    """Whether some target of a candidate has kernels that may saturate."""
+    return bool(_narrow_targets(candidate, plan))
+
+
+def same_instructions(plan: Plan, arch: str, isa: Collection[str]) -> str | None:
+    """The target whose instruction set is exactly a machine's, so that the machine's latency counts for it."""
+    alike = (one.id for one in plan.profiles if one.arch == arch and is_same_speed_class(one.isa, isa))
+    return next(alike, None)
 
 
 def failed_targets(
@@ -124,7 +171,28 @@ def _failed(checks: Sequence[CheckResult], against: str) -> str:
     return "; ".join(describe_check(check) for check in checks if check.against == against and not check.passed)
 
 
-def _lost(candidate: Candidate, measured: Measured, limits: Limits) -> str:
+def _mismatch(candidate: Candidate, answered: Answered) -> Judgement | None:
+    """A refusal where kernels answer otherwise than the file's own float arithmetic; None where they do not."""
+    failed = _failed(answered.checks, "own")
+    if not failed:
+        return None
+    if candidate.method.is_quantised and answered.is_narrow and not candidate.method.is_overflow_safe:
+        score = "" if answered.drop is None else f"; accuracy drops by {answered.drop:.4f} there"
+        because = f"saturation: 16-bit sums of the 8-bit kernels of {answered.kernels} overflow ({failed}){score}"
+        return Judgement((), SATURATION, because)
+    because = f"kernels of {answered.kernels} differ from the file's own arithmetic: {failed}"
+    return Judgement((), reasons.KERNEL_MISMATCH, because)
+
+
+def _narrow_targets(candidate: Candidate, plan: Plan) -> list[str]:
+    return [
+        profile.id
+        for profile in plan.profiles
+        if profile.id in candidate.profiles and may_saturate(profile.arch, profile.isa)
+    ]
+
+
+def _lost(candidate: Candidate, measured: Answered, limits: Limits) -> str:
     """The strictest bound of the candidate's profiles that it breaks; empty when none."""
     for profile in candidate.profiles:
         aliases = aliases_of(profile)

@@ -8,6 +8,14 @@ from typing import Final
 _DOT_PRODUCT: Final = frozenset({"avx_vnni", "avx512_vnni", "amx_int8"})
 """x86 extensions that sum products of bytes in 32 bits."""
 
+_SPEED: Final = frozenset(
+    {
+        "avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
+        "avx512_fp16", "amx_int8", "amx_bf16", "amx_tile", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2",
+    }
+)  # fmt: skip
+"""Extensions that decide which kernels run, and so how fast."""
+
 
 def may_saturate(arch: str, isa: Collection[str]) -> bool:
     """Whether 8-bit kernels of this CPU may add two products in 16 bits and clip the sum.
@@ -17,3 +25,15 @@ def may_saturate(arch: str, isa: Collection[str]) -> bool:
     why do I need to try U8U8?".
     """
     return arch == "x86_64" and not _DOT_PRODUCT.intersection(isa)
+
+
+def kernels_of(arch: str, isa: Collection[str]) -> str:
+    """The kind of 8-bit kernels a CPU has, for a person; what agrees here answers alike."""
+    if arch != "x86_64":
+        return arch
+    return "x86_64 without VNNI" if may_saturate(arch, isa) else "x86_64 with VNNI"
+
+
+def is_same_speed_class(one: Collection[str], other: Collection[str]) -> bool:
+    """Whether two CPUs of one architecture have the same extensions that decide about speed."""
+    return _SPEED.intersection(one) == _SPEED.intersection(other)

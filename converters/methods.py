@@ -120,7 +120,7 @@ ORDER: Final[Mapping[Prefer, tuple[str, ...]]] = {
     "latency": ("float32", "float16", "int8", "int8-percentile", "int8-entropy", "int8-exact"),
     # Eight bits before seven: where kernels saturate, measurement refuses the first, not belief.
     "accuracy": ("float32", "float16", "int8-full", "int8", "int8-percentile", "int8-entropy", "int8-wide"),
-    "size": ("float32", "float16", "int8-tensor", "int8-full", "int8", "int8-percentile", "int8-entropy"),
+    "size": ("float32", "float16", "int8-full", "int8-tensor", "int8", "int8-percentile", "int8-entropy"),
 }
 """What is tried without being asked for, best hope first."""
 

@@ -14,8 +14,9 @@ import msgspec
 from converters import golden
 from converters.candidates import Bench, Result, open_workshop, try_candidate
 from converters.draft import CARD_LAYER, GOLDEN_LAYER, LABELS_LAYER, NOTICE_LAYER
+from converters.emulation import Emulator, find_emulators
 from converters.errors import BadRecipe, ConvertError
-from converters.judge import NOT_NEEDED, Judgement, failed_targets
+from converters.judge import NOT_NEEDED, Judgement, failed_targets, same_instructions
 from converters.material import Order, Reference, read_material, refer
 from converters.packaging import Written, check_destination, write_release
 from converters.planner import Plan, plan_build
@@ -25,8 +26,8 @@ from converters.report import BuildReport, Row
 from converters.search import Tried, find_better
 from converters.variants import Built
 from converters.workshop import Workshop
-from devices.catalogue import load_catalogue, resolve_targets
-from devices.probe import profile_of, read_machine
+from devices.catalogue import resolve_targets
+from devices.probe import Machine, read_machine
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.evidence import Where
 from edge_runtime.contract.ids import VariantId
@@ -129,7 +130,6 @@ def _try_all(bench: Bench, progress: Progress) -> list[Result]:
 
 def _bench(order: Order, workshop: Workshop, versions: Mapping[str, str], *, gate: bool) -> Bench:
     machine = read_machine()
-    profile = profile_of(machine, load_catalogue())
     where = Where(
         arch=machine.arch, isa=list(machine.isa), cpu=machine.cpu, execution="native", engine="", tuned={"threads": 1}
     )
@@ -138,10 +138,19 @@ def _bench(order: Order, workshop: Workshop, versions: Mapping[str, str], *, gat
         workshop=workshop,
         where=where,
         engines=versions,
-        here=profile.id if profile else None,
+        here=same_instructions(order.plan, machine.arch, machine.isa),
         gate=gate,
         at=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        emulators=_emulators(machine, order.plan),
     )
+
+
+def _emulators(machine: Machine, plan: Plan) -> tuple[Emulator, ...]:
+    """Other instruction sets that can be asked; not even looked for when no candidate needs them."""
+    methods = [candidate.method for candidate in plan.candidates]
+    if all(method.is_overflow_safe or not method.is_quantised for method in methods):
+        return ()
+    return find_emulators(machine.arch, machine.isa, aarch64_root=None)
 
 
 def _package(order: Order, options: BuildOptions, results: list[Result]) -> BuildReport:
@@ -193,7 +202,8 @@ def _report(order: Order, out: Path, manifest: ReleaseManifest, results: list[Re
         if one.measurement and one.measurement.evidence.latency_ms
     }
     shipped = {one.candidate.id: one.judgement for one in results if one.judgement.ships}
-    profile = profile_of(read_machine(), load_catalogue())
+    machine = read_machine()
+    here = same_instructions(order.plan, machine.arch, machine.isa)
     first = next((one.measurement for one in results if one.measurement), None)
     return BuildReport(
         release=manifest.name,
@@ -205,9 +215,12 @@ def _report(order: Order, out: Path, manifest: ReleaseManifest, results: list[Re
         count=len(order.material.evaluation.samples),
         where=first.evidence.where if first else None,
         rows=[_row(one, written.variants) for one in results],
-        notes=[*order.plan.notes, *order.material.notes, *order.reference.notes, *_loud_licence(manifest)],
+        notes=[
+            *order.plan.notes, *order.material.notes, *order.reference.notes, *_loud_licence(manifest),
+            *_latency_note(order.plan, here),
+        ],  # fmt: skip
         waivers=manifest.waivers,
-        failed_targets=failed_targets(order.plan, shipped, p95, manifest.limits, here=profile.id if profile else None),
+        failed_targets=failed_targets(order.plan, shipped, p95, manifest.limits, here=here),
     )
 
 
@@ -225,6 +238,12 @@ def _row(result: Result, digests: Mapping[VariantId, Digest]) -> Row:
         digest=digests.get(result.candidate.id),
         evidence=evidence,
     )
+
+
+def _latency_note(plan: Plan, here: str | None) -> list[str]:
+    if here is not None or plan.prefer != "latency":
+        return []
+    return ["no target has this machine's instruction set: latency is shown, and refuses nothing; devices decide"]
 
 
 def _loud_licence(manifest: ReleaseManifest) -> list[str]:

@@ -33,5 +33,8 @@ def find_better(candidate: Candidate, tried: Iterable[Tried], prefer: Prefer) ->
             continue
         if prefer == "accuracy" and other.lost > 0:
             continue
+        # One scale for each channel takes more room than one for each tensor.
+        if prefer == "size" and other.candidate.method.per_channel and not candidate.method.per_channel:
+            continue
         return f"{other.candidate.id} passed, and {prefer} prefers it"
     return ""

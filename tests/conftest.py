@@ -27,6 +27,7 @@ TOOLS_BY_MARKER = {
     "needs_mosquitto": ("mosquitto",),
     "needs_chromium": ("chromium",),
     "needs_registry": ("docker-registry", "skopeo"),
+    "needs_qemu": ("qemu-x86_64",),
 }
 _SHOWN = 6000
 SHARED = Path(__file__).resolve().parents[2] / "shared"

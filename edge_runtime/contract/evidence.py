@@ -75,6 +75,14 @@ class CheckResult(Document, frozen=True, kw_only=True):
     max: float | None = None
 
 
+class Elsewhere(Document, frozen=True, kw_only=True):
+    """The same variant's answers on another instruction set than the evidence's own: accuracy, never latency."""
+
+    where: Where
+    accuracy: Accuracy
+    checks: list[CheckResult] = []
+
+
 class Evidence(Document, frozen=True, kw_only=True):
     """A measurement, keyed by variant digest (and release digest, once there is one)."""
 
@@ -90,6 +98,7 @@ class Evidence(Document, frozen=True, kw_only=True):
     accuracy: Accuracy | None = None
     latency_ms: Latency | None = None
     checks: list[CheckResult] = []
+    elsewhere: list[Elsewhere] = []
     peak_bytes: int | None = None
     size_bytes: int | None = None
     detail: str | None = None

@@ -1,26 +1,45 @@
 import msgspec
 import pytest
 
-from converters.judge import Judgement, Measured, failed_targets, judge
+from converters.judge import (
+    Answered,
+    Judgement,
+    Measured,
+    failed_targets,
+    judge,
+    refuse_unmeasurable,
+    same_instructions,
+)
 from converters.planner import Candidate, plan_build
 from devices.catalogue import resolve_targets
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.release import Limits
 from tests.unit.converters.test_recipe import parsed
 
-PLAN = plan_build(parsed(), resolve_targets(("cpu",)), {"onnxruntime": True, "openvino": True, "nncf": True})
-ANCHOR, INT8 = PLAN.candidates[:2]
+EVERY = {"onnxruntime": True, "openvino": True, "nncf": True}
+PLAN = plan_build(parsed(methods=["int8", "int8-full"]), resolve_targets(("cpu",)), EVERY)
+ANCHOR, INT8, FULL = PLAN.candidates[:3]
 LIMITS = Limits(max_drop={"*": 0.01})
 OWN = CheckResult(against="own", metric="snr_db", value=50.0, passed=True, min=30.0)
 FLOAT = CheckResult(against="float", metric="snr_db", value=30.0, passed=True, min=15.0)
 HERE = "x86-64-cpu"
 
 
-def measured(**changes: object) -> Measured:
+AVX2 = "x86_64 without VNNI"
+
+
+def answered(**changes: object) -> Answered:
     good: dict[str, object] = {
-        "checks": (OWN, FLOAT), "drop": 0.0, "agreement": 1.0, "p95_ms": 1.0, "ratio": 0.6, **changes,
+        "kernels": "x86_64 with VNNI", "is_narrow": False, "checks": (OWN, FLOAT), "drop": 0.0, "agreement": 1.0,
+        **changes,
     }  # fmt: skip
-    return Measured(**good)  # type: ignore[arg-type]
+    return Answered(**good)  # type: ignore[arg-type]
+
+
+def measured(
+    *, p95_ms: float = 1.0, ratio: float | None = 0.6, elsewhere: tuple[Answered, ...] = (), **changes: object
+) -> Measured:
+    return Measured(answered(**changes), p95_ms, ratio, elsewhere)
 
 
 def verdict(what: Measured, candidate: Candidate = INT8, *, gate: bool = True, here: str | None = HERE) -> Judgement:
@@ -86,3 +105,44 @@ def test_a_target_whose_every_variant_misses_the_latency_limit_fails() -> None:
 
 def test_a_target_without_a_variant_fails() -> None:
     assert set(failed_targets(PLAN, {}, {}, LIMITS, here=HERE)) == {"arm64-cpu", "raspberry-pi-5", "x86-64-cpu"}
+
+
+def test_a_file_that_narrow_kernels_clip_is_refused_for_saturation_with_its_decibels() -> None:
+    clipped = answered(kernels=AVX2, is_narrow=True, checks=(failed(OWN), FLOAT), drop=0.53)
+
+    for found in (Measured(clipped, 1.0, 0.6), measured(elsewhere=(clipped,))):
+        judgement = verdict(found, FULL)
+
+        assert judgement.verdict == "refused:saturation"
+        assert "x86_64 without VNNI" in judgement.because
+        assert "5.0 dB" in judgement.because
+        assert "0.5300" in judgement.because
+
+
+def test_a_file_that_cannot_saturate_and_differs_all_the_same_is_a_kernel_mismatch() -> None:
+    odd = answered(kernels=AVX2, is_narrow=True, checks=(failed(OWN), FLOAT))
+
+    assert verdict(Measured(odd, 1.0, 0.6), INT8).verdict == "refused:kernel_mismatch"
+
+
+def test_accuracy_lost_on_another_instruction_set_refuses_and_names_it() -> None:
+    judgement = verdict(measured(elsewhere=(answered(kernels="aarch64 (emulated:qemu-user)", drop=0.02),)))
+
+    assert judgement.verdict == "refused:accuracy"
+    assert "aarch64 (emulated:qemu-user)" in judgement.because
+
+
+def test_what_may_saturate_where_nobody_can_look_is_not_built() -> None:
+    refusal = refuse_unmeasurable(FULL, PLAN, can_measure=False)
+
+    assert refusal
+    assert refusal.verdict == "refused:unmeasured"
+    assert "x86-64-cpu" in refusal.because
+    assert refuse_unmeasurable(FULL, PLAN, can_measure=True) is None
+    assert refuse_unmeasurable(INT8, PLAN, can_measure=False) is None
+
+
+def test_only_the_very_instruction_set_of_a_target_may_speak_about_its_speed() -> None:
+    assert same_instructions(PLAN, "x86_64", ("sse4_2", "avx", "avx2", "f16c", "fma")) == HERE
+    assert same_instructions(PLAN, "x86_64", ("avx", "avx2", "fma", "avx512f", "avx512_vnni")) is None
+    assert same_instructions(PLAN, "aarch64", ("asimd", "asimddp", "asimdhp")) == "raspberry-pi-5"

@@ -1,0 +1,72 @@
+"""A real keyword model whose plain int8 file is right, and wrong on CPUs without VNNI: seen, named, and not shipped."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from converters.kernels import may_saturate
+from converters.pipeline import BuildOptions, build
+from converters.recipe import Recipe, parse_recipe
+from converters.report import BuildReport, Row
+from devices.probe import read_machine
+
+pytest.importorskip("onnxruntime")
+pytestmark = [pytest.mark.needs_shared, pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+def keywords(shared: Path) -> Recipe:
+    """The recipe of MLPerf Tiny's keyword model: 200 samples calibrate, 200 others judge."""
+    data = {
+        "file": str(shared / "models" / "data" / "kws01_mfcc_int8.npz"), "truth": "y",
+        "stored": {"scale": 0.5847029089927673, "zero_point": 83},
+    }  # fmt: skip
+    raw = {
+        "model": str(shared / "models" / "onnx" / "mlperf_tiny_kws.onnx"),
+        "name": "keywords", "version": "1", "task": "classification", "targets": ["cpu"],
+        "engines": ["onnxruntime"], "methods": ["int8-full", "int8"], "prefer": "size",
+        "calibration": {**data, "range": ":200"}, "evaluation": {**data, "range": "200:400"},
+        "inputs": {"features": {"tensor": "x:0", "kind": "tensor"}},
+        "outputs": {"word": {"tensor": "Identity:0", "kind": "classes", "activation": "softmax"}},
+        "limits": {"max_drop": {"*": 0.02}},
+    }  # fmt: skip
+    return parse_recipe(msgspec.json.encode(raw), ".json")
+
+
+def built(recipe: Recipe, out: Path) -> tuple[BuildReport, dict[str, Row]]:
+    report = build(recipe, BuildOptions(base=out.parent, out=out), lambda *_: None)
+    return report, {row.variant: row for row in report.rows}
+
+
+@pytest.mark.needs_qemu
+def test_the_plain_file_is_refused_for_saturation_and_seven_bits_ship(shared: Path, tmp_path: Path) -> None:
+    report, rows = built(keywords(shared), tmp_path / "release")
+
+    plain, safe = rows["ort-int8-full"], rows["ort-int8"]
+    assert plain.verdict == "refused:saturation"
+    assert "x86_64 without VNNI" in plain.because
+    assert safe.verdict == "shipped"
+    assert safe.drop is not None
+    assert safe.drop <= 0.02
+    assert report.failed_targets == {}
+    assert plain.evidence
+    # A machine whose own kernels saturate needs no emulation to see it.
+    seen = [plain.evidence.accuracy, *(one.accuracy for one in plain.evidence.elsewhere)]
+    assert min(one.value for one in seen if one) < 0.5
+    assert min(one.own_snr_db or 0.0 for one in seen if one) < 10.0
+
+
+@pytest.mark.needs_qemu
+def test_a_device_with_a_dot_product_gets_all_eight_bits(shared: Path, tmp_path: Path) -> None:
+    recipe = msgspec.structs.replace(keywords(shared), targets=["raspberry-pi-5"])
+
+    _, rows = built(recipe, tmp_path / "release")
+
+    plain = rows["ort-int8-full"]
+    machine = read_machine()
+    assert plain.verdict == "shipped"
+    assert plain.evidence
+    assert plain.evidence.accuracy
+    assert plain.evidence.accuracy.value > 0.85
+    execution = "fake_quant" if may_saturate(machine.arch, machine.isa) else "native"
+    assert plain.evidence.where.execution == execution
