@@ -218,7 +218,7 @@ def _report(order: Order, out: Path, manifest: ReleaseManifest, results: list[Re
         notes=[
             *order.plan.notes, *order.material.notes, *order.reference.notes, *_loud_licence(manifest),
             *_latency_note(order.plan, here),
-        ],  # fmt: skip
+        ],
         waivers=manifest.waivers,
         failed_targets=failed_targets(order.plan, shipped, p95, manifest.limits, here=here),
     )
