@@ -93,7 +93,7 @@ def _asked(
     # Where the source model itself was allowed to contradict the labels, no variant is blamed for it.
     is_waived = any(waiver.check == "golden" for waiver in order.reference.waivers)
     judged = tuple(check for check in checks if not (is_waived and check.against == "truth"))
-    answered = Answered(kernels, is_narrow, judged, drop, accuracy.agreement or 0.0)
+    answered = Answered(kernels, is_narrow, judged, drop, accuracy.agreement or 0.0, evaluated.snr_db)
     return Asked(accuracy, tuple(checks), answered)
 
 

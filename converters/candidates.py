@@ -130,6 +130,8 @@ def try_candidate(candidate: Candidate, bench: Bench, beside: Built | None) -> t
     float_predictor = open_built(release, beside, MEASURED_WITH) if beside else None
     try:
         return _measured(built, predictor, float_predictor, bench)
+    except InferenceError as error:
+        return Result(candidate, Judgement((), reasons.GOLDEN_FAILED, error.because)), None
     finally:
         predictor.close()
         if float_predictor:

@@ -70,22 +70,26 @@ class Dataset:
         """Each sample after its `decode` step, by public input name.
 
         Raises:
-            BadDataset: a sample is damaged, holds NaN, or does not have the shape that the model takes.
+            BadDataset: a sample is damaged or does not have the shape that the model takes.
         """
         names = [spec.name for spec in preprocessor.inputs]
         for sample in self.samples:
             with self._naming(sample):
                 read = _as_declared(self.source.read(sample, names), preprocessor)
                 decoded = preprocessor.decode(read)
-                if not self.allows_nan:
-                    _refuse_nan(decoded)
             yield decoded
 
     def prepared(self, preprocessor: Preprocessor) -> Iterator[Prepared]:
-        """Each sample after all steps; asked first, so that a file no step can work on is named. Raises: as decoded."""
+        """Each sample after all steps; asked first, so that a sample no step can work on, or with NaN, is named.
+
+        Raises:
+            BadDataset: as `decoded`, or the model would be fed what is not a number.
+        """
         for sample, decoded in zip(self.samples, self.decoded(preprocessor), strict=True):
             with self._naming(sample):
                 canonical = preprocessor.after_decode(decoded)
+                if not self.allows_nan:
+                    _refuse_nan(canonical)
             yield Prepared(decoded, canonical)
 
     @contextmanager
@@ -142,8 +146,10 @@ def without_shared(calibration: Dataset, evaluation: Dataset) -> tuple[Dataset, 
             f"{len(shared)} of its {len(calibration.samples)} samples are in the evaluation set too ({example})",
             "keep examples for judging apart; range = ':200' and range = '200:' split one set",
         )
-    kept = tuple(sample for sample in calibration.samples if sample not in set(shared))
-    return replace(calibration, samples=kept), f"{len(shared)} calibration samples are left out: {example}"
+    left_out = set(shared)
+    kept = tuple(sample for sample in calibration.samples if sample not in left_out)
+    note = f"left out of the calibration set: {len(shared)} of {len(calibration.samples)} ({example})"
+    return replace(calibration, samples=kept), note
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
@@ -169,7 +175,7 @@ def _listed(
         return Files(), list_folder(root, wanted, masks)
     truth = [place.truth] if isinstance(place.truth, str) else place.truth or []
     if root.suffix.lower() == ".csv":
-        allows_missing = place.missing == "nan"
+        allows_missing = place.missing == "nan" or wanted.fills_gaps
         return open_table(root, wanted, truth=truth, has_header=place.header, allows_missing=allows_missing)
     if root.suffix.lower() in {".npz", ".npy"}:
         stored = Stored(place.stored.scale, place.stored.zero_point) if place.stored else None
@@ -202,8 +208,8 @@ def _cast(array: Array, wanted: np.dtype[np.generic]) -> Array:
     return array.astype(wanted) if is_wide_float or np.can_cast(array.dtype, wanted, "safe") else array
 
 
-def _refuse_nan(decoded: Tensors) -> None:
-    for name, array in decoded.items():
+def _refuse_nan(canonical: Tensors) -> None:
+    for name, array in canonical.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             what = "NaN" if np.isnan(array).any() else "infinity"
             raise BadDataset("use the sample", f"input {name} holds {what}", "correct it")

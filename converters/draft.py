@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 import msgspec
 
 from converters.errors import BadRecipe
+from converters.golden_spec import golden_spec
 from converters.public_inputs import canonical, describe_input, features_of, sizes_of
 from converters.recipe import Recipe
 from converters.recipe_outputs import OutputRecipe, postprocess_of
 from converters.source import Imported, Stored
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.digest import Digest, digest_of
-from edge_runtime.contract.golden import GOLDEN_MAX_BYTES, GoldenCheck, GoldenSpec
 from edge_runtime.contract.ids import LayerName, parse_model_name, parse_variant_id, parse_version
 from edge_runtime.contract.release import Licence, Limits, ReleaseManifest, Source, TensorBinding, reference_to
 from edge_runtime.contract.steps import RawStep
@@ -26,7 +26,6 @@ from edge_runtime.contract.tensor import AxisRange, InputSpec, OutputSpec, Signa
 LABELS_LAYER = LayerName("labels.txt")
 NOTICE_LAYER = LayerName("NOTICE")
 CARD_LAYER = LayerName("card.md")
-GOLDEN_LAYER = LayerName("golden.tar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +86,7 @@ def draft_release(recipe: Recipe, imported: Imported, source: Digest, *, is_labe
     for tensor in outputs.values():
         port = imported.output(tensor)
         tensors[canonical(tensor)] = TensorSpec(dtype=port.dtype, shape=sizes_of(port, axes))
+    postprocess = {name: postprocess_of(entry, canonical) for name, entry in recipe.outputs.items()}
     manifest = ReleaseManifest(
         kind="model",
         name=parse_model_name(recipe.name),
@@ -98,9 +98,9 @@ def draft_release(recipe: Recipe, imported: Imported, source: Digest, *, is_labe
         signature=Signature(inputs=specs, outputs=_public_outputs(recipe.outputs), axes=axes),
         tensors=tensors,
         preprocess=preprocess,
-        postprocess={name: postprocess_of(entry, canonical) for name, entry in recipe.outputs.items()},
+        postprocess=postprocess,
         variants=[parse_variant_id("draft")],
-        golden=_golden(recipe, is_labelled=is_labelled),
+        golden=golden_spec(recipe, postprocess, tensors, is_labelled=is_labelled),
         recipe=digest_of(encode(_portable(recipe))),
         limits=Limits(**msgspec.structs.asdict(recipe.limits)),
     )
@@ -134,23 +134,6 @@ def _licence(recipe: Recipe) -> Licence:
         spdx=recipe.licence.spdx,
         attribution=reference_to(NOTICE_LAYER) if recipe.licence.attribution else None,
         model_card=reference_to(CARD_LAYER) if recipe.licence.model_card else None,
-    )
-
-
-def _golden(recipe: Recipe, *, is_labelled: bool) -> GoldenSpec:
-    checks: list[GoldenCheck] = []
-    for name, entry in recipe.outputs.items():
-        for on in (canonical(tensor) for tensor in entry.tensors()):
-            checks.append(GoldenCheck(against="own", metric="snr_db", on=on, min=recipe.golden.own_snr_min))
-            checks.append(GoldenCheck(against="float", metric="snr_db", on=on, min=recipe.golden.float_snr_min))
-        if is_labelled and entry.kind == "classes" and name == next(iter(recipe.outputs)):
-            checks.append(GoldenCheck(against="truth", metric="top1", min=recipe.golden.truth_min))
-    return GoldenSpec(
-        layer=GOLDEN_LAYER,
-        count=recipe.golden.count,
-        max_bytes=GOLDEN_MAX_BYTES,
-        contains_personal_data=recipe.golden.contains_personal_data,
-        checks=checks,
     )
 
 

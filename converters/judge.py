@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -35,6 +36,9 @@ class Answered:
     drop: float | None
     """Metric of the source model minus the candidate's; None without labels."""
     agreement: float
+    """With the source model, by the task's own measure."""
+    snr_db: float = math.inf
+    """Against the source model's answers, over the evaluation set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +165,8 @@ def failed_targets(
 
 def describe_check(check: CheckResult) -> str:
     """One golden check for a person."""
-    value = "not a number" if check.value is None else f"{check.value:.1f}"
-    unit = " dB" if check.metric.endswith("_db") else ""
+    unit, digits = (" dB", 1) if check.metric.endswith("_db") else ("", 3)
+    value = "not a number" if check.value is None else f"{check.value:.{digits}f}"
     bound = f"at least {check.min:g}" if check.min is not None else f"at most {check.max:g}" if check.max else ""
     return f"{check.metric} against {check.against} is {value}{unit}, {bound} is asked"
 
@@ -197,11 +201,15 @@ def _lost(candidate: Candidate, measured: Answered, limits: Limits) -> str:
     for profile in candidate.profiles:
         aliases = aliases_of(profile)
         drop = limit_for(limits.max_drop, profile, aliases)
-        if drop is not None and measured.drop is not None and measured.drop > drop + 1e-9:
+        # Written so that what is not a number is never within a bound.
+        if drop is not None and measured.drop is not None and not measured.drop <= drop + 1e-9:
             return f"accuracy drops by {measured.drop:.4f}, {profile} allows {drop:g}"
         agreement = limit_for(limits.min_agreement, profile, aliases)
-        if agreement is not None and measured.agreement < agreement - 1e-9:
+        if agreement is not None and not measured.agreement >= agreement - 1e-9:
             return f"it agrees with the source model on {measured.agreement:.4f}, {profile} asks for {agreement:g}"
+        snr = limit_for(limits.min_snr_db, profile, aliases)
+        if snr is not None and not measured.snr_db >= snr - 1e-9:
+            return f"its answers are {measured.snr_db:.1f} dB from the source model's, {profile} asks for {snr:g} dB"
     return ""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from converters import golden
+from converters.data_ranges import range_notes
 from converters.datasets import Dataset, read_labels
 from converters.draft import Draft, draft_release
 from converters.errors import BadDataset, BadModel, BadRecipe, GoldenRefused
@@ -103,6 +104,8 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
     draft = draft_release(recipe, imported, source_digest, is_labelled=sets.evaluation.is_labelled)
     if sets.calibration:
         draft = _with_calibration(draft, sets.calibration)
+    preprocessor = compile_preprocess(draft.manifest)
+    ranges = range_notes(draft.manifest, preprocessor, sets.evaluation, sets.calibration)
     warnings = (_noted(finding) for finding in findings if finding.severity != "note")
     return Material(
         draft=draft,
@@ -111,11 +114,11 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
         evaluation=sets.evaluation,
         calibration=sets.calibration,
         labels=labels,
-        preprocessor=compile_preprocess(draft.manifest),
+        preprocessor=preprocessor,
         task=task_of(
             draft.manifest, metric=recipe.evaluation.metric, is_labelled=sets.evaluation.is_labelled, folder=base
         ),
-        notes=(*warnings, *sets.notes),
+        notes=(*warnings, *sets.notes, *ranges),
     )
 
 

@@ -13,9 +13,10 @@ import msgspec
 
 from converters import golden
 from converters.candidates import Bench, Result, open_workshop, try_candidate
-from converters.draft import CARD_LAYER, GOLDEN_LAYER, LABELS_LAYER, NOTICE_LAYER
+from converters.draft import CARD_LAYER, LABELS_LAYER, NOTICE_LAYER
 from converters.emulation import Emulator, find_emulators
 from converters.errors import BadRecipe, ConvertError
+from converters.golden_spec import GOLDEN_LAYER
 from converters.judge import NOT_NEEDED, Judgement, failed_targets, same_instructions
 from converters.material import Order, Reference, read_material, refer
 from converters.packaging import Written, check_destination, write_release
@@ -102,12 +103,17 @@ def build(
 
 
 def _check_gate(recipe: Recipe, *, gate: bool) -> None:
-    if gate and "int8" in recipe.precisions and not (recipe.limits.max_drop or recipe.limits.min_agreement):
+    if gate and "int8" in recipe.precisions and not _says_what_may_be_lost(recipe):
         raise BadRecipe(
             "judge the candidates",
             "the recipe does not say how much accuracy may be lost",
-            "write limits.max_drop (--max-drop 0.01), or limits.min_agreement without labels",
+            "write limits.max_drop (--max-drop 0.01), or without labels limits.min_agreement or limits.min_snr_db",
         )
+
+
+def _says_what_may_be_lost(recipe: Recipe) -> bool:
+    limits = recipe.limits
+    return bool(limits.max_drop or limits.min_agreement or limits.min_snr_db)
 
 
 def _try_all(bench: Bench, progress: Progress) -> list[Result]:

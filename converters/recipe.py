@@ -87,8 +87,12 @@ class GoldenRecipe(Table, frozen=True, kw_only=True):
     """dB against the variant's own float emulation: is this silicon right?"""
     float_snr_min: float = 15.0
     """dB against the source model: is this variant good?"""
-    truth_min: float = 0.75
-    """Share of correct answers: is this model good?"""
+    own_agreement_min: float = 0.9
+    """Instead of dB where an answer changes by jumps: share of boxes or pixels that agree with the own emulation."""
+    float_agreement_min: float = 0.8
+    """The same with the source model."""
+    truth_min: float | None = None
+    """Is this model good? None: 0.75 of classes right, 0.75 AUC, 0.5 F1 of boxes, 0.5 mean IoU, 0.5 R2."""
     contains_personal_data: bool = True
     """Cautious unless the engineer declares otherwise."""
 
@@ -106,6 +110,9 @@ class LimitsRecipe(Table, frozen=True, kw_only=True):
 
     max_drop: dict[str, float] = {}
     min_agreement: dict[str, float] = {}
+    """With the source model, without labels: top-1, boxes or pixels that agree, else the cosine or variance shared."""
+    min_snr_db: dict[str, float] = {}
+    """Answers against the source model's, without labels."""
     latency_p95_ms: dict[str, float] = {}
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from converters.datasets import Dataset, open_dataset, without_shared
 from converters.errors import BadDataset, BadRecipe
 from converters.recipe import Recipe
+from converters.recipe_inputs import columns_of
 from converters.recipe_outputs import OutputRecipe
 from converters.samples.sample import TruthKind, Wanted
+from edge_runtime.contract.errors import ContractError
+from edge_runtime.contract.steps import Columns
 
 CALIBRATION_MIN: Final = 8
 """Fewer examples than this give the ranges of those examples, not of what the model will see."""
@@ -51,14 +54,16 @@ def open_sets(recipe: Recipe, base: Path, labels: tuple[str, ...] | None) -> Set
         BadDataset: a set cannot be used, is too small, or most of it is in the other one too.
         BadRecipe: the recipe asks for a judgement that the data cannot give.
     """
-    inputs = {name: entry.kind for name, entry in recipe.inputs.items()}
     main = next(iter(recipe.outputs.values()))
-    evaluation = open_dataset(recipe.evaluation, base, Wanted(inputs, truth_of(main, recipe), labels))
+    wanted = _wanted(recipe, truth_of(main, recipe), labels)
+    evaluation = open_dataset(recipe.evaluation, base, wanted)
     _check_judgeable(recipe, main, evaluation)
     notes: list[str] = []
     calibration = None
     if recipe.calibration and "int8" in recipe.precisions:
-        calibration, note = without_shared(open_dataset(recipe.calibration, base, Wanted(inputs, None)), evaluation)
+        calibration, note = without_shared(
+            open_dataset(recipe.calibration, base, replace(wanted, truth=None)), evaluation
+        )
         notes += [note] if note else []
         notes += _judge_sizes(calibration, evaluation)
     return Sets(evaluation, calibration, tuple(notes))
@@ -72,7 +77,31 @@ def truth_of(output: OutputRecipe, recipe: Recipe) -> TruthKind | None:
     return "values" if recipe.evaluation.metric and ":" in recipe.evaluation.metric else None
 
 
+def _wanted(recipe: Recipe, truth: TruthKind | None, labels: tuple[str, ...] | None) -> Wanted:
+    inputs: dict[str, str] = {}
+    columns: dict[str, tuple[str, ...]] = {}
+    fills_gaps = False
+    for name, entry in recipe.inputs.items():
+        inputs[name] = entry.kind
+        if entry.kind != "table":
+            continue
+        try:
+            steps = entry.chain(name)
+        except ContractError as error:
+            raise BadRecipe(f"use inputs.{name}", error.because, error.remedy) from error
+        columns[name] = tuple(columns_of(steps))
+        fills_gaps = fills_gaps or any(isinstance(step, Columns) and step.missing != "error" for step in steps)
+    return Wanted(inputs, truth, labels, columns, fills_gaps)
+
+
 def _check_judgeable(recipe: Recipe, main: OutputRecipe, evaluation: Dataset) -> None:
+    kinds = {sample.truth for sample in evaluation.samples if isinstance(sample.truth, int)}
+    if main.kind in {"anomaly", "score"} and evaluation.is_labelled and kinds != {0, 1}:
+        raise BadDataset(
+            f"judge by {evaluation.root}",
+            f"its labels are {sorted(kinds)}, where 0 says normal and 1 anomalous, and both are needed",
+            "label some of each, or leave the labels out and use min_agreement or min_snr_db",
+        )
     if not recipe.limits.max_drop or evaluation.is_labelled:
         return
     if truth_of(main, recipe) is None:

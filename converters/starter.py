@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -41,6 +42,7 @@ class Options:
     methods: tuple[str, ...] = ()
     max_drop: tuple[str, ...] = ()
     min_agreement: tuple[str, ...] = ()
+    min_snr_db: tuple[str, ...] = ()
     licence: str | None = None
     golden_count: int | None = None
     has_personal_data: bool | None = None
@@ -70,7 +72,7 @@ def recipe_from_options(options: Options, imported: Imported) -> Recipe:
         "inputs": {"image": _image(options, port)} if is_image else {"input": {"tensor": port.name, "kind": "tensor"}},
         "outputs": {"classes": _classes(options, imported.outputs[0])},
         "evaluation": _place(options.evaluation or "", options.evaluation_range),
-        "limits": {"max_drop": parse_bounds(options.max_drop), "min_agreement": parse_bounds(options.min_agreement)},
+        "limits": _limits(options),
         **options.extra,
     }
     if options.calibration:
@@ -85,8 +87,7 @@ def recipe_from_options(options: Options, imported: Imported) -> Recipe:
         raw["methods"] = list(options.methods)
     if options.licence:
         raw["licence"] = {"spdx": options.licence}
-    golden = {"count": options.golden_count, "contains_personal_data": options.has_personal_data}
-    raw["golden"] = {key: value for key, value in golden.items() if value is not None}
+    raw["golden"] = _golden(options)
     try:
         recipe = msgspec.convert(raw, Recipe)
     except msgspec.ValidationError as error:
@@ -95,14 +96,71 @@ def recipe_from_options(options: Options, imported: Imported) -> Recipe:
     return recipe
 
 
-def with_preference(recipe: Recipe, options: Options) -> Recipe:
-    """The recipe, searched as the options say where they say something. Raises: BadRecipe."""
-    raw = {"prefer": options.prefer, "methods": list(options.methods), "shapes": parse_shapes(options.shapes)}
-    given = {key: value for key, value in raw.items() if value}
+def with_options(recipe: Recipe, options: Options) -> Recipe:
+    """The recipe with what the options say in its place; their paths are of the folder the command runs in.
+
+    Raises:
+        BadRecipe: an option says what only a recipe's inputs and outputs can say, or something impossible.
+    """
+    if foreign := [name for name, value in _of_inputs_and_outputs(options).items() if value is not None]:
+        because = "a recipe says that itself, under inputs and outputs"
+        raise BadRecipe(f"use {', '.join(foreign)} with --recipe", because, "write it there")
+    raw = msgspec.to_builtins(recipe)
+    changes: dict[str, object] = {
+        "name": options.name,
+        "version": options.version,
+        "targets": list(options.targets),
+        "precisions": list(options.precisions),
+        "prefer": options.prefer,
+        "methods": list(options.methods),
+        "shapes": parse_shapes(options.shapes),
+        "limits": {**raw["limits"], **_limits(options)},
+        "golden": {**raw["golden"], **_golden(options)},
+        "licence": {**raw["licence"], **({"spdx": options.licence} if options.licence else {})},
+    }
+    for key, path, part in (
+        ("calibration", options.calibration, options.calibration_range),
+        ("evaluation", options.evaluation, options.evaluation_range),
+    ):
+        changes[key] = {**_elsewhere(raw[key] or {}, path), **({"range": part} if part else {})}
     try:
-        return msgspec.convert({**msgspec.to_builtins(recipe), **given}, Recipe)
+        changed = msgspec.convert({**raw, **{key: value for key, value in changes.items() if value}}, Recipe)
     except msgspec.ValidationError as error:
         raise BadRecipe("build from options", str(error)[:300], "correct that option") from error
+    check_recipe(changed)
+    return changed
+
+
+def _of_inputs_and_outputs(options: Options) -> dict[str, object]:
+    return {
+        "--labels": options.labels,
+        "--color": options.color,
+        "--resize": options.resize,
+        "--filter": options.filter,
+        "--antialias": options.antialias,
+        "--scale": options.scale,
+        "--mean": options.mean or None,
+        "--std": options.std or None,
+        "--activation": options.activation,
+    }
+
+
+def _elsewhere(place: dict[str, object], path: str | None) -> dict[str, object]:
+    """A recipe's set, taken from another folder or file; how labels are written there stays as the recipe says."""
+    if path is None:
+        return place
+    moved = {key: value for key, value in place.items() if key not in {"folder", "file", "range"}}
+    return {**moved, **_place(str(Path(path).resolve()), None)}
+
+
+def _golden(options: Options) -> dict[str, object]:
+    golden = {"count": options.golden_count, "contains_personal_data": options.has_personal_data}
+    return {key: value for key, value in golden.items() if value is not None}
+
+
+def _limits(options: Options) -> dict[str, dict[str, float]]:
+    texts = {"max_drop": options.max_drop, "min_agreement": options.min_agreement, "min_snr_db": options.min_snr_db}
+    return {name: parse_bounds(given) for name, given in texts.items() if given}
 
 
 def parse_bounds(texts: tuple[str, ...]) -> dict[str, float]:

@@ -31,7 +31,12 @@ def build(
     evaluate_range: Annotated[str | None, typer.Option(help="Which of them, such as 200: for all others.")] = None,
     labels: Annotated[Path | None, typer.Option(help="One label per line.")] = None,
     max_drop: Annotated[list[str] | None, typer.Option(help="Accuracy that may be lost: 0.01 or TARGET=0.01.")] = None,
-    min_agreement: Annotated[list[str] | None, typer.Option(help="Without labels: top-1 agreement with float.")] = None,
+    min_agreement: Annotated[
+        list[str] | None, typer.Option(help="Without labels: share on which it agrees with the source model.")
+    ] = None,
+    min_snr_db: Annotated[
+        list[str] | None, typer.Option(help="Without labels: dB between its answers and the source model's.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
     version: Annotated[str | None, typer.Option(help="Version of the release.")] = None,
     color: Annotated[str | None, typer.Option(help="rgb, bgr or gray.")] = None,
@@ -70,8 +75,8 @@ def build(
         evaluation_range=evaluate_range, labels=_text(labels), color=color, resize=resize, filter=resize_filter,
         antialias=antialias, scale=scale, mean=_numbers(mean), std=_numbers(std), activation=activation,
         precisions=tuple(precision or ()), prefer=prefer, methods=tuple(method or ()), max_drop=tuple(max_drop or ()),
-        min_agreement=tuple(min_agreement or ()), shapes=tuple(shape or ()), licence=licence, golden_count=golden_count,
-        has_personal_data=personal_data,
+        min_agreement=tuple(min_agreement or ()), min_snr_db=tuple(min_snr_db or ()), shapes=tuple(shape or ()),
+        licence=licence, golden_count=golden_count, has_personal_data=personal_data,
     )  # fmt: skip
     loaded, base = load_recipe(recipe, given)
     options = BuildOptions(

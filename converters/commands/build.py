@@ -20,7 +20,7 @@ from converters.pipeline import BuildOptions, build, plan_of
 from converters.recipe import Recipe, parse_recipe
 from converters.report import as_json as report_json
 from converters.report import print_report
-from converters.starter import Options, recipe_from_options, with_preference
+from converters.starter import Options, recipe_from_options, with_options
 from edge_runtime.interrupt import raise_on_interrupt
 
 REPORT_SUFFIX = ".report.json"
@@ -42,7 +42,7 @@ def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
         base = path.resolve().parent
         if options.model:
             recipe = msgspec.structs.replace(recipe, model=str(Path(options.model).resolve()))
-        return with_preference(recipe, options), base
+        return with_options(recipe, options), base
     if not options.model:
         raise BadRecipe("build", "neither a model nor --recipe was given", "see edge-convert build --help")
     return recipe_from_options(options, read_model(Path(options.model), parse_shapes(options.shapes))), Path.cwd()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -49,6 +49,10 @@ class Wanted:
     """None: labels are not asked for."""
     labels: tuple[str, ...] | None = None
     """Label texts by class index; None when the model has none."""
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Columns that make an input, for inputs that are tables."""
+    fills_gaps: bool = False
+    """Whether the release's own steps say what a missing number becomes."""
 
 
 class Source(Protocol):

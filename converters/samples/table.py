@@ -73,7 +73,7 @@ def open_table(
 
     Args:
         path: the file.
-        wanted: inputs: each a column of its own, or one input made of all columns that are not the truth.
+        wanted: inputs: the columns that their steps name, a column of their own, or all columns but the truth.
         truth: columns of the labels.
         has_header: False: columns are called 0, 1, …
         allows_missing: as in `Table`.
@@ -88,18 +88,22 @@ def open_table(
     judged = truth if wanted.truth in {"class", "values"} else ()
     samples = [Sample(path, _truth(row, judged, wanted, f"{path.name}[{number_}]"), number_)
                for number_, row in enumerate(rows)]  # fmt: skip
-    table = Table(path, has_header, _columns_of(path, columns, wanted, truth), allows_missing)
+    table = Table(path, has_header, _columns_of(path, columns, wanted, truth, has_header=has_header), allows_missing)
     return table, samples
 
 
-def _columns_of(path: Path, columns: list[str], wanted: Wanted, truth: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def _columns_of(
+    path: Path, columns: list[str], wanted: Wanted, truth: Sequence[str], *, has_header: bool
+) -> dict[str, tuple[str, ...]]:
     names = list(wanted.inputs)
-    if all(name in columns for name in names):
-        return {name: (name,) for name in names}
-    if len(names) == 1:
-        return {names[0]: tuple(column for column in columns if column not in truth)}
-    absent = next(name for name in names if name not in columns)
-    raise BadDataset(f"read {path}", f"it has no column for input {shown(absent)}", f"it has {_listed(columns)}")
+    others = tuple(column for column in columns if column not in truth)
+    # A file without a header can only mean its columns in the order the model takes them.
+    if len(names) == 1 and (not has_header or names[0] not in wanted.columns) and names[0] not in columns:
+        return {names[0]: others}
+    found = {name: tuple(wanted.columns.get(name, (name,))) for name in names}
+    if absent := [column for needed in found.values() for column in needed if column not in columns]:
+        raise BadDataset(f"read {path}", f"it has no column {shown(absent[0])}", f"it has {_listed(columns)}")
+    return found
 
 
 def _truth(row: Mapping[str, str], columns: Sequence[str], wanted: Wanted, where: str) -> Truth | None:

@@ -109,6 +109,9 @@ class Limits(Document, frozen=True, kw_only=True):
     latency_p95_ms: dict[str, float] = {}
     max_drop: dict[str, float] = {}
     min_agreement: dict[str, float] = {}
+    """Without labels: with the source model, by the task's own measure; never called a drop."""
+    min_snr_db: dict[str, float] = {}
+    """Without labels: answers against the source model's."""
 
 
 class ReleaseManifest(Document, frozen=True, kw_only=True):

@@ -146,3 +146,20 @@ def test_only_the_very_instruction_set_of_a_target_may_speak_about_its_speed() -
     assert same_instructions(PLAN, "x86_64", ("sse4_2", "avx", "avx2", "f16c", "fma")) == HERE
     assert same_instructions(PLAN, "x86_64", ("avx", "avx2", "fma", "avx512f", "avx512_vnni")) is None
     assert same_instructions(PLAN, "aarch64", ("asimd", "asimddp", "asimdhp")) == "raspberry-pi-5"
+
+
+def test_a_bound_without_labels_is_said_in_its_own_words_and_never_as_a_drop() -> None:
+    unlabelled = Limits(min_snr_db={"*": 20.0})
+
+    verdict_ = judge(INT8, measured(drop=None, snr_db=12.3), PLAN, unlabelled, here=HERE, gate=True)
+
+    assert (verdict_.ships, verdict_.code) == (False, "accuracy")
+    assert "12.3 dB from the source model's" in verdict_.because
+    assert "drop" not in verdict_.because
+
+
+@pytest.mark.parametrize("broken", [{"drop": float("nan")}, {"agreement": float("nan")}, {"snr_db": float("nan")}])
+def test_what_is_not_a_number_is_within_no_bound(broken) -> None:
+    bounds = Limits(max_drop={"*": 0.5}, min_agreement={"*": 0.1}, min_snr_db={"*": 1.0})
+
+    assert not judge(INT8, measured(**broken), PLAN, bounds, here=HERE, gate=True).ships

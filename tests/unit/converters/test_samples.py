@@ -217,7 +217,7 @@ def test_a_sample_that_is_not_a_number_is_named(tmp_path, value, says) -> None:
     np.savez(tmp_path / "set.npz", x=np.array([[1.0], [value]]))
 
     with pytest.raises(BadDataset, match=rf"use set\.npz\[1\]: input x {says}"):
-        list(opened(EvaluationRecipe(file="set.npz"), tmp_path).decoded(takes(x=["N", 1])))
+        list(opened(EvaluationRecipe(file="set.npz"), tmp_path).prepared(takes(x=["N", 1])))
 
 
 def test_equal_samples_are_found_whatever_file_holds_them(tmp_path) -> None:
@@ -231,7 +231,7 @@ def test_equal_samples_are_found_whatever_file_holds_them(tmp_path) -> None:
     kept, note = without_shared(calibration, opened(EvaluationRecipe(file="all.npz"), tmp_path))
 
     assert [sample.path.name for sample in kept.samples] == [f"{number}.npz" for number in range(2, 10)]
-    assert note == "2 calibration samples are left out: 0.npz is all.npz[0] of the evaluation set"
+    assert note == "left out of the calibration set: 2 of 10 (0.npz is all.npz[0] of the evaluation set)"
 
 
 def test_a_set_that_mostly_judges_itself_is_refused(tmp_path) -> None:
@@ -242,6 +242,33 @@ def test_a_set_that_mostly_judges_itself_is_refused(tmp_path) -> None:
             opened(CalibrationRecipe(file="all.npz"), tmp_path),
             opened(EvaluationRecipe(file="all.npz", range="4:"), tmp_path),
         )
+
+
+def test_a_table_input_takes_the_columns_that_its_steps_name(tmp_path) -> None:
+    (tmp_path / "t.csv").write_text("b,label,a\n1,0,2\n")
+    wanted = Wanted({"row": "table"}, "class", None, columns={"row": ("a", "b")})
+
+    dataset = open_dataset(EvaluationRecipe(file="t.csv", truth="label"), tmp_path, wanted)
+
+    assert next(dataset.decoded(takes(row=["N", 2])))["row"].tolist() == [[2.0, 1.0]]
+
+
+def test_a_table_without_header_gives_a_table_input_its_columns_in_order(tmp_path) -> None:
+    (tmp_path / "t.csv").write_text("0,1.5,2.5\n")
+    wanted = Wanted({"row": "table"}, "class", None, columns={"row": ("a", "b")})
+
+    dataset = open_dataset(EvaluationRecipe(file="t.csv", truth="0", header=False), tmp_path, wanted)
+
+    assert next(dataset.decoded(takes(row=["N", 2])))["row"].tolist() == [[1.5, 2.5]]
+
+
+def test_gaps_are_kept_for_steps_that_fill_them(tmp_path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,\n")
+    wanted = Wanted({"row": "table"}, None, None, columns={"row": ("a", "b")}, fills_gaps=True)
+
+    dataset = open_dataset(EvaluationRecipe(file="t.csv"), tmp_path, wanted)
+
+    assert np.isnan(next(dataset.decoded(takes(row=["N", 2])))["row"]).tolist() == [[False, True]]
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=6), st.integers(0, 5))

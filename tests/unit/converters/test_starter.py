@@ -5,7 +5,7 @@ import pytest
 from converters.errors import BadRecipe
 from converters.importers.onnx import describe
 from converters.recipe import parse_recipe
-from converters.starter import Options, parse_bounds, recipe_from_options, starter_text
+from converters.starter import Options, parse_bounds, recipe_from_options, starter_text, with_options
 from tests.fakes.onnx_models import conv_classifier
 
 MODEL = describe(conv_classifier())
@@ -62,3 +62,36 @@ def test_bounds_are_read_for_all_or_for_one_target() -> None:
     assert parse_bounds(("0.01", "coral=0.03")) == {"*": 0.01, "coral": 0.03}
     with pytest.raises(BadRecipe, match="not a number"):
         parse_bounds(("much",))
+
+
+NOTHING = Options(model="", name=None, version=None, targets=(), calibration=None, evaluation=None)
+
+
+def test_options_that_say_nothing_leave_a_recipe_as_it_is() -> None:
+    recipe = recipe_from_options(GIVEN, MODEL)
+
+    assert with_options(recipe, NOTHING) == recipe
+
+
+def test_options_beside_a_recipe_take_the_place_of_what_it_says() -> None:
+    recipe = recipe_from_options(GIVEN, MODEL)
+    given = dataclasses.replace(
+        NOTHING, max_drop=("coral=0.03",), min_snr_db=("12",), evaluation="all.npz", evaluation_range="200:",
+        calibration_range=":50", targets=("coral",), golden_count=4, licence="MIT",
+    )  # fmt: skip
+
+    changed = with_options(recipe, given)
+
+    assert changed.limits.max_drop == {"coral": 0.03}
+    assert changed.limits.min_snr_db == {"*": 12.0}
+    assert (changed.evaluation.name, changed.evaluation.folder, changed.evaluation.range) == ("all.npz", None, "200:")
+    assert changed.calibration
+    assert (changed.calibration.folder, changed.calibration.range) == ("c", ":50")
+    assert (changed.targets, changed.golden.count, changed.licence.spdx) == (["coral"], 4, "MIT")
+
+
+def test_what_belongs_to_inputs_and_outputs_is_refused_beside_a_recipe_rather_than_ignored() -> None:
+    given = dataclasses.replace(NOTHING, color="bgr", activation="none")
+
+    with pytest.raises(BadRecipe, match="use --color, --activation with --recipe: a recipe says that itself"):
+        with_options(recipe_from_options(GIVEN, MODEL), given)
