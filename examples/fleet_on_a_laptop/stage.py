@@ -35,7 +35,7 @@ class DemoFailure(Exception):
 class Stage:
     """A temporary folder and the processes that play in it."""
 
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="edgefleet-demo-")))
+    folder: Path = field(init=False)
     _playing: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     """Those that must not end by themselves."""
     _working: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -47,7 +47,14 @@ class Stage:
     """What signals did before this stage."""
 
     def __enter__(self) -> Self:
+        # Nobody leaves a stage that was not entered: until it is, an interrupt waits.
+        self._is_starting = True
         self._former = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.folder = Path(tempfile.mkdtemp(prefix="edgefleet-demo-"))
+        self._is_starting = False
+        if self._is_interrupted:
+            self.__exit__(None, None, None)
+            raise KeyboardInterrupt
         return self
 
     def __exit__(
