@@ -12,12 +12,14 @@ import onnx
 
 from converters.compilers.isolated import compile_isolated
 from converters.compilers.job import CompileJob
-from converters.errors import CompileFailed
+from converters.passes.plain_ports import plain_names, with_plain_ports
 from converters.passes.prepend_normalise import prepend_normalise
 from converters.planner import Candidate
 from converters.recipe import EngineName
+from converters.tflite_binding import bind_tflite
 from converters.variants import Built, describe_variant
 from converters.workshop import Workshop, job_of, prepare_model, quantisation_of, ranges_job_of
+from edge_runtime.contract.release import BatchSpec
 
 _RANGES_FILES: Final = {"prepared": "prepared.onnx", "ranges": "ranges.json"}
 _TAKING: Final = threading.Lock()
@@ -92,9 +94,47 @@ def _build_openvino(candidate: Candidate, workshop: Workshop) -> Built:
 
 
 def _build_litert(candidate: Candidate, workshop: Workshop) -> Built:
-    if not isinstance(workshop.model, bytes):
-        raise CompileFailed("compile for LiteRT", "its toolchain is missing", "edge-convert toolchain install tflite")
-    files, quantisation = {"model": workshop.model}, None
+    is_tflite = isinstance(workshop.model, bytes)
+    if is_tflite and not candidate.method.is_made_here:
+        return _as_it_came(candidate, workshop)
+    draft = workshop.draft
+    job = job_of(candidate, workshop)
+    if not is_tflite:
+        job = _with_plain_names(job, workshop)
+    compiled = compile_isolated(job, timeout_s=workshop.timeout_s)
+    files = {"model": Path(compiled.files["model"]).read_bytes()}
+    bound = bind_tflite(draft, files["model"], {} if is_tflite else plain_names(workshop.model))
+    manifest = describe_variant(
+        candidate,
+        draft,
+        files,
+        absorbed=bound.inputs,
+        produced=bound.outputs,
+        quantisation=quantisation_of(candidate.method, compiled.tool, workshop),
+        onnx_versions=None,
+    )
+    # Sizes are fixed in the file, or nothing but a CPU could run it.
+    return Built(candidate, msgspec.structs.replace(manifest, batch=BatchSpec(max=1, dynamic=False)), files)
+
+
+def _with_plain_names(job: CompileJob, workshop: Workshop) -> CompileJob:
+    """The job on a copy of the model whose names and sizes leave the converter nothing to guess."""
+    draft, names = workshop.draft, plain_names(workshop.model)
+    pictures = {tensor for name, tensor in draft.inputs.items() if draft.manifest.tensors[name].layout == "NCHW"}
+    model = workshop.folder / "plain.onnx"
+    if not model.exists():
+        onnx.save(with_plain_ports(workshop.model), str(model))
+    return msgspec.structs.replace(
+        job,
+        model=str(model),
+        channels_last=[plain for plain, original in names.items() if original in pictures],
+        sample_names=names,
+    )
+
+
+def _as_it_came(candidate: Candidate, workshop: Workshop) -> Built:
+    files = {"model": workshop.model}
+    quantisation = None
     if candidate.method.scheme == "source":
         quantisation = quantisation_of(candidate.method, "the source model", workshop)
     manifest = describe_variant(

@@ -19,13 +19,13 @@ from converters.kernels import kernels_of, may_saturate
 from converters.material import Order
 from converters.packaging import Measurement
 from converters.planner import Candidate
+from converters.tflite_binding import find_raw_inputs
 from converters.variants import Built, for_arch, with_own, with_resources
 from converters.workshop import (
     EMULATED,
     Workshop,
     activation_bytes,
     find_absorptions,
-    find_raw_inputs,
     open_built,
     prepare_model,
 )

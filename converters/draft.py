@@ -85,7 +85,9 @@ def draft_release(recipe: Recipe, imported: Imported, source: Digest, *, is_labe
         specs.append(described.public)
     for tensor in outputs.values():
         port = imported.output(tensor)
-        tensors[canonical(tensor)] = TensorSpec(dtype=port.dtype, shape=sizes_of(port, axes))
+        # Only where the axes may be permuted: ONNX puts channels first, some engines last.
+        layout = "NCHW" if imported.format == "onnx" and len(port.shape) == 4 else None
+        tensors[canonical(tensor)] = TensorSpec(dtype=port.dtype, shape=sizes_of(port, axes), layout=layout)
     postprocess = {name: postprocess_of(entry, canonical) for name, entry in recipe.outputs.items()}
     manifest = ReleaseManifest(
         kind="model",

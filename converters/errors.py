@@ -35,6 +35,12 @@ class CompileFailed(ConvertError):
     default_code = "compile_failed"
 
 
+class BadToolchain(ConvertError):
+    """An isolated toolchain is missing or cannot be installed."""
+
+    default_code = "bad_toolchain"
+
+
 class GoldenRefused(ConvertError):
     """The source model contradicts the golden set it would be shipped with."""
 

@@ -36,6 +36,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     symmetric: bool = False
     """Activation ranges are centred on zero."""
     per_channel: bool = False
+    dense_per_tensor: bool = False
+    """Fully-connected layers keep one scale, all that an Edge TPU takes, however the others are quantised."""
     reduce_range: bool = False
     """Weights keep 7 bits, so that no kernel can saturate."""
     calibration: RangeMethod | None = None
@@ -105,7 +107,8 @@ _LITERT: Final = (
     # Whole numbers from input to output, which is all that an Edge TPU or a microcontroller can do.
     Method(engine="litert", name="int8", precision="int8", scheme="static", weights="int8", activations="int8",
            per_channel=True, calibration="minmax"),
-    Method(engine="litert", name="int8-dynamic", precision="int8", scheme="dynamic", weights="int8",
+    # Weights in 8 bits; activations are quantised anew with every call, which needs no examples.
+    Method(engine="litert", name="int8-dynamic-range", precision="int8", scheme="dynamic", weights="int8",
            activations="int8", per_channel=True),
 )  # fmt: skip
 
@@ -117,10 +120,13 @@ METHODS: Final[Mapping[EngineName, tuple[Method, ...]]] = {
 """Every method that can be asked for by name; a new engine adds a row here and one to the builders."""
 
 ORDER: Final[Mapping[Prefer, tuple[str, ...]]] = {
-    "latency": ("float32", "float16", "int8", "int8-percentile", "int8-entropy", "int8-exact"),
+    "latency": ("float32", "float16", "int8", "int8-percentile", "int8-entropy", "int8-exact",
+                "int8-dynamic-range"),
     # Eight bits before seven: where kernels saturate, measurement refuses the first, not belief.
-    "accuracy": ("float32", "float16", "int8-full", "int8", "int8-percentile", "int8-entropy", "int8-wide"),
-    "size": ("float32", "float16", "int8-full", "int8-tensor", "int8", "int8-percentile", "int8-entropy"),
+    "accuracy": ("float32", "float16", "int8-full", "int8", "int8-percentile", "int8-entropy", "int8-wide",
+                 "int8-dynamic-range"),
+    "size": ("float32", "float16", "int8-full", "int8-tensor", "int8", "int8-percentile", "int8-entropy",
+             "int8-dynamic-range"),
 }
 """What is tried without being asked for, best hope first."""
 

@@ -25,6 +25,7 @@ from converters.reading import facts_of
 from converters.recipe import Recipe
 from converters.report import BuildReport, Row
 from converters.search import Tried, find_better
+from converters.toolchains import TOOLCHAINS, find_installed
 from converters.variants import Built
 from converters.workshop import Workshop
 from devices.catalogue import resolve_targets
@@ -59,6 +60,7 @@ class BuildOptions:
 def plan_of(recipe: Recipe, base: Path) -> Plan:
     """What a build of this recipe would do here. Raises: UnknownTarget, BadRecipe, BadModel."""
     installed = {name: importlib.util.find_spec(module) is not None for name, module in _MODULES.items()}
+    installed |= {name: find_installed(toolchain) is not None for name, toolchain in TOOLCHAINS.items()}
     return plan_build(recipe, resolve_targets(tuple(recipe.targets)), installed, facts_of(base / recipe.model))
 
 

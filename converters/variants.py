@@ -69,6 +69,7 @@ def describe_variant(
     absorbed: Mapping[str, TensorBinding],
     quantisation: Quantisation | None,
     onnx_versions: tuple[int, int] | None,
+    produced: Mapping[str, TensorBinding] | None = None,
 ) -> VariantManifest:
     """The manifest of a compiled candidate, without resources and own reference.
 
@@ -76,12 +77,13 @@ def describe_variant(
         candidate: what was planned.
         draft: canonical tensors and what they are called in the model.
         files: content by role.
-        absorbed: bindings of inputs whose normalisation the graph does itself, by canonical tensor.
+        absorbed: bindings of inputs that the file takes in its own way, by canonical tensor.
         quantisation: how it was quantised; None for float.
         onnx_versions: opset and IR of an ONNX file.
+        produced: bindings of outputs that the file gives in its own way, by canonical tensor.
     """
     inputs = {name: absorbed.get(name) or draft.binding(name) for name in draft.inputs}
-    outputs = {name: draft.binding(name) for name in draft.outputs}
+    outputs = {name: (produced or {}).get(name) or draft.binding(name) for name in draft.outputs}
     entries = [
         FileEntry(
             role=role,

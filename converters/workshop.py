@@ -32,7 +32,7 @@ from edge_runtime.contract.release import (
     TensorMap,
     VariantManifest,
 )
-from edge_runtime.contract.steps import Cast, Decode, Layout, Normalize, PreStep, parse_preprocess
+from edge_runtime.contract.steps import Cast, Layout, Normalize, PreStep, parse_preprocess
 from edge_runtime.contract.target import Target
 from edge_runtime.inference.backend import BackendOptions, Tensors, load_backend
 from edge_runtime.inference.predictor import Predictor, load_predictor
@@ -97,7 +97,7 @@ def open_source(draft: Draft, model: Any) -> Predictor:
         inputs={name: draft.binding(name) for name in draft.inputs},
         outputs={name: draft.binding(name) for name in draft.outputs},
     )
-    return load_predictor(draft.manifest, _bare("source", tensors, engine), {"model": content}, options=FLOAT)
+    return load_predictor(draft.manifest, bare_variant("source", tensors, engine), {"model": content}, options=FLOAT)
 
 
 def find_absorptions(draft: Draft, model: Any, samples: Sequence[Tensors]) -> dict[str, Absorption]:
@@ -109,13 +109,13 @@ def find_absorptions(draft: Draft, model: Any, samples: Sequence[Tensors]) -> di
         public = steps[0].from_ if steps else None
         if public is None or kinds[public] != "image" or draft.manifest.tensors[name].dtype != "float32":
             continue
-        absorption = _ending_of(steps, tensor, free_name(model, public))
+        absorption = ending_of(steps, tensor, free_name(model, public))
         if absorption is not None and _is_exact(draft.manifest, name, absorption, samples):
             found[name] = absorption
     return found
 
 
-def _ending_of(steps: tuple[PreStep, ...], tensor: str, input_name: str) -> Absorption | None:
+def ending_of(steps: tuple[PreStep, ...], tensor: str, input_name: str) -> Absorption | None:
     """What of a picture's last steps a graph can do: the change to float, a normalisation, the order of the axes.
 
     None when the picture is no longer of bytes before them.
@@ -132,24 +132,6 @@ def _ending_of(steps: tuple[PreStep, ...], tensor: str, input_name: str) -> Abso
         "NCHW" if layout else "NHWC",
     )
     return Absorption(tensor, input_name, normalisation, tuple(step.id for step in (scaling, layout) if step))
-
-
-def find_raw_inputs(draft: Draft) -> dict[str, TensorBinding]:
-    """Quantised image inputs whose scale and zero point are the recipe's normalisation: they take pictures as they are.
-
-    Exact or not at all: every one of the 256 values must become the number that normalising and quantising gives.
-    """
-    found: dict[str, TensorBinding] = {}
-    for name, stored in draft.stored.items():
-        steps = parse_preprocess(draft.manifest.preprocess.get(name, []))
-        if not steps or not isinstance(steps[-1], Normalize) or stored.dtype not in {"uint8", "int8"}:
-            continue
-        if not isinstance(steps[0], Decode) or any(isinstance(step, _NOT_BYTES) for step in steps[:-1]):
-            continue
-        binding = msgspec.structs.replace(draft.binding(name), absorbs=[steps[-1].id], layout="NHWC")
-        if _is_raw(draft, name, binding):
-            found[name] = binding
-    return found
 
 
 def prepare_model(model: Any, ceiling: Ceiling) -> Any:
@@ -245,7 +227,7 @@ def _is_exact(release: ReleaseManifest, tensor: str, absorption: Absorption, sam
     alone = prepend_normalise(alone, absorption.tensor, absorption.normalisation, input_name=absorption.input_name)
     binding = absorption.binding(exact=True)
     others = {name: _same(name, release.tensors[name].dtype) for name in release.preprocess if name != tensor}
-    manifest = _bare("alone", TensorMap(inputs={**others, tensor: binding}, outputs={}))
+    manifest = bare_variant("alone", TensorMap(inputs={**others, tensor: binding}, outputs={}))
     reference, feeding = compile_preprocess(release), compile_preprocess(release, manifest)
     content = alone.SerializeToString()
     session = load_backend("onnxruntime").open({"model": content}, manifest, BackendOptions(threads=1))
@@ -261,29 +243,11 @@ def _is_exact(release: ReleaseManifest, tensor: str, absorption: Absorption, sam
         session.close()
 
 
-def _is_raw(draft: Draft, tensor: str, binding: TensorBinding) -> bool:
-    """Compare, for every value of a pixel, the runtime's own two ways of feeding a quantised input."""
-    release = draft.manifest
-    steps = [step for step in release.preprocess[tensor] if step["id"] in binding.absorbs]
-    source = next(str(step["from"]) for step in release.preprocess[tensor] if "from" in step)
-    alone = msgspec.structs.replace(release, preprocess={tensor: [{**steps[0], "from": source}]})
-    spec = next(one for one in release.signature.inputs if one.name == source)
-    channels = spec.shape[-1]
-    assert isinstance(channels, int)
-    every = np.repeat(np.arange(256, dtype=np.uint8), channels).reshape(1, 1, 256, channels)
-    slow, fast = (
-        compile_preprocess(alone, _bare("alone", TensorMap(inputs={tensor: one}, outputs={}), "litert"))
-        for one in (draft.binding(tensor), binding)
-    )
-    feeds = {source: every}
-    return np.array_equal(slow.after_decode(feeds)[tensor], fast.after_decode(feeds)[tensor])
-
-
 def _same(tensor: str, dtype: str) -> TensorBinding:
     return TensorBinding(tensor=tensor, dtype=dtype)
 
 
-def _bare(name: str, tensors: TensorMap, engine: EngineName = "onnxruntime") -> VariantManifest:
+def bare_variant(name: str, tensors: TensorMap, engine: EngineName = "onnxruntime") -> VariantManifest:
     """A manifest for a model that never becomes a variant."""
     return VariantManifest(
         id=parse_variant_id(name),

@@ -1,4 +1,4 @@
-"""`edge-convert`: check a model, write a recipe, build a release, make keys, sign."""
+"""`edge-convert`: check a model, write a recipe, build a release, make keys, sign; see what works here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import typer
 from converters.cli.options import EXIT_USER_ERROR
 from edge_runtime.contract.errors import EdgeError
 
-_COMMANDS: Final = ("converters.cli.check", "converters.cli.build", "converters.cli.sign")
-_GROUPS: Final[dict[str, str]] = {}
+_COMMANDS: Final = ("converters.cli.check", "converters.cli.build", "converters.cli.sign", "converters.cli.doctor")
+_GROUPS: Final[dict[str, str]] = {"toolchain": "converters.cli.toolchain"}
 """Modules whose commands stand below a word of their own."""
 
 

@@ -43,6 +43,10 @@ class CompileJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Name of the input that takes uint8 NHWC pictures in the result; None: inputs stay as they are."""
     image_layout: str | None = None
     input_name: str = "image"
+    channels_last: list[str] = []
+    """Inputs of layout NCHW that become NHWC in the result."""
+    sample_names: dict[str, str] = {}
+    """What the samples call an input, by its name in `model`, where that differs."""
 
     @property
     def label(self) -> str:

@@ -21,6 +21,7 @@ from edge_runtime.parent import end_with_parent
 COMPILERS: Final[Mapping[EngineName, str]] = {
     "onnxruntime": "converters.compilers.onnxruntime",
     "openvino": "converters.compilers.openvino",
+    "litert": "converters.compilers.litert",
 }
 """Module by engine; each has `compile_job`."""
 RANGES: Final = "converters.compilers.ranges"

@@ -18,10 +18,15 @@ def import_tflite(path: Path) -> Imported:
         content = path.read_bytes()
     except OSError as error:
         raise BadModel(f"read {path.name}", error.strerror or str(error), "check the path") from error
-    graph = parse_tflite(content, path.name).main
+    return describe(content, path.name)
+
+
+def describe(content: bytes, name: str) -> Imported:
+    """The ports of a model in memory; `name` is what errors call it. Raises: BadModel."""
+    graph = parse_tflite(content, name).main
     if hidden := [tensor.name for tensor in graph.tensors if tensor.is_variable]:
         because = f"it keeps state between calls in {hidden[0]}"
-        raise BadModel(f"use {path.name}", because, "export it with the state as an input and an output")
+        raise BadModel(f"use {name}", because, "export it with the state as an input and an output")
     inputs, outputs = _ports(graph, graph.inputs), _ports(graph, graph.outputs)
     return Imported(content, inputs, outputs, opset=None, ir=None, format="tflite")
 

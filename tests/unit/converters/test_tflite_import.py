@@ -13,7 +13,7 @@ from converters.planner import plan_build
 from converters.reading import facts_of, read_source
 from converters.source import SourceFacts, Stored
 from converters.starter import starter_text
-from converters.workshop import find_raw_inputs
+from converters.tflite_binding import find_raw_inputs
 from devices.catalogue import resolve_targets
 from edge_runtime.contract.digest import digest_of
 from tests.fakes.litert_models import adder_of_namesakes, four_pixel_tflite, int8_four_pixel_tflite
@@ -34,12 +34,12 @@ def saved(folder: Path, content: bytes) -> Path:
     return path
 
 
-def drafted(folder: Path, *, mean: float, std: float, dtype: str = "int8") -> tuple[Draft, object]:
+def drafted(folder: Path, *, mean: float, std: float, dtype: str = "int8") -> Draft:
     """The four-pixel classifier with scale 1/255, and a recipe whose pictures are normalised like that."""
     image = {**IMAGE, "normalize": {"scale": 1.0, "mean": [mean], "std": [std]}}
     recipe = parsed(model="m.tflite", inputs={"image": image})
     imported = import_tflite(saved(folder, int8_four_pixel_tflite(shape=(1, 2, 2, 1), dtype=dtype)))
-    return draft_release(recipe, imported, digest_of(b""), is_labelled=True), recipe
+    return draft_release(recipe, imported, digest_of(b""), is_labelled=True)
 
 
 def test_a_quantised_port_is_described_in_real_numbers_with_what_the_file_stores_beside(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_an_engine_that_does_not_read_the_format_is_not_planned() -> None:
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 def test_pictures_go_in_as_they_are_where_the_quantisation_is_the_normalisation(tmp_path: Path, dtype: str) -> None:
-    draft, _ = drafted(tmp_path, mean=0.0, std=255.0, dtype=dtype)
+    draft = drafted(tmp_path, mean=0.0, std=255.0, dtype=dtype)
 
     found = find_raw_inputs(draft)
 
@@ -141,7 +141,7 @@ def test_pictures_go_in_as_they_are_where_the_quantisation_is_the_normalisation(
 def test_a_normalisation_that_differs_for_one_value_of_a_pixel_is_left_to_the_runtime(
     tmp_path: Path, mean: float, std: float
 ) -> None:
-    draft, _ = drafted(tmp_path, mean=mean, std=std)
+    draft = drafted(tmp_path, mean=mean, std=std)
 
     assert find_raw_inputs(draft) == {}
 
