@@ -87,7 +87,7 @@ def ask_from(
 def reference_bytes(dataset: Dataset, preprocessor: Preprocessor, source: Predictor) -> int:
     """What the source model's answer to one sample takes in a golden set. Raises: BadDataset, InferenceError."""
     first = next(replace(dataset, samples=dataset.samples[:1]).prepared(preprocessor))
-    answer = source.run_canonical(first.canonical)
+    answer = source.run_decoded(first.decoded)
     return sum(narrowed(array).nbytes for array in answer.values())
 
 
