@@ -1,10 +1,9 @@
-"""Recipes for people who have none yet: from command-line options, or as a commented file made from the model."""
+"""Recipes for people who have none yet, from command-line options."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
@@ -12,6 +11,7 @@ from converters.errors import BadRecipe
 from converters.fixed_shapes import parse_shapes
 from converters.recipe import Recipe, check_recipe
 from converters.source import Imported, Port
+from converters.starter_file import layout_of, looks_like_image
 
 _WRITE = "write these options, or a recipe (edge-convert recipe MODEL > recipe.toml)"
 
@@ -175,59 +175,6 @@ def parse_bounds(texts: tuple[str, ...]) -> dict[str, float]:
     return bounds
 
 
-def looks_like_image(port: Port) -> bool:
-    """Whether an input takes pictures: float32, four axes, one or three channels."""
-    return port.dtype == "float32" and len(port.shape) == 4 and layout_of(port) is not None
-
-
-def layout_of(port: Port) -> Literal["NCHW", "NHWC"] | None:
-    """Where the one or three channels stand; None when nowhere."""
-    if len(port.shape) != 4:
-        return None
-    if port.shape[1] in {1, 3}:
-        return "NCHW"
-    return "NHWC" if port.shape[3] in {1, 3} else None
-
-
-def starter_text(model: str, imported: Imported) -> str:
-    """A recipe in TOML with everything the model says filled in and everything it cannot say marked `CHANGE`."""
-    lines = [
-        "# Recipe for edge-convert build. Paths are relative to this file. Lines with CHANGE need your knowledge:",
-        "# nothing that changes numbers has a default, because a wrong guess here costs accuracy in silence.",
-        f"model = {_quoted(model)}",
-        'name = "my-model"            # CHANGE: a-z 0-9 -',
-        'version = "1.0.0"',
-        f'task = "{"image_classification" if looks_like_image(imported.inputs[0]) else "classification"}"',
-        'targets = ["cpu"]            # edge-device profiles lists the others',
-        "",
-        "[licence]",
-        'spdx = "unknown"             # CHANGE: SPDX identifier of the weights\' licence',
-        "",
-    ]
-    for number, port in enumerate(imported.inputs):
-        lines += _image_lines(port) if looks_like_image(port) else _tensor_lines(port, number)
-    for number, port in enumerate(imported.outputs):
-        lines += _output_lines(port, is_first=number == 0)
-    lines += [
-        "[calibration]",
-        'folder = "calibration"       # CHANGE: unlabelled examples that set the int8 ranges',
-        "",
-        "[evaluation]",
-        'folder = "evaluation"        # CHANGE: class sub-folders, or files and labels.csv (file,label)',
-        "",
-        "[golden]                     # questions every device must answer before it takes the release over",
-        "count = 16",
-        "own_snr_min = 30.0           # dB against the variant's own float emulation: is this silicon right?",
-        "float_snr_min = 15.0         # dB against the source model: is this variant good?",
-        "truth_min = 0.75             # share of right answers: is this model good?",
-        "contains_personal_data = true  # CHANGE to false if nobody can be recognised in these examples",
-        "",
-        "[limits]",
-        'max_drop = { "*" = 0.01 }    # accuracy a variant may lose; by profile, family or *',
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def _place(path: str, part: str | None) -> dict[str, object]:
     """A folder, or a file that holds all samples, as its ending says."""
     place: dict[str, object] = {"file" if path.lower().endswith((".npz", ".npy", ".csv")) else "folder": path}
@@ -284,63 +231,3 @@ def _image(options: Options, port: Port) -> dict[str, object]:
 def _classes(options: Options, port: Port) -> dict[str, object]:
     answer: dict[str, object] = {"tensor": port.name, "kind": "classes", "activation": options.activation}
     return {**answer, "labels": options.labels} if options.labels else answer
-
-
-def _image_lines(port: Port) -> list[str]:
-    layout = layout_of(port)
-    height, width = port.shape[2:] if layout == "NCHW" else port.shape[1:3]
-    channels = port.shape[1] if layout == "NCHW" else port.shape[3]
-    size = f"[{height or 'CHANGE'}, {width or 'CHANGE'}]"
-    color = '"gray"' if channels == 1 else '"rgb"               # CHANGE to "bgr" if it was trained on OpenCV images'
-    mean, std, certainty = _scaling(port)
-    return [
-        "[inputs.image]",
-        f"tensor = {_quoted(port.name)}",
-        'kind = "image"',
-        f"color = {color}",
-        'exif = "apply"               # turn photos upright as their camera says; "ignore": leave them',
-        "# CHANGE: as in training; Pillow and torchvision antialias, OpenCV's linear filter does not",
-        f'resize = {{ mode = "stretch", size = {size}, filter = "bilinear", antialias = true }}',
-        f"# y = (x * scale - mean) / std per channel, x in 0..255                {certainty}",
-        f"normalize = {{ scale = 1.0, mean = {[mean] * (channels or 1)}, std = {[std] * (channels or 1)} }}",
-        f'layout = "{layout}"',
-        "",
-    ]
-
-
-def _scaling(port: Port) -> tuple[float, float, str]:
-    """Mean and deviation to begin with, and how sure they are; a quantised input says which pictures it takes as is."""
-    if port.stored is None:
-        return 0.0, 255.0, "CHANGE: as in training"
-    shift = 128 if port.stored.dtype == "int8" else 0
-    return float(port.stored.zero_point + shift), float(f"{1 / port.stored.scale:.7g}"), "as the file is quantised"
-
-
-def _tensor_lines(port: Port, number: int) -> list[str]:
-    shape = [size or "N" for size in port.shape]
-    return [
-        f"[inputs.{'input' if number == 0 else f'input-{number}'}]  # {port.dtype} {shape}, from .npy or .npz files",
-        f"tensor = {_quoted(port.name)}",
-        'kind = "tensor"',
-        "",
-    ]
-
-
-def _output_lines(port: Port, *, is_first: bool) -> list[str]:
-    if not is_first:
-        return [f"[outputs.{port.name}]" if port.name.isidentifier() else "[outputs.more]",
-                f"tensor = {_quoted(port.name)}", 'kind = "tensor"', ""]  # fmt: skip
-    return [
-        f"[outputs.classes]            # {port.dtype} {[size or 'N' for size in port.shape]}",
-        f"tensor = {_quoted(port.name)}",
-        'kind = "classes"             # "tensor" to hand out the numbers as they are',
-        'activation = "softmax"       # CHANGE to "none" if the model ends in a softmax already',
-        "k = 5",
-        'labels = "labels.txt"        # CHANGE: one label per line, in the order of the classes',
-        "",
-    ]
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

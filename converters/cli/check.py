@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from converters.cli.options import EXIT_USER_ERROR, Json, Model, Shape, Target
@@ -24,8 +27,14 @@ def check(model: Model, target: Target = None, shape: Shape = None, as_json: Jso
 
 
 @app.command()
-def recipe(model: Model) -> None:
-    """Print a commented starter recipe made from a model's inputs and outputs."""
+def recipe(
+    model: Model,
+    preprocessor: Annotated[
+        Path | None, typer.Option(help="preprocessor_config.json, or the .xml of an OpenVINO model with model_info.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Write the labels that the model's metadata hold.")] = None,
+) -> None:
+    """Print a commented starter recipe made from a model's inputs and outputs, and from metadata about them."""
     from converters.commands.check import starter_recipe
 
-    typer.echo(starter_recipe(model), nl=False)
+    typer.echo(starter_recipe(model, preprocessor, labels), nl=False)

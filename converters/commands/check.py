@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.errors import BadModel
+from converters.errors import BadModel, CannotWrite
 from converters.fixed_shapes import Shapes
+from converters.metadata.facts import merge
+from converters.metadata.find import find_facts
 from converters.planner import ceiling_of
 from converters.preflight.findings import Finding, stops
 from converters.preflight.inspect import inspect, look_at_model
 from converters.reading import read_source
 from converters.source import Imported
-from converters.starter import starter_text
+from converters.starter_file import starter_text
 from devices.catalogue import resolve_targets
 
 
@@ -55,9 +57,23 @@ def print_checked(model: Path, checked: Checked) -> None:
     console.print(Text(_verdict(model.name, checked)))
 
 
-def starter_recipe(model: Path) -> str:
-    """A commented recipe made from a model's inputs and outputs. Raises: BadModel."""
-    return starter_text(model.name, read_model(model))
+def starter_recipe(model: Path, preprocessor: Path | None, labels: Path | None) -> str:
+    """A commented recipe made from a model and what metadata says about it.
+
+    Args:
+        model: its file.
+        preprocessor: metadata in a file of its own.
+        labels: file that receives the labels which the metadata hold.
+
+    Raises:
+        BadModel: the model or its metadata cannot be read, or hold no labels.
+        CannotWrite: the labels.
+    """
+    imported = read_model(model)
+    known = find_facts(imported, preprocessor)
+    if labels is not None:
+        _write_labels(labels, merge(known).labels)
+    return starter_text(model.name, imported, known)
 
 
 def read_model(path: Path, shapes: Shapes | None = None) -> Imported:
@@ -65,6 +81,15 @@ def read_model(path: Path, shapes: Shapes | None = None) -> Imported:
     if refused := look_at_model(path):
         raise BadModel(f"use {path.name}", refused.message, refused.advice)
     return read_source(path, shapes)
+
+
+def _write_labels(path: Path, labels: tuple[str, ...]) -> None:
+    if not labels:
+        raise BadModel(f"write {path}", "the model's metadata hold no labels", "write one label per line yourself")
+    try:
+        path.write_text("\n".join(labels) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CannotWrite(f"write {path}", error.strerror or str(error), "name a folder that you may write") from error
 
 
 def _verdict(name: str, checked: Checked) -> str:

@@ -5,7 +5,8 @@ import pytest
 from converters.errors import BadRecipe
 from converters.importers.onnx import describe
 from converters.recipe import parse_recipe
-from converters.starter import Options, parse_bounds, recipe_from_options, starter_text, with_options
+from converters.starter import Options, parse_bounds, recipe_from_options, with_options
+from converters.starter_file import starter_text
 from tests.fakes.onnx_models import conv_classifier
 
 MODEL = describe(conv_classifier())

@@ -12,7 +12,7 @@ from converters.importers.tflite import activation_bytes, import_tflite
 from converters.planner import plan_build
 from converters.reading import facts_of, read_source
 from converters.source import SourceFacts, Stored
-from converters.starter import starter_text
+from converters.starter_file import starter_text
 from converters.tflite_binding import find_raw_inputs
 from devices.catalogue import resolve_targets
 from edge_runtime.contract.digest import digest_of

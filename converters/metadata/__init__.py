@@ -1,0 +1,1 @@
+"""What other people's metadata says about a model's inputs and answers; one file per kind of metadata."""
