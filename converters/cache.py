@@ -62,20 +62,24 @@ class Cache:
         self.problem: str | None = None
         """The first thing that went wrong with the cache itself; a build goes on without it."""
 
-    def read(self, key: str) -> dict[str, bytes] | None:
-        """Every file of an entry; None when there is none, or when it is damaged (it is then removed)."""
+    def read(self, key: str, name: str) -> bytes | None:
+        """One file of an entry; None when it is not there, or when it is damaged (the entry is then removed)."""
         index = self._index(key)
-        if index is None:
+        if index is None or name not in index.files:
             return None
         try:
-            found = {name: (self._root / key / name).read_bytes() for name in index.files}
+            content = (self._root / key / name).read_bytes()
         except OSError:
-            found = {}
-        if {name: digest_of(content) for name, content in found.items()} != _digests(index):
+            content = b""
+        if digest_of(content) != index.files[name].digest:
             self._remove(key)
             return None
         self._touch(key)
-        return found
+        return content
+
+    def has(self, key: str) -> bool:
+        """Whether an entry is there; only reading it says whether it is whole."""
+        return self._index(key) is not None
 
     def restore(self, key: str, folder: Path) -> bool:
         """Copy an entry's files into a folder; False, and nothing copied, when it is absent or damaged.

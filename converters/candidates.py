@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
@@ -13,28 +15,27 @@ from converters import measure
 from converters.asking import Asked, ask_elsewhere, ask_here
 from converters.building import build_candidate
 from converters.emulation import EXECUTION, Emulator
-from converters.errors import CompileFailed
-from converters.judge import COMPILE_FAILED, Judgement, Measured, is_narrow_target, judge, refuse_unmeasurable
+from converters.judge import Judgement, Measured, is_narrow_target, judge, refuse_unmeasurable
 from converters.kernels import kernels_of, may_saturate
-from converters.material import Order
+from converters.material import Material, Order
 from converters.packaging import Measurement
 from converters.planner import Candidate
+from converters.stages import Filled, Once
 from converters.tflite_binding import find_raw_inputs
-from converters.variants import Built, for_arch, with_own, with_resources
+from converters.variants import Built, for_arch, with_own, with_peak, with_resources
 from converters.workshop import (
     EMULATED,
     Workshop,
     activation_bytes,
     find_absorptions,
+    float_model,
     open_built,
     prepare_model,
 )
-from edge_runtime.contract import reasons
 from edge_runtime.contract.digest import Digest
-from edge_runtime.contract.errors import InferenceError
-from edge_runtime.contract.evidence import By, Elsewhere, Evidence, Where
+from edge_runtime.contract.evidence import By, Elsewhere, Evidence, Latency, Where
 from edge_runtime.inference.arrays import write_npz
-from edge_runtime.inference.backend import BackendOptions
+from edge_runtime.inference.backend import BackendOptions, load_backend
 from edge_runtime.inference.golden import pack_own
 from edge_runtime.inference.predictor import Predictor
 
@@ -45,24 +46,37 @@ _UNKEYED: Final = Digest("")
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What measuring needs besides the candidate."""
+    """What trying candidates needs besides the candidate."""
 
     order: Order
-    workshop: Workshop
+    workshop: Once[Workshop]
+    """Opened when the first candidate has to be compiled."""
+    answers: Filled
+    """The source model's answers to the evaluation set."""
     where: Where
     """This machine; the engine is filled in per candidate."""
-    engines: Mapping[str, str]
-    """Version by engine name."""
     here: str | None
     """The profile whose instruction set is exactly this machine's."""
     gate: bool
-    at: str
     emulators: tuple[Emulator, ...] = ()
 
     @property
     def has_narrow_kernels(self) -> bool:
         """Whether kernels that may saturate run here, natively or emulated."""
         return may_saturate(self.where.arch, self.where.isa) or any(one.is_narrow for one in self.emulators)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What one candidate did on this machine; nothing in it is a judgement."""
+
+    at: str
+    """RFC 3339, UTC."""
+    where: Where
+    here: Asked
+    elsewhere: tuple[tuple[Emulator, Asked], ...]
+    latency: Latency
+    peak_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +96,20 @@ class Result:
         return self.drop if self.drop is not None else 1.0 - (agreement or 0.0)
 
 
-def open_workshop(order: Order, folder: Path, timeout_s: float) -> Workshop:
-    """Prepare the float model and write the calibration samples, one file each. Raises: BadModel, BadDataset."""
+def open_workshop(order: Order, folder: Path, calibration: Path | None, timeout_s: float) -> Workshop:
+    """Prepare the float model. Raises: BadModel, BadDataset.
+
+    Args:
+        order: what is built.
+        folder: for what compilers need and make.
+        calibration: folder that `write_calibration` filled; None when nothing is calibrated.
+        timeout_s: limit for one compilation.
+    """
     material, plan = order.material, order.plan
-    calibration = None
-    if material.calibration is not None:
-        calibration = folder / "calibration"
-        calibration.mkdir()
-        for number, sample in enumerate(material.calibration.prepared(material.preprocessor)):
-            named = {material.draft.inputs[name]: array for name, array in sample.canonical.items()}
-            (calibration / f"{number:06d}.npz").write_bytes(write_npz(named))
     asked = [sample.inputs for sample in order.reference.golden.samples]
     is_tflite = isinstance(material.model, bytes)
     model = material.model if is_tflite else prepare_model(material.model, plan.ceiling)
-    return Workshop(
+    workshop = Workshop(
         draft=material.draft,
         model=model,
         absorptions={} if is_tflite else find_absorptions(material.draft, model, asked),
@@ -105,69 +119,105 @@ def open_workshop(order: Order, folder: Path, timeout_s: float) -> Workshop:
         calibration=calibration,
         timeout_s=timeout_s,
     )
+    # Written once, before candidates are compiled side by side.
+    float_model(workshop)
+    return workshop
 
 
-def try_candidate(candidate: Candidate, bench: Bench, beside: Built | None) -> tuple[Result, Built | None]:
-    """Compile, measure and judge one candidate.
+def write_calibration(material: Material, folder: Path) -> None:
+    """Write the calibration samples as the model takes them, one file each. Raises: BadDataset."""
+    if material.calibration is None:
+        return
+    for number, sample in enumerate(material.calibration.prepared(material.preprocessor)):
+        named = {material.draft.inputs[name]: array for name, array in sample.canonical.items()}
+        (folder / f"{number:06d}.npz").write_bytes(write_npz(named))
+
+
+def compile_candidate(candidate: Candidate, bench: Bench) -> Built:
+    """Compile one candidate, with what any correct silicon must say to the golden set and an estimate of its memory.
+
+    Raises:
+        CompileFailed, BadModel: there is no such file.
+        InferenceError: its engine does not load it.
+    """
+    workshop = bench.workshop()
+    built = build_candidate(candidate, workshop)
+    if (emulation := _emulation_of(candidate)) is not None:
+        built = _with_emulation(built, bench, emulation)
+    return with_resources(built, activation_bytes(workshop.model))
+
+
+def measure_candidate(built: Built, beside: Built | None, bench: Bench) -> Numbers:
+    """Ask a compiled candidate everything, with real kernels; nothing else may run meanwhile.
 
     Args:
-        candidate: what to try.
-        bench: what it is tried with.
+        built: what was compiled.
         beside: the same engine's float variant, for the latency ratio; None when this is it.
+        bench: what it is measured with.
+
+    Raises:
+        InferenceError: its engine does not load or run it.
+        BadDataset: a sample cannot be used.
     """
-    release = bench.order.material.draft.manifest
-    if refusal := refuse_unmeasurable(candidate, bench.order.plan, can_measure=bench.has_narrow_kernels):
-        return Result(candidate, refusal), None
-    try:
-        built = build_candidate(candidate, bench.workshop)
-        if (emulation := _emulation_of(candidate)) is not None:
-            built = _with_emulation(built, bench, emulation)
-        predictor = open_built(release, built, MEASURED_WITH)
-    except CompileFailed as error:
-        return Result(candidate, Judgement((), COMPILE_FAILED, error.because)), None
-    except InferenceError as error:
-        return Result(candidate, Judgement((), reasons.LOAD_FAILED, error.because)), None
-    float_predictor = open_built(release, beside, MEASURED_WITH) if beside else None
-    try:
-        return _measured(built, predictor, float_predictor, bench)
-    except InferenceError as error:
-        return Result(candidate, Judgement((), reasons.GOLDEN_FAILED, error.because)), None
-    finally:
-        predictor.close()
-        if float_predictor:
-            float_predictor.close()
-
-
-def _measured(
-    built: Built, predictor: Predictor, beside: Predictor | None, bench: Bench
-) -> tuple[Result, Built | None]:
     order = bench.order
     release, candidate = order.material.draft.manifest, built.candidate
-    here, execution = _ask_here(built, predictor, bench)
-    elsewhere = _ask_elsewhere(built, predictor, bench)
+    bench.answers.folder()
     sample = order.reference.golden.samples[0].inputs
-    latency = measure.measure_latency(predictor, beside, sample)
-    peak = measure.measure_peak(release, built.manifest, dict(built.files), sample)
-    measured = Measured(
-        here.answered, latency.p95, latency.ratio_to_float, tuple(asked.answered for _, asked in elsewhere)
+    with ExitStack() as opened:
+        predictor = opened.enter_context(closing(open_built(release, built, MEASURED_WITH)))
+        other = opened.enter_context(closing(open_built(release, beside, MEASURED_WITH))) if beside else None
+        here, execution = _ask_here(built, predictor, bench)
+        elsewhere = _ask_elsewhere(built, predictor, bench)
+        latency = measure.measure_latency(predictor, other, sample)
+    return Numbers(
+        at=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        where=_where(candidate, bench, execution=execution),
+        here=here,
+        elsewhere=tuple(elsewhere),
+        latency=latency,
+        peak_bytes=measure.measure_peak(release, built.manifest, dict(built.files), sample),
     )
-    judgement = judge(candidate, measured, order.plan, release.limits, here=bench.here, gate=bench.gate)
-    built = with_resources(built, activation_bytes(bench.workshop.model), peak)
+
+
+def judge_candidate(built: Built, numbers: Numbers, bench: Bench) -> Result:
+    """What becomes of a measured candidate."""
+    here, latency, limits = numbers.here, numbers.latency, bench.order.material.draft.manifest.limits
+    elsewhere = tuple(asked.answered for _, asked in numbers.elsewhere)
+    measured = Measured(here.answered, latency.p95, latency.ratio_to_float, elsewhere)
+    judgement = judge(built.candidate, measured, bench.order.plan, limits, here=bench.here, gate=bench.gate)
+    built = with_peak(built, numbers.peak_bytes)
     if judgement.ships:
         built = for_arch(built, judgement.arch)
-    where = _where(candidate, bench, execution=execution)
-    evidence = msgspec.structs.replace(
-        _evidence(built, bench, judgement, where),
+    evidence = Evidence(
+        variant=_UNKEYED,
+        release=None,
+        at=numbers.at,
+        by=By(kind="build"),
+        where=numbers.where,
+        verdict=judgement.verdict,
         accuracy=here.accuracy,
         latency_ms=latency,
         checks=list(here.checks),
-        peak_bytes=peak,
+        peak_bytes=numbers.peak_bytes,
+        size_bytes=sum(len(content) for content in built.files.values()),
+        detail=judgement.because or None,
         elsewhere=[
-            Elsewhere(where=_emulated(emulator, where), accuracy=asked.accuracy, checks=list(asked.checks))
-            for emulator, asked in elsewhere
+            Elsewhere(where=_emulated(emulator, numbers.where), accuracy=asked.accuracy, checks=list(asked.checks))
+            for emulator, asked in numbers.elsewhere
         ],
     )
-    return Result(candidate, judgement, Measurement(built, evidence), here.answered.drop), built
+    return Result(built.candidate, judgement, Measurement(built, evidence), here.answered.drop)
+
+
+def refuse_candidate(candidate: Candidate, code: str, because: str) -> Result:
+    """A candidate that could not be compiled, loaded or asked."""
+    return Result(candidate, Judgement((), code, because))
+
+
+def refuse_unseen(candidate: Candidate, bench: Bench) -> Result | None:
+    """A candidate that nobody here can measure where it may saturate; None when somebody can."""
+    refusal = refuse_unmeasurable(candidate, bench.order.plan, can_measure=bench.has_narrow_kernels)
+    return Result(candidate, refusal) if refusal else None
 
 
 def _ask_here(built: Built, predictor: Predictor, bench: Bench) -> tuple[Asked, str]:
@@ -193,7 +243,7 @@ def _ask_elsewhere(built: Built, predictor: Predictor, bench: Bench) -> list[tup
         is_alike = candidate.method.is_overflow_safe or not is_narrow_target(candidate, bench.order.plan)
         if emulator.arch not in candidate.arch or (emulator.is_narrow and is_alike):
             continue
-        folder = bench.workshop.folder / f"{candidate.id}-{emulator.arch}"
+        folder = bench.workshop().folder / f"{candidate.id}-{emulator.arch}"
         answers.append((emulator, ask_elsewhere(emulator, built, predictor, bench.order, folder)))
     return answers
 
@@ -218,7 +268,7 @@ def _with_emulation(built: Built, bench: Bench, emulation: BackendOptions) -> Bu
 
 
 def _where(candidate: Candidate, bench: Bench, *, execution: str) -> Where:
-    engine = f"{candidate.engine} {bench.engines.get(candidate.engine, 'unknown')}"
+    engine = f"{candidate.engine} {_version(candidate.engine)}"
     return msgspec.structs.replace(bench.where, engine=engine, execution=execution)
 
 
@@ -228,14 +278,7 @@ def _emulated(emulator: Emulator, where: Where) -> Where:
     )
 
 
-def _evidence(built: Built, bench: Bench, judgement: Judgement, where: Where) -> Evidence:
-    return Evidence(
-        variant=_UNKEYED,
-        release=None,
-        at=bench.at,
-        by=By(kind="build"),
-        where=where,
-        verdict=judgement.verdict,
-        size_bytes=sum(len(content) for content in built.files.values()),
-        detail=judgement.because or None,
-    )
+@functools.cache
+def _version(engine: str) -> str:
+    fact = load_backend(engine).probe()
+    return fact.version if fact else "unknown"

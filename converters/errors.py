@@ -41,6 +41,10 @@ class BadToolchain(ConvertError):
     default_code = "bad_toolchain"
 
 
+class CompilerRefused(CompileFailed):
+    """A compiler looked at the model and refused it; it will refuse it again."""
+
+
 class GoldenRefused(ConvertError):
     """The source model contradicts the golden set it would be shipped with."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,6 @@ class Material:
     """A recipe's model and data, read and described."""
 
     draft: Draft
-    source: Predictor
     model: Any
     """ONNX model without initialisers among its inputs, or the bytes of a TFLite file."""
     evaluation: Dataset
@@ -109,7 +109,6 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
     warnings = (_noted(finding) for finding in findings if finding.severity != "note")
     return Material(
         draft=draft,
-        source=open_source(draft, model),
         model=model,
         evaluation=sets.evaluation,
         calibration=sets.calibration,
@@ -139,25 +138,30 @@ def refer(material: Material, answers: Path, *, golden_from: Path | None, allow_
     if spec is None:
         raise BadRecipe("build the golden set", "the recipe has none")
     output = material.draft.public_output().name
-    try:
-        if golden_from is not None:
-            questions = golden.ask_as(golden_from)
-        else:
-            taken = golden.reference_bytes(material.evaluation, material.preprocessor, material.source)
-            questions = golden.ask_from(
-                material.evaluation, material.preprocessor, count=spec.count, output=output, reference_bytes=taken
-            )
-        asked = golden.answered(questions, material.source)
-    except InferenceError as error:
-        raise BadDataset("ask the golden set", error.because, "its inputs must fit this model") from error
-    notes = _fewer(spec.count, len(asked.samples), material)
-    spec = msgspec.structs.replace(spec, count=len(asked.samples))
-    waivers = _judge_truth(material.source, asked, spec, allow_failed=allow_failed)
-    examination = Examination(
-        material.evaluation, material.preprocessor, interpreter_of(material.draft.manifest), material.task, answers
-    )
-    score = ask_source(material.source, examination)
+    with closing(open_source(material.draft, material.model)) as source:
+        try:
+            if golden_from is not None:
+                questions = golden.ask_as(golden_from)
+            else:
+                taken = golden.reference_bytes(material.evaluation, material.preprocessor, source)
+                questions = golden.ask_from(
+                    material.evaluation, material.preprocessor, count=spec.count, output=output, reference_bytes=taken
+                )
+            asked = golden.answered(questions, source)
+        except InferenceError as error:
+            raise BadDataset("ask the golden set", error.because, "its inputs must fit this model") from error
+        notes = _fewer(spec.count, len(asked.samples), material)
+        spec = msgspec.structs.replace(spec, count=len(asked.samples))
+        waivers = _judge_truth(source, asked, spec, allow_failed=allow_failed)
+        examination = examine(material, answers)
+        score = ask_source(source, examination)
     return Reference(asked, spec, examination, _reference_score(examination, score), waivers, notes)
+
+
+def examine(material: Material, answers: Path) -> Examination:
+    """The examination of a build, with the source model's answers to it in a file."""
+    interpreter = interpreter_of(material.draft.manifest)
+    return Examination(material.evaluation, material.preprocessor, interpreter, material.task, answers)
 
 
 def _fewer(wanted: int, taken: int, material: Material) -> tuple[str, ...]:

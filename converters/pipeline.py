@@ -3,58 +3,77 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 import msgspec
 
-from converters import golden
-from converters.candidates import Bench, Result, open_workshop, try_candidate
-from converters.draft import CARD_LAYER, LABELS_LAYER, NOTICE_LAYER
-from converters.emulation import Emulator, find_emulators
-from converters.errors import BadRecipe, ConvertError
-from converters.golden_spec import GOLDEN_LAYER
-from converters.judge import NOT_NEEDED, Judgement, failed_targets, same_instructions
-from converters.material import Order, Reference, read_material, refer
-from converters.packaging import Written, check_destination, write_release
+from converters.cache import Cache
+from converters.candidates import Bench, open_workshop, write_calibration
+from converters.emulation import Emulator, find_emulators, list_emulators
+from converters.errors import BadDataset, BadRecipe
+from converters.facts import Facts, calibration_stage, model_digest, source_stage
+from converters.finishing import BuildOptions, finish
+from converters.judge import same_instructions
+from converters.material import Material, Order, Reference, examine, read_material, refer
+from converters.packaging import check_destination
 from converters.planner import Plan, plan_build
 from converters.reading import facts_of
 from converters.recipe import Recipe
-from converters.report import BuildReport, Row
-from converters.search import Tried, find_better
+from converters.report import BuildReport
+from converters.rounds import try_all
+from converters.stages import Filled, Listener, Once, Stage, Stages, environment_here, pack, unpack
 from converters.toolchains import TOOLCHAINS, find_installed
-from converters.variants import Built
 from converters.workshop import Workshop
 from devices.catalogue import resolve_targets
 from devices.probe import Machine, read_machine
 from edge_runtime.contract.digest import Digest
+from edge_runtime.contract.errors import EdgeError
 from edge_runtime.contract.evidence import Where
-from edge_runtime.contract.ids import VariantId
-from edge_runtime.contract.release import ReleaseManifest, Waiver
+from edge_runtime.contract.golden import GoldenSpec
+from edge_runtime.contract.layout import LayoutFolder
+from edge_runtime.contract.release import ReferenceScore, Waiver
 from edge_runtime.inference.facts import engines
+from edge_runtime.inference.golden import GoldenSet
+from edge_runtime.interrupt import interrupts_held
 
-Progress = Callable[[str, int, int], None]
-"""Called with what begins now, how many steps are done, and how many there are."""
-
-_STEPS_BESIDE_CANDIDATES = 4
-_MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "nncf": "nncf", "litert": "ai_edge_litert"}
+_MODULES: Final = {"onnxruntime": "onnxruntime", "openvino": "openvino", "nncf": "nncf", "litert": "ai_edge_litert"}
+_ANSWERS: Final = "answers"
+_SAID: Final = "said.msgpack"
 
 
 @dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """What a build is told besides its recipe."""
+class _Run:
+    """One build under way."""
 
-    base: Path
-    """Folder that the recipe's paths are relative to."""
-    out: Path
-    force: bool = False
-    accuracy_gate: bool = True
-    allow_failed_golden: bool = False
-    golden_from: Path | None = None
-    compile_timeout_s: float = 1800.0
+    recipe: Recipe
+    plan: Plan
+    options: BuildOptions
+    stages: Stages
+    machine: Machine
+    work: Path
+    """Gone when the build ends."""
+
+    def folder(self, name: str) -> Path:
+        """A new folder in it."""
+        path = self.work / name
+        path.mkdir()
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the source model said, without its answers to the evaluation set: those are a file."""
+
+    golden: GoldenSet
+    spec: GoldenSpec
+    score: ReferenceScore | None
+    waivers: tuple[Waiver, ...]
+    notes: tuple[str, ...]
 
 
 def plan_of(recipe: Recipe, base: Path) -> Plan:
@@ -65,43 +84,42 @@ def plan_of(recipe: Recipe, base: Path) -> Plan:
 
 
 def build(
-    recipe: Recipe, options: BuildOptions, progress: Progress, *, begin: Callable[[], None] = lambda: None
+    recipe: Recipe, options: BuildOptions, listener: Listener, *, begin: Callable[[], None] = lambda: None
 ) -> BuildReport:
     """Build a release into `options.out`.
 
     Args:
         recipe: what to build.
         options: what it is told besides.
-        progress: told about each step.
-        begin: called once, when the engines are imported and nothing is written yet: from here on an interrupt must be
-            a KeyboardInterrupt, which an engine's import would take for a missing engine.
+        listener: told about each stage.
+        begin: called once, before anything is read or written: from here on an interrupt must be a KeyboardInterrupt,
+            after which nothing is left behind.
 
     Raises:
         EdgeError: nothing was written; the message says why and what to do.
     """
     plan = plan_of(recipe, options.base)
-    total = _STEPS_BESIDE_CANDIDATES + len(plan.candidates)
     _check_gate(recipe, gate=options.accuracy_gate)
     check_destination(options.out, force=options.force)
-    versions = {fact.name: fact.version for fact in engines({one.engine for one in plan.candidates})}
     begin()
-    progress("reading model and data", 0, total)
-    material = read_material(recipe, options.base, plan)
-    try:
-        with TemporaryDirectory(prefix="edge-convert-") as work:
-            progress("asking the source model", 1, total)
-            answers = Path(work) / "answers"
-            reference = refer(
-                material, answers, golden_from=options.golden_from, allow_failed=options.allow_failed_golden
-            )
-            order = Order(recipe, plan, material, reference)
-            progress("preparing calibration", 2, total)
-            workshop = open_workshop(order, Path(work), options.compile_timeout_s)
-            results = _try_all(_bench(order, workshop, versions, gate=options.accuracy_gate), progress)
-        progress("writing the release", total - 1, total)
-        return _package(order, options, results)
-    finally:
-        material.source.close()
+    machine = read_machine()
+    environment = environment_here({"arch": machine.arch, "cpu": machine.cpu, "isa": list(machine.isa)})
+    cache = Cache(options.cache, options.cache_max_bytes) if options.cache else None
+    stages = Stages(environment, cache, listener, prepare=lambda: _import_engines(plan))
+    material = stages.step("read", "model and data", lambda: read_material(recipe, options.base, plan))
+    with TemporaryDirectory(prefix="edge-convert-") as work:
+        run = _Run(recipe, plan, options, stages, machine, Path(work))
+        facts, answers = _ask_source(material, run)
+        results = try_all(_bench(facts, answers, run), stages, facts)
+    report = stages.step("write", "release", lambda: finish(facts.order, options, results))
+    trouble = [cache.problem] if cache and cache.problem else []
+    return msgspec.structs.replace(report, stages=stages.log, notes=[*report.notes, *trouble])
+
+
+def _import_engines(plan: Plan) -> None:
+    """Import them now: raised inside an engine's import, an interrupt would be taken for a missing engine."""
+    with interrupts_held():
+        engines({candidate.engine for candidate in plan.candidates})
 
 
 def _check_gate(recipe: Recipe, *, gate: bool) -> None:
@@ -118,143 +136,72 @@ def _says_what_may_be_lost(recipe: Recipe) -> bool:
     return bool(limits.max_drop or limits.min_agreement or limits.min_snr_db)
 
 
-def _try_all(bench: Bench, progress: Progress) -> list[Result]:
-    results: list[Result] = []
-    tried: list[Tried] = []
-    floats: dict[str, Built] = {}
-    candidates = bench.order.plan.candidates
-    for number, candidate in enumerate(candidates):
-        progress(f"trying {candidate.id}", 3 + number, _STEPS_BESIDE_CANDIDATES + len(candidates))
-        if better := find_better(candidate, tried, bench.order.plan.prefer):
-            results.append(Result(candidate, Judgement((), NOT_NEEDED, better)))
-            continue
-        result, built = try_candidate(candidate, bench, floats.get(candidate.engine))
-        tried.append(Tried(candidate, result.judgement.ships, result.lost))
-        if built is not None and candidate.precision == "float32":
-            floats[candidate.engine] = built
-        results.append(result)
-    return results
+def _ask_source(material: Material, run: _Run) -> tuple[Facts, Filled]:
+    """Ask the source model, or find what it said; its answers to the evaluation set come when they are needed."""
+    options, stages = run.options, run.stages
+    model = model_digest(material)
+    stage = source_stage(
+        material, model, golden_from=_digest_of(options.golden_from), allow_failed=options.allow_failed_golden
+    )
+    folder = run.folder("source")
+
+    def ask(into: Path) -> None:
+        found = refer(
+            material,
+            into / _ANSWERS,
+            golden_from=options.golden_from,
+            allow_failed=options.allow_failed_golden,
+        )
+        (into / _SAID).write_bytes(pack(_Said(found.golden, found.spec, found.score, found.waivers, found.notes)))
+
+    answers = stages.fill(stage, folder, ask)
+    said = unpack(answers.read(_SAID), _Said)
+    examination = examine(material, folder / _ANSWERS)
+    reference = Reference(said.golden, said.spec, examination, said.score, said.waivers, said.notes)
+    return Facts(Order(run.recipe, run.plan, material, reference), stages.environment, model, stage), answers
 
 
-def _bench(order: Order, workshop: Workshop, versions: Mapping[str, str], *, gate: bool) -> Bench:
-    machine = read_machine()
+def _bench(facts: Facts, answers: Filled, run: _Run) -> Bench:
+    machine, order = run.machine, facts.order
     where = Where(
         arch=machine.arch, isa=list(machine.isa), cpu=machine.cpu, execution="native", engine="", tuned={"threads": 1}
     )
     return Bench(
         order=order,
-        workshop=workshop,
+        workshop=Once(lambda: _workshop(order, run)),
+        answers=answers,
         where=where,
-        engines=versions,
         here=same_instructions(order.plan, machine.arch, machine.isa),
-        gate=gate,
-        at=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        emulators=_emulators(machine, order.plan),
+        gate=run.options.accuracy_gate,
+        emulators=_emulators(run),
     )
 
 
-def _emulators(machine: Machine, plan: Plan) -> tuple[Emulator, ...]:
+def _emulators(run: _Run) -> tuple[Emulator, ...]:
     """Other instruction sets that can be asked; not even looked for when no candidate needs them."""
-    methods = [candidate.method for candidate in plan.candidates]
+    methods = [candidate.method for candidate in run.plan.candidates]
     if all(method.is_overflow_safe or not method.is_quantised for method in methods):
         return ()
-    return find_emulators(machine.arch, machine.isa, aarch64_root=None)
+    arch, isa = run.machine.arch, run.machine.isa
+    listed = list_emulators(arch, isa, shutil.which, aarch64_root=None)
+    stage = Stage("probe", "emulators", {"listed": msgspec.to_builtins(listed)})
+    found = run.stages.run(stage, list[Emulator], lambda: list(find_emulators(arch, isa, aarch64_root=None)))
+    return tuple(found)
 
 
-def _package(order: Order, options: BuildOptions, results: list[Result]) -> BuildReport:
-    anchor = next(result for result in results if result.candidate.id == order.plan.anchor)
-    if not anchor.judgement.ships:
-        raise ConvertError(
-            "build the release", f"its plain float variant fails: {anchor.judgement.because}", "report this model"
-        )
-    shipped = [one.measurement for one in results if one.measurement and one.judgement.ships]
-    refused = [one.measurement for one in results if one.measurement and not one.judgement.ships]
-    manifest = msgspec.structs.replace(
-        order.material.draft.manifest,
-        variants=[one.built.manifest.id for one in shipped],
-        golden=order.reference.spec,
-        reference=order.reference.score,
-        waivers=list(_waivers(order.recipe, options, order.reference)),
-    )
-    written = write_release(options.out, manifest, _layers(order, options.base), shipped, refused)
-    return _report(order, options.out, manifest, results, written)
+def _workshop(order: Order, run: _Run) -> Workshop:
+    material, calibration = order.material, None
+    if material.calibration is not None:
+        stage = calibration_stage(material)
+        filled = run.stages.fill(stage, run.folder("calibration"), lambda into: write_calibration(material, into))
+        calibration = filled.folder()
+    return open_workshop(order, run.folder("compile"), calibration, run.options.compile_timeout_s)
 
 
-def _waivers(recipe: Recipe, options: BuildOptions, reference: Reference) -> tuple[Waiver, ...]:
-    if options.accuracy_gate:
-        return reference.waivers
-    calibration = recipe.calibration.name if recipe.calibration else "none"
-    detail = f"switched off for this build: loss of accuracy was measured, not judged; calibration set {calibration}"
-    return (Waiver(check="accuracy_gate", detail=detail), *reference.waivers)
-
-
-def _layers(order: Order, base: Path) -> dict[str, bytes]:
-    layers: dict[str, bytes] = {GOLDEN_LAYER: golden.packed(order.reference.golden)}
-    if order.material.labels is not None:
-        layers[LABELS_LAYER] = ("\n".join(order.material.labels) + "\n").encode()
-    licence = order.recipe.licence
-    for title, name in ((NOTICE_LAYER, licence.attribution), (CARD_LAYER, licence.model_card)):
-        if name is None:
-            continue
-        try:
-            layers[title] = (base / name).read_bytes()
-        except OSError as error:
-            raise BadRecipe(f"read {name}", error.strerror or str(error), "correct licence in the recipe") from error
-    return layers
-
-
-def _report(order: Order, out: Path, manifest: ReleaseManifest, results: list[Result], written: Written) -> BuildReport:
-    p95 = {
-        one.candidate.id: one.measurement.evidence.latency_ms.p95
-        for one in results
-        if one.measurement and one.measurement.evidence.latency_ms
-    }
-    shipped = {one.candidate.id: one.judgement for one in results if one.judgement.ships}
-    machine = read_machine()
-    here = same_instructions(order.plan, machine.arch, machine.isa)
-    first = next((one.measurement for one in results if one.measurement), None)
-    return BuildReport(
-        release=manifest.name,
-        version=manifest.version,
-        out=str(out),
-        digest=written.release,
-        metric=manifest.reference.metric if manifest.reference else "agreement",
-        reference=manifest.reference.value if manifest.reference else None,
-        count=len(order.material.evaluation.samples),
-        where=first.evidence.where if first else None,
-        rows=[_row(one, written.variants) for one in results],
-        notes=[
-            *order.plan.notes, *order.material.notes, *order.reference.notes, *_loud_licence(manifest),
-            *_latency_note(order.plan, here),
-        ],
-        waivers=manifest.waivers,
-        failed_targets=failed_targets(order.plan, shipped, p95, manifest.limits, here=here),
-    )
-
-
-def _row(result: Result, digests: Mapping[VariantId, Digest]) -> Row:
-    evidence = result.measurement.evidence if result.measurement else None
-    return Row(
-        variant=result.candidate.id,
-        engine=result.candidate.engine,
-        precision=result.candidate.precision,
-        arch=list(result.judgement.arch or result.candidate.arch),
-        verdict=result.judgement.verdict,
-        because=result.judgement.because,
-        size_bytes=evidence.size_bytes or 0 if evidence else 0,
-        drop=result.drop,
-        digest=digests.get(result.candidate.id),
-        evidence=evidence,
-    )
-
-
-def _latency_note(plan: Plan, here: str | None) -> list[str]:
-    if here is not None or plan.prefer != "latency":
-        return []
-    return ["no target has this machine's instruction set: latency is shown, and refuses nothing; devices decide"]
-
-
-def _loud_licence(manifest: ReleaseManifest) -> list[str]:
-    if manifest.licence.spdx != "unknown":
-        return []
-    return ["LICENCE UNKNOWN: write licence.spdx, or nobody who receives this release knows what they may do with it"]
+def _digest_of(release: Path | None) -> Digest | None:
+    if release is None:
+        return None
+    try:
+        return LayoutFolder(release).open().digest
+    except EdgeError as error:
+        raise BadDataset(f"take the golden set of {release}", error.because, error.remedy) from error

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from converters.stages import StageEvent
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.evidence import Evidence, Where
 from edge_runtime.contract.release import Waiver
@@ -42,6 +43,8 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     notes: list[str] = []
     waivers: list[Waiver] = []
     failed_targets: dict[str, str] = {}
+    stages: list[StageEvent] = []
+    """What was done, and what the cache had already."""
 
 
 def as_json(report: BuildReport) -> str:

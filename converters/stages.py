@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.errors import EdgeError
 
 T = TypeVar("T")
+State = Literal["running", "done", "cached", "failed"]
 
 TOOLS: Final = ("ai-edge-litert", "nncf", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "pillow")
 """Distributions whose version may change a stage's result."""
@@ -38,7 +39,7 @@ class Stage:
     """One piece of work, described by everything that its result depends on."""
 
     kind: str
-    """`reference`, `calibration`, `compile`, `measure`."""
+    """`source`, `calibration`, `compile`, `measure`."""
     subject: str
     """What it is done for, for people: a variant's id, a folder's name. No part of the key."""
     inputs: Mapping[str, object]
@@ -67,7 +68,7 @@ class StageEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     subject: str
-    state: Literal["running", "done", "cached", "failed"]
+    state: State
     took_s: float = 0.0
 
     @property
@@ -80,23 +81,35 @@ Listener = Callable[[StageEvent], None]
 """Told about every stage; may be called from several threads, one at a time."""
 
 
-class Work(Protocol):
-    """What fills a folder with files."""
-
-    def __call__(self, folder: Path) -> None:
-        """Write plain files, no folders."""
+Fill = Callable[[Path], None]
+"""Writes plain files into a folder, no folders."""
 
 
 class Stages:
     """Runs stages, or finds what they made before."""
 
-    def __init__(self, environment: Environment, cache: Cache | None = None, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        cache: Cache | None = None,
+        listener: Listener | None = None,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Run stages.
+
+        Args:
+            environment: what results depend on besides their inputs.
+            cache: where results are kept; None: nowhere.
+            listener: told how stages begin and end.
+            prepare: called once, before the first stage that is not found.
+        """
         self.environment = environment
         self.cache = cache
         self.log: list[StageEvent] = []
         """How every stage ended, in order."""
         self._listener = listener
         self._lock = threading.Lock()
+        self._preparation = Once(prepare)
 
     def run(self, stage: Stage, result: type[T], work: Callable[[], T]) -> T:
         """The value that `work` gives, or gave in an earlier run.
@@ -107,10 +120,10 @@ class Stages:
             work: makes it; whatever it raises passes through and is not kept.
         """
         key = self._key(stage)
-        if self.cache is not None and (found := self.cache.read(key)) is not None:
+        if self.cache is not None and (found := self.cache.read(key, _RESULT)) is not None:
             try:
-                value = unpack(found[_RESULT], result)
-            except (KeyError, msgspec.MsgspecError, ValueError):
+                value = unpack(found, result)
+            except (msgspec.MsgspecError, ValueError):
                 pass
             else:
                 self._tell(stage, "cached")
@@ -120,42 +133,97 @@ class Stages:
             self.cache.store(key, stage.kind, stage.subject, {_RESULT: pack(value)})
         return value
 
-    def fill(self, stage: Stage, folder: Path, work: Work) -> None:
-        """Fill an empty folder with the files that `work` writes, or wrote in an earlier run; never all in memory.
+    def fill(self, stage: Stage, folder: Path, work: Fill) -> Filled:
+        """The files that `work` writes, or wrote in an earlier run; they never stand in memory together.
 
-        Raises:
-            OSError: the folder cannot be written.
+        Args:
+            stage: what the files depend on.
+            folder: an empty folder for them.
+            work: writes them; whatever it raises passes through and is not kept.
         """
+        filled = Filled(self, stage, folder, work)
+        if self.cache is not None and self.cache.has(self._key(stage)):
+            self._tell(stage, "cached")
+        else:
+            filled.folder()
+        return filled
+
+    def step(self, kind: str, subject: str, work: Callable[[], T]) -> T:
+        """Work that is done every time; listeners hear of it, the log does not."""
+        return self._timed(Stage(kind, subject, {}), work, is_logged=False)
+
+    def restored(self, stage: Stage, folder: Path, work: Fill) -> None:
+        """Put a stage's files into a folder, from the cache if they are there and whole."""
         key = self._key(stage)
         if self.cache is not None and self.cache.restore(key, folder):
-            self._tell(stage, "cached")
             return
         self._timed(stage, lambda: work(folder))
         if self.cache is not None:
             files = {path.name: path for path in sorted(folder.iterdir())}
             self.cache.store(key, stage.kind, stage.subject, files)
 
+    def peek(self, stage: Stage, name: str) -> bytes | None:
+        """One file of a stage, if the cache has it."""
+        return None if self.cache is None else self.cache.read(self._key(stage), name)
+
     def _key(self, stage: Stage) -> str:
         return key_of(stage, self.environment)
 
-    def _timed(self, stage: Stage, work: Callable[[], T]) -> T:
-        self._tell(stage, "running")
+    def _timed(self, stage: Stage, work: Callable[[], T], *, is_logged: bool = True) -> T:
+        if is_logged:
+            self._preparation()
+        self._tell(stage, "running", is_logged=is_logged)
         started = time.perf_counter()
         try:
             value = work()
         except EdgeError:
-            self._tell(stage, "failed", time.perf_counter() - started)
+            self._tell(stage, "failed", time.perf_counter() - started, is_logged=is_logged)
             raise
-        self._tell(stage, "done", time.perf_counter() - started)
+        self._tell(stage, "done", time.perf_counter() - started, is_logged=is_logged)
         return value
 
-    def _tell(self, stage: Stage, state: Literal["running", "done", "cached", "failed"], took_s: float = 0.0) -> None:
+    def _tell(self, stage: Stage, state: State, took_s: float = 0.0, *, is_logged: bool = True) -> None:
         event = StageEvent(kind=stage.kind, subject=stage.subject, state=state, took_s=round(took_s, 3))
         with self._lock:
-            if state != "running":
+            if is_logged and state != "running":
                 self.log.append(event)
             if self._listener is not None:
                 self._listener(event)
+
+
+class Filled:
+    """The files of a stage: brought where they are needed when somebody asks for them."""
+
+    def __init__(self, stages: Stages, stage: Stage, folder: Path, work: Fill) -> None:
+        self._folder = folder
+        self._once = Once(lambda: stages.restored(stage, folder, work))
+        self._stages, self._stage = stages, stage
+
+    def read(self, name: str) -> bytes:
+        """One file, without bringing the others. Raises: as `folder`."""
+        content = self._stages.peek(self._stage, name)
+        return (self.folder() / name).read_bytes() if content is None else content
+
+    def folder(self) -> Path:
+        """The folder with all files in it. Raises: whatever the work raises, if it has to be done (again)."""
+        self._once()
+        return self._folder
+
+
+class Once(Generic[T]):
+    """A value that is made when it is first asked for, by whichever thread asks first."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: list[T] = []
+        self._lock = threading.Lock()
+
+    def __call__(self) -> T:
+        """The value. Raises: whatever making it raises; the next call then tries again."""
+        with self._lock:
+            if not self._made:
+                self._made.append(self._make())
+            return self._made[0]
 
 
 def key_of(stage: Stage, environment: Environment) -> str:

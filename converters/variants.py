@@ -117,17 +117,27 @@ def with_own(built: Built, own: bytes) -> Built:
     return Built(built.candidate, manifest, built.files, own)
 
 
-def with_resources(built: Built, activation_bytes: int, measured_peak: int | None) -> Built:
-    """The same build, with the memory one instance needs.
+def with_resources(built: Built, activation_bytes: int) -> Built:
+    """The same build, with an estimate of the memory one instance needs.
 
-    An estimate, because a measurement differs from run to run and the variant's digest must not; the measurement only
-    raises it, in coarse steps, where the estimate is too low.
+    An estimate, because a measurement differs from run to run and the variant's digest must not.
     """
     files = sum(entry.size for entry in built.manifest.files)
-    peak, method = 2 * (files + activation_bytes) + _ENGINE_FLOOR_BYTES, "2 × (files + activations) + 16 MiB"
-    if measured_peak is not None and measured_peak > peak:
-        peak, method = -(-measured_peak // _GRAIN_BYTES) * _GRAIN_BYTES, "VmHWM minus import, rounded up to 16 MiB"
-    manifest = msgspec.structs.replace(built.manifest, resources=Resources(peak_bytes=peak, method=method))
+    peak = 2 * (files + activation_bytes) + _ENGINE_FLOOR_BYTES
+    return _needing(built, Resources(peak_bytes=peak, method="2 × (files + activations) + 16 MiB"))
+
+
+def with_peak(built: Built, measured_peak: int | None) -> Built:
+    """The same build, its memory raised in coarse steps where the estimate is below what was measured."""
+    estimate = built.manifest.resources
+    if measured_peak is None or (estimate is not None and measured_peak <= estimate.peak_bytes):
+        return built
+    peak = -(-measured_peak // _GRAIN_BYTES) * _GRAIN_BYTES
+    return _needing(built, Resources(peak_bytes=peak, method="VmHWM minus import, rounded up to 16 MiB"))
+
+
+def _needing(built: Built, resources: Resources) -> Built:
+    manifest = msgspec.structs.replace(built.manifest, resources=resources)
     return Built(built.candidate, manifest, built.files, built.own)
 
 

@@ -8,18 +8,40 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType
 from typing import Final, NoReturn
 
 EXIT_INTERRUPTED: Final = 130
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def raise_on_interrupt() -> None:
     """From here on an interrupt is a KeyboardInterrupt: for work that cleans up after itself."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Keep interrupts back until the end of the block, for work that would take one for an error of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        # Python raises them in the main thread only.
+        yield
+        return
+    arrived: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        # Also when the block failed: the interrupt is the likelier cause.
+        for one in arrived:
+            signal.raise_signal(one)
 
 
 def run_command(command: str, module: str) -> NoReturn:

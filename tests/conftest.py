@@ -77,6 +77,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Builds in tests find nothing of other builds, and leave nothing where people keep theirs."""
+    os.environ["EDGEFLEET_CONVERT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of models beside the repository; for tests marked needs_shared."""

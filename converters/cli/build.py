@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from converters.cli.options import EXIT_INTERRUPTED, EXIT_TARGET_FAILED, Json, Shape, Target
+from converters.cli.options import (
+    EXIT_INTERRUPTED,
+    EXIT_TARGET_FAILED,
+    CacheFolder,
+    Json,
+    Shape,
+    Target,
+    cache_folder,
+)
 
 if TYPE_CHECKING:
-    from converters.pipeline import BuildOptions
+    from converters.finishing import BuildOptions
     from converters.recipe import Recipe
 
 app = typer.Typer()
@@ -59,6 +67,8 @@ def build(
     golden_from: Annotated[Path | None, typer.Option(help="Ask the questions of this release again.")] = None,
     accuracy_gate: Annotated[bool, typer.Option(help="Refuse variants that lose too much; recorded if off.")] = True,
     allow_failed_golden: Annotated[bool, typer.Option(help="Ship a model that contradicts its labels.")] = False,
+    cache: CacheFolder = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Do everything again, and keep nothing.")] = False,
     compile_timeout_s: Annotated[float, typer.Option(help="Limit for one compilation.")] = 1800.0,
     force: Annotated[bool, typer.Option(help="Replace an older release at OUT.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Show what would be built.")] = False,
@@ -66,7 +76,7 @@ def build(
 ) -> None:
     """Build a release: every variant compiled, measured with real kernels, judged, packaged."""
     from converters.commands.build import load_recipe
-    from converters.pipeline import BuildOptions
+    from converters.finishing import BuildOptions
     from converters.starter import Options
 
     given = Options(
@@ -82,6 +92,7 @@ def build(
     options = BuildOptions(
         base=base, out=out, force=force, accuracy_gate=accuracy_gate, allow_failed_golden=allow_failed_golden,
         golden_from=golden_from, compile_timeout_s=compile_timeout_s,
+        cache=None if no_cache else cache_folder(cache),
     )  # fmt: skip
     _plan(loaded, base, as_json=as_json) if dry_run else _build(loaded, options, as_json=as_json)
 

@@ -12,7 +12,7 @@ from converters.cli.options import EXIT_USER_ERROR
 from edge_runtime.contract.errors import EdgeError
 
 _COMMANDS: Final = ("converters.cli.check", "converters.cli.build", "converters.cli.sign", "converters.cli.doctor")
-_GROUPS: Final[dict[str, str]] = {"toolchain": "converters.cli.toolchain"}
+_GROUPS: Final = {"cache": "converters.cli.cache", "toolchain": "converters.cli.toolchain"}
 """Modules whose commands stand below a word of their own."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -15,3 +16,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 Model = Annotated[Path, typer.Argument(help="The trained model: ONNX or TensorFlow Lite.", show_default=False)]
 Target = Annotated[list[str] | None, typer.Option("--target", help="Board class or family; repeat for more.")]
 Shape = Annotated[list[str] | None, typer.Option("--shape", help="Fix free sizes: NAME=1,3,224,224; repeat for more.")]
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        envvar="EDGEFLEET_CONVERT_CACHE",
+        help="Folder of finished stages; in your own cache folder if not said.",
+        show_default=False,
+    ),
+]
+
+
+def cache_folder(said: Path | None) -> Path:
+    """Where finished stages are kept (https://specifications.freedesktop.org/basedir-spec, XDG_CACHE_HOME)."""
+    if said is not None:
+        return said
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "edgefleet" / "convert"

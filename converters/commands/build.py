@@ -13,10 +13,12 @@ from typing import NoReturn
 import msgspec
 
 from converters.commands.check import read_model
+from converters.commands.progress import StageView
 from converters.errors import BadRecipe
+from converters.finishing import BuildOptions
 from converters.fixed_shapes import parse_shapes
 from converters.methods import describe_method
-from converters.pipeline import BuildOptions, build, plan_of
+from converters.pipeline import build, plan_of
 from converters.recipe import Recipe, parse_recipe
 from converters.report import as_json as report_json
 from converters.report import print_report
@@ -73,23 +75,16 @@ def build_release(recipe: Recipe, options: BuildOptions, *, as_json: bool) -> bo
         EdgeError: nothing was written.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     errors = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
-    task = bar.add_task("starting", total=None)
+    with StageView(errors) as view:
 
-    def begin() -> None:
-        # The bar hides the cursor, so it may not stand while an interrupt ends the process at once.
-        clean_up_when_ended()
-        bar.start()
+        def begin() -> None:
+            # The view hides the cursor, so it may not stand while an interrupt ends the process at once.
+            clean_up_when_ended()
+            view.start()
 
-    try:
-        report = build(recipe, options, lambda what, done, total: bar.update(
-            task, description=what, completed=done, total=total), begin=begin)  # fmt: skip
-    finally:
-        bar.stop()
+        report = build(recipe, options, view, begin=begin)
     text = report_json(report)
     options.out.with_name(options.out.name + REPORT_SUFFIX).write_text(text + "\n", encoding="utf-8")
     if as_json:

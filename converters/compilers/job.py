@@ -69,6 +69,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Why a compiler made nothing."""
 
     because: str
+    is_for_want_of_memory: bool = False
+    """Then it may succeed another time; a refusal does not."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,11 +1,12 @@
-"""The fresh process a compiler runs in: `python -m converters.compilers.worker JOB OUTCOME PARENT`.
+"""The fresh process a compiler runs in: `python -m converters.compilers.worker JOB OUTCOME PARENT MEMORY`.
 
-Its parent limits it, removes what it leaves, and takes it along when it ends.
+It limits its own memory; its parent limits its time, removes what it leaves, and takes it along when it ends.
 """
 
 from __future__ import annotations
 
 import importlib
+import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,12 +44,21 @@ def main(job_path: Path, outcome_path: Path) -> None:
     try:
         outcome = Outcome(compiled=run(job))
     except CompileFailed as error:
-        outcome = Outcome(failure=Failure(because=error.because))
+        outcome = Outcome(failure=Failure(because=error.because, is_for_want_of_memory=_wanted_memory(error)))
     except MemoryError:
-        outcome = Outcome(failure=Failure(because="it ran out of the memory it was granted"))
+        because = "it ran out of the memory it was granted"
+        outcome = Outcome(failure=Failure(because=because, is_for_want_of_memory=True))
     outcome_path.write_bytes(msgspec.json.encode(outcome))
+
+
+def _wanted_memory(error: CompileFailed) -> bool:
+    """Engines wrap it in errors of their own."""
+    text = error.because.lower()
+    return isinstance(error.__cause__, MemoryError) or any(word in text for word in ("alloc", "memory"))
 
 
 if __name__ == "__main__":
     end_with_parent(int(sys.argv[3]))
+    # Data, not address space: engines reserve far more addresses than they ever touch.
+    resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[4]), int(sys.argv[4])))
     main(Path(sys.argv[1]), Path(sys.argv[2]))

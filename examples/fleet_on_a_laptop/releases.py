@@ -26,7 +26,7 @@ class BuiltRelease:
 def launch_build(stage: Stage, number: int, folder: Path, *options: str | Path) -> None:
     """Start `edge-convert build` on one of the recipes; it goes on while the fleet does something else."""
     recipe = RECIPES / f"release-{number}.toml"
-    stage.launch(folder.name, "converters.cli", "build", "--recipe", recipe, "-o", folder, *options)
+    stage.launch(folder.name, "converters.cli", "build", "--recipe", recipe, "-o", folder, "--no-cache", *options)
 
 
 def collect_build(stage: Stage, folder: Path) -> BuiltRelease:

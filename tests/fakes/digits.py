@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from converters.pipeline import BuildOptions, build
+from converters.finishing import BuildOptions
+from converters.pipeline import build
 from converters.recipe import Recipe, parse_recipe
 from converters.report import BuildReport
 

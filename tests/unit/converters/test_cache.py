@@ -23,8 +23,10 @@ def kept(cache: Cache, key: str = KEY, content: bytes = b"weights") -> Path:
 def test_what_was_stored_is_found_again(cache: Cache) -> None:
     kept(cache)
 
-    assert cache.read(KEY) == {"model": b"weights"}
-    assert cache.read(OTHER) is None
+    assert cache.read(KEY, "model") == b"weights"
+    assert cache.read(OTHER, "model") is None
+    assert cache.read(KEY, "weights") is None
+    assert (cache.has(KEY), cache.has(OTHER)) == (True, False)
     assert cache.problem is None
 
 
@@ -42,7 +44,7 @@ def test_files_are_restored_into_a_folder(cache: Cache, tmp_path: Path) -> None:
 def test_a_damaged_file_is_never_handed_out_and_its_entry_goes(cache: Cache, damage: bytes, tmp_path: Path) -> None:
     (kept(cache) / "model").write_bytes(damage)
 
-    assert cache.read(KEY) is None
+    assert cache.read(KEY, "model") is None
     assert not (cache.folder / "v1" / KEY).exists()
 
 
@@ -63,7 +65,7 @@ def test_a_damaged_file_is_never_restored(cache: Cache, tmp_path: Path) -> None:
 def test_a_damaged_index_means_that_nothing_is_there(cache: Cache, index: bytes) -> None:
     (kept(cache) / "entry.json").write_bytes(index)
 
-    assert cache.read(KEY) is None
+    assert cache.read(KEY, "model") is None
 
     assert not (cache.folder / "v1" / KEY).exists()
 
@@ -71,10 +73,10 @@ def test_a_damaged_index_means_that_nothing_is_there(cache: Cache, index: bytes)
 def test_a_missing_file_means_that_nothing_is_there_and_it_can_be_stored_again(cache: Cache) -> None:
     (kept(cache) / "model").unlink()
 
-    assert cache.read(KEY) is None
+    assert cache.read(KEY, "model") is None
     kept(cache)
 
-    assert cache.read(KEY) == {"model": b"weights"}
+    assert cache.read(KEY, "model") == b"weights"
 
 
 def test_storing_twice_keeps_one_entry_and_is_no_problem(cache: Cache) -> None:
@@ -89,7 +91,7 @@ def test_the_least_recently_used_entry_makes_room(tmp_path: Path) -> None:
     cache = Cache(tmp_path, max_bytes=25)
     for age, key in ((200, KEY), (100, OTHER)):
         os.utime(kept(cache, key, b"0123456789") / "entry.json", (1_000_000 - age, 1_000_000 - age))
-    cache.read(KEY)
+    cache.read(KEY, "model")
 
     kept(cache, THIRD, b"0123456789")
 
@@ -110,7 +112,7 @@ def test_clearing_says_how_much_there_was(cache: Cache) -> None:
 
     assert cache.clear() == 1
     assert cache.entries() == []
-    assert cache.read(KEY) is None
+    assert cache.read(KEY, "model") is None
 
 
 def test_what_a_killed_build_left_is_removed_a_day_later(cache: Cache) -> None:
@@ -131,7 +133,7 @@ def test_a_folder_that_cannot_be_made_is_a_problem_not_an_error(tmp_path: Path) 
 
     kept(cache)
 
-    assert cache.read(KEY) is None
+    assert cache.read(KEY, "model") is None
     assert cache.problem is not None
     assert "the build goes on without it" in cache.problem
 

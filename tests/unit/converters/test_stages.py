@@ -129,12 +129,30 @@ def test_a_folder_is_filled_once(tmp_path: Path) -> None:
         done.append(folder)
         (folder / "0.npz").write_bytes(b"numbers")
 
+    filled = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        Stages(HERE, Cache(tmp_path / "cache")).fill(STAGE, tmp_path / name, write)
+        filled.append(Stages(HERE, Cache(tmp_path / "cache")).fill(STAGE, tmp_path / name, write))
 
     assert done == [tmp_path / "first"]
-    assert (tmp_path / "second" / "0.npz").read_bytes() == b"numbers"
+    assert [one.read("0.npz") for one in filled] == [b"numbers", b"numbers"]
+    assert list((tmp_path / "second").iterdir()) == []
+    assert (filled[1].folder() / "0.npz").read_bytes() == b"numbers"
+
+
+def test_a_folder_whose_entry_went_away_meanwhile_is_filled_again(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+
+    def write(folder: Path) -> None:
+        (folder / "0.npz").write_bytes(b"numbers")
+
+    Stages(HERE, cache).fill(STAGE, tmp_path / "first", write)
+    found = Stages(HERE, cache).fill(STAGE, tmp_path / "second", write)
+    cache.clear()
+
+    assert found.read("0.npz") == b"numbers"
 
 
 def test_a_listener_hears_what_begins_and_how_it_ends() -> None:

@@ -1,0 +1,151 @@
+"""From tried candidates to the release on disk and the report of its build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from converters import golden
+from converters.cache import DEFAULT_MAX_BYTES
+from converters.candidates import Result
+from converters.draft import CARD_LAYER, LABELS_LAYER, NOTICE_LAYER
+from converters.errors import BadRecipe, ConvertError
+from converters.golden_spec import GOLDEN_LAYER
+from converters.judge import failed_targets, same_instructions
+from converters.material import Order, Reference
+from converters.packaging import Written, write_release
+from converters.planner import Plan
+from converters.recipe import Recipe
+from converters.report import BuildReport, Row
+from devices.probe import read_machine
+from edge_runtime.contract.digest import Digest
+from edge_runtime.contract.ids import VariantId
+from edge_runtime.contract.release import ReleaseManifest, Waiver
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What a build is told besides its recipe."""
+
+    base: Path
+    """Folder that the recipe's paths are relative to."""
+    out: Path
+    force: bool = False
+    accuracy_gate: bool = True
+    allow_failed_golden: bool = False
+    golden_from: Path | None = None
+    compile_timeout_s: float = 1800.0
+    cache: Path | None = None
+    """Folder where finished stages are kept; None: nothing is kept."""
+    cache_max_bytes: int = DEFAULT_MAX_BYTES
+
+
+def finish(order: Order, options: BuildOptions, results: list[Result]) -> BuildReport:
+    """Write the release and say what was found.
+
+    Raises:
+        ConvertError: the plain float variant does not pass; nothing is written.
+        CannotWrite: no permission, disk full, read-only.
+    """
+    anchor = next(result for result in results if result.candidate.id == order.plan.anchor)
+    if not anchor.judgement.ships:
+        raise ConvertError(
+            "build the release", f"its plain float variant fails: {anchor.judgement.because}", "report this model"
+        )
+    shipped = [one.measurement for one in results if one.measurement and one.judgement.ships]
+    refused = [one.measurement for one in results if one.measurement and not one.judgement.ships]
+    manifest = msgspec.structs.replace(
+        order.material.draft.manifest,
+        variants=[one.built.manifest.id for one in shipped],
+        golden=order.reference.spec,
+        reference=order.reference.score,
+        waivers=list(_waivers(order.recipe, options, order.reference)),
+    )
+    written = write_release(options.out, manifest, _layers(order, options.base), shipped, refused)
+    return _report(order, options.out, manifest, results, written)
+
+
+def _waivers(recipe: Recipe, options: BuildOptions, reference: Reference) -> tuple[Waiver, ...]:
+    if options.accuracy_gate:
+        return reference.waivers
+    calibration = recipe.calibration.name if recipe.calibration else "none"
+    detail = f"switched off for this build: loss of accuracy was measured, not judged; calibration set {calibration}"
+    return (Waiver(check="accuracy_gate", detail=detail), *reference.waivers)
+
+
+def _layers(order: Order, base: Path) -> dict[str, bytes]:
+    layers: dict[str, bytes] = {GOLDEN_LAYER: golden.packed(order.reference.golden)}
+    if order.material.labels is not None:
+        layers[LABELS_LAYER] = ("\n".join(order.material.labels) + "\n").encode()
+    licence = order.recipe.licence
+    for title, name in ((NOTICE_LAYER, licence.attribution), (CARD_LAYER, licence.model_card)):
+        if name is None:
+            continue
+        try:
+            layers[title] = (base / name).read_bytes()
+        except OSError as error:
+            raise BadRecipe(f"read {name}", error.strerror or str(error), "correct licence in the recipe") from error
+    return layers
+
+
+def _report(order: Order, out: Path, manifest: ReleaseManifest, results: list[Result], written: Written) -> BuildReport:
+    p95 = {
+        one.candidate.id: one.measurement.evidence.latency_ms.p95
+        for one in results
+        if one.measurement and one.measurement.evidence.latency_ms
+    }
+    shipped = {one.candidate.id: one.judgement for one in results if one.judgement.ships}
+    machine = read_machine()
+    here = same_instructions(order.plan, machine.arch, machine.isa)
+    first = next((one.measurement for one in results if one.measurement), None)
+    return BuildReport(
+        release=manifest.name,
+        version=manifest.version,
+        out=str(out),
+        digest=written.release,
+        metric=manifest.reference.metric if manifest.reference else "agreement",
+        reference=manifest.reference.value if manifest.reference else None,
+        count=len(order.material.evaluation.samples),
+        where=first.evidence.where if first else None,
+        rows=[_row(one, written.variants) for one in results],
+        notes=[
+            *order.plan.notes,
+            *order.material.notes,
+            *order.reference.notes,
+            *_loud_licence(manifest),
+            *_latency_note(order.plan, here),
+        ],
+        waivers=manifest.waivers,
+        failed_targets=failed_targets(order.plan, shipped, p95, manifest.limits, here=here),
+    )
+
+
+def _row(result: Result, digests: Mapping[VariantId, Digest]) -> Row:
+    evidence = result.measurement.evidence if result.measurement else None
+    return Row(
+        variant=result.candidate.id,
+        engine=result.candidate.engine,
+        precision=result.candidate.precision,
+        arch=list(result.judgement.arch or result.candidate.arch),
+        verdict=result.judgement.verdict,
+        because=result.judgement.because,
+        size_bytes=evidence.size_bytes or 0 if evidence else 0,
+        drop=result.drop,
+        digest=digests.get(result.candidate.id),
+        evidence=evidence,
+    )
+
+
+def _latency_note(plan: Plan, here: str | None) -> list[str]:
+    if here is not None or plan.prefer != "latency":
+        return []
+    return ["no target has this machine's instruction set: latency is shown, and refuses nothing; devices decide"]
+
+
+def _loud_licence(manifest: ReleaseManifest) -> list[str]:
+    if manifest.licence.spdx != "unknown":
+        return []
+    return ["LICENCE UNKNOWN: write licence.spdx, or nobody who receives this release knows what they may do with it"]

@@ -1,0 +1,80 @@
+import os
+import sys
+import threading
+
+import pytest
+
+from converters.compilers import isolated
+from converters.errors import BadModel
+from converters.methods import METHODS
+from converters.planner import Candidate
+from converters.rounds import fitting_at_once, next_round, side_by_side
+from edge_runtime.contract.ids import VariantId
+
+GIB = 1024**3
+FLOAT, INT8 = METHODS["onnxruntime"][0], METHODS["onnxruntime"][2]
+OTHER = METHODS["openvino"][0]
+
+
+def candidate(method) -> Candidate:
+    return Candidate(VariantId(f"{method.engine}-{method.name}"), method, ("x86_64",), ("x86-64-cpu",), ">=1")
+
+
+def test_a_round_takes_the_first_of_each_engine_and_leaves_the_others_in_order() -> None:
+    first, second, third, fourth = (
+        candidate(FLOAT),
+        candidate(INT8),
+        candidate(OTHER),
+        candidate(METHODS["openvino"][1]),
+    )
+
+    now, later = next_round([first, second, third, fourth])
+
+    assert now == [first, third]
+    assert later == [second, fourth]
+    assert next_round([]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("available", "cores", "expected"),
+    [(20 * GIB, 2, 2), (20 * GIB, 16, 2), (64 * GIB, 4, 4), (15 * GIB, 8, 1), (1 * GIB, 8, 1), (0, 8, 1)],
+)
+def test_compilers_run_beside_each_other_only_while_their_grants_fit_into_memory(available, cores, expected) -> None:
+    assert fitting_at_once(available, cores, 8 * GIB) == expected
+
+
+def test_works_really_run_beside_each_other_and_answer_in_order() -> None:
+    # Each waits for the other: one after the other they would never end.
+    meeting = threading.Barrier(2, timeout=60)
+
+    def work(name: str) -> str:
+        meeting.wait()
+        return name
+
+    assert side_by_side([lambda: work("a"), lambda: work("b")], at_once=2) == ["a", "b"]
+
+
+def test_one_at_a_time_is_one_at_a_time() -> None:
+    threads: list[int] = []
+
+    side_by_side([lambda: threads.append(threading.get_ident())] * 3, at_once=1)
+
+    assert set(threads) == {threading.main_thread().ident}
+
+
+def test_the_first_error_ends_the_compilers_of_the_others() -> None:
+    begun = threading.Event()
+
+    def fail() -> None:
+        begun.wait(60)
+        raise BadModel("read", "it is broken")
+
+    def endless() -> None:
+        command = [sys.executable, "-c", "import sys, time; sys.stderr.write('begun'); time.sleep(600)"]
+        begun.set()
+        isolated._run(command, dict(os.environ), 600)
+
+    with pytest.raises(BadModel):
+        side_by_side([endless, fail], at_once=2)
+
+    assert isolated._running == set()
