@@ -12,6 +12,9 @@ import onnx
 
 from converters.compilers.isolated import compile_isolated
 from converters.compilers.job import CompileJob
+from converters.device_build import as_device_build
+from converters.methods import as_it_came, variant_name
+from converters.opset import standard_opset
 from converters.passes.plain_ports import plain_names, with_plain_ports
 from converters.passes.prepend_normalise import prepend_normalise
 from converters.planner import Candidate
@@ -19,6 +22,7 @@ from converters.recipe import EngineName
 from converters.tflite_binding import bind_tflite
 from converters.variants import Built, describe_variant
 from converters.workshop import Workshop, job_of, prepare_model, quantisation_of, ranges_job_of
+from edge_runtime.contract.ids import parse_variant_id
 from edge_runtime.contract.release import BatchSpec
 
 _RANGES_FILES: Final = {"prepared": "prepared.onnx", "ranges": "ranges.json"}
@@ -93,6 +97,23 @@ def _build_openvino(candidate: Candidate, workshop: Workshop) -> Built:
     return Built(candidate, manifest, files)
 
 
+def _build_tensorrt(candidate: Candidate, workshop: Workshop) -> Built:
+    """The file a Jetson builds its engine from; inputs stay float32, so that every TensorRT parses it."""
+    compiled = compile_isolated(_with_ranges(candidate, workshop), timeout_s=workshop.timeout_s)
+    model = _anonymous(onnx.load(compiled.files["model"]))
+    files = {"build_input": model.SerializeToString(deterministic=True)}
+    manifest = describe_variant(
+        candidate,
+        workshop.draft,
+        files,
+        absorbed={},
+        quantisation=quantisation_of(candidate.method, compiled.tool, workshop),
+        onnx_versions=(standard_opset(model), int(model.ir_version)),
+    )
+    plain = parse_variant_id(variant_name(as_it_came("onnxruntime", is_quantised=False)))
+    return Built(candidate, as_device_build(manifest, candidate.method, workshop.draft, plain), files)
+
+
 def _build_litert(candidate: Candidate, workshop: Workshop) -> Built:
     is_tflite = isinstance(workshop.model, bytes)
     if is_tflite and not candidate.method.is_made_here:
@@ -160,6 +181,7 @@ BUILDERS: Final[Mapping[EngineName, Builder]] = {
     "onnxruntime": _build_onnx,
     "openvino": _build_openvino,
     "litert": _build_litert,
+    "tensorrt": _build_tensorrt,
 }
 """One row for each engine a release can carry."""
 

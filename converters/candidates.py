@@ -75,7 +75,8 @@ class Numbers:
     where: Where
     here: Asked
     elsewhere: tuple[tuple[Emulator, Asked], ...]
-    latency: Latency
+    latency: Latency | None
+    """None for what only a device can build."""
     peak_bytes: int | None
 
 
@@ -163,19 +164,22 @@ def measure_candidate(built: Built, beside: Built | None, bench: Bench) -> Numbe
     release, candidate = order.material.draft.manifest, built.candidate
     bench.answers.folder()
     sample = order.reference.golden.samples[0].inputs
+    # Emulation says nothing about the speed and the memory of an engine that only a device can build.
+    is_real = built.manifest.build is None
     with ExitStack() as opened:
         predictor = opened.enter_context(closing(open_built(release, built, MEASURED_WITH)))
         other = opened.enter_context(closing(open_built(release, beside, MEASURED_WITH))) if beside else None
         here, execution = _ask_here(built, predictor, bench)
         elsewhere = _ask_elsewhere(built, predictor, bench)
-        latency = measure.measure_latency(predictor, other, sample)
+        latency = measure.measure_latency(predictor, other, sample) if is_real else None
+    peak = measure.measure_peak(release, built.manifest, dict(built.files), sample) if is_real else None
     return Numbers(
         at=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         where=_where(candidate, bench, execution=execution),
         here=here,
         elsewhere=tuple(elsewhere),
         latency=latency,
-        peak_bytes=measure.measure_peak(release, built.manifest, dict(built.files), sample),
+        peak_bytes=peak,
     )
 
 
@@ -183,7 +187,8 @@ def judge_candidate(built: Built, numbers: Numbers, bench: Bench) -> Result:
     """What becomes of a measured candidate."""
     here, latency, limits = numbers.here, numbers.latency, bench.order.material.draft.manifest.limits
     elsewhere = tuple(asked.answered for _, asked in numbers.elsewhere)
-    measured = Measured(here.answered, latency.p95, latency.ratio_to_float, elsewhere)
+    p95_ms, ratio = (latency.p95, latency.ratio_to_float) if latency else (None, None)
+    measured = Measured(here.answered, p95_ms, ratio, elsewhere)
     judgement = judge(built.candidate, measured, bench.order.plan, limits, here=bench.here, gate=bench.gate)
     built = with_peak(built, numbers.peak_bytes)
     if judgement.ships:
@@ -225,6 +230,8 @@ def _ask_here(built: Built, predictor: Predictor, bench: Bench) -> tuple[Asked, 
 
     Kernels that saturate say nothing about targets whose kernels do not: there the file's own float arithmetic answers.
     """
+    if built.manifest.build is not None:
+        return ask_here(predictor, built, bench.order, kernels=FAKE_QUANT, is_narrow=False), FAKE_QUANT
     kernels, is_narrow = kernels_of(bench.where.arch, bench.where.isa), may_saturate(bench.where.arch, bench.where.isa)
     if not is_narrow or is_narrow_target(built.candidate, bench.order.plan) or built.candidate.method.is_overflow_safe:
         return ask_here(predictor, built, bench.order, kernels=kernels, is_narrow=is_narrow), "native"
@@ -238,7 +245,8 @@ def _ask_here(built: Built, predictor: Predictor, bench: Bench) -> tuple[Asked, 
 def _ask_elsewhere(built: Built, predictor: Predictor, bench: Bench) -> list[tuple[Emulator, Asked]]:
     """Answers of the targets' other kernels, as far as they can be emulated and may differ."""
     candidate, answers = built.candidate, []
-    for emulator in bench.emulators if candidate.method.is_quantised else ():
+    can_differ = candidate.method.is_quantised and built.manifest.build is None
+    for emulator in bench.emulators if can_differ else ():
         # What is safe by construction answers on every x86 as it does here.
         is_alike = candidate.method.is_overflow_safe or not is_narrow_target(candidate, bench.order.plan)
         if emulator.arch not in candidate.arch or (emulator.is_narrow and is_alike):
@@ -268,7 +276,9 @@ def _with_emulation(built: Built, bench: Bench, emulation: BackendOptions) -> Bu
 
 
 def _where(candidate: Candidate, bench: Bench, *, execution: str) -> Where:
-    engine = f"{candidate.engine} {_version(candidate.engine)}"
+    # TensorRT's files are judged here by the engine that emulates them.
+    ran = "onnxruntime" if candidate.engine == "tensorrt" else candidate.engine
+    engine = f"{ran} {_version(ran)}"
     return msgspec.structs.replace(bench.where, engine=engine, execution=execution)
 
 

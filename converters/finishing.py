@@ -11,6 +11,7 @@ import msgspec
 from converters import golden
 from converters.cache import DEFAULT_MAX_BYTES
 from converters.candidates import Result
+from converters.device_build import trtexec_command
 from converters.draft import CARD_LAYER, LABELS_LAYER, NOTICE_LAYER
 from converters.errors import BadRecipe, ConvertError
 from converters.golden_spec import GOLDEN_LAYER
@@ -116,6 +117,7 @@ def _report(order: Order, out: Path, manifest: ReleaseManifest, results: list[Re
             *order.material.notes,
             *order.reference.notes,
             *_loud_licence(manifest),
+            *_device_builds(results),
             *_latency_note(order.plan, here),
         ],
         waivers=manifest.waivers,
@@ -143,6 +145,12 @@ def _latency_note(plan: Plan, here: str | None) -> list[str]:
     if here is not None or plan.prefer != "latency":
         return []
     return ["no target has this machine's instruction set: latency is shown, and refuses nothing; devices decide"]
+
+
+def _device_builds(results: list[Result]) -> list[str]:
+    """How to build on a device, by hand, what its runtime builds from the plan."""
+    shipped = [one.measurement.built.manifest for one in results if one.measurement and one.judgement.ships]
+    return [f"{one.id} is built on the device: {trtexec_command(one)}" for one in shipped if one.build is not None]
 
 
 def _loud_licence(manifest: ReleaseManifest) -> list[str]:

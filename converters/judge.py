@@ -46,7 +46,8 @@ class Measured:
     """Numbers of one candidate: this machine's first, and others' where they can be emulated."""
 
     here: Answered
-    p95_ms: float
+    p95_ms: float | None
+    """None where nothing was timed: an engine that only a device can build."""
     ratio: float | None
     """Latency over that of the same engine's float variant; None for the float variant itself."""
     elsewhere: tuple[Answered, ...] = ()
@@ -157,8 +158,8 @@ def failed_targets(
         bound = limit_for(limits.latency_p95_ms, profile.id, aliases_of(profile.id))
         if not serving:
             failed[profile.id] = "no candidate passed"
-        elif bound is not None and profile.id == here and all(p95_ms[variant] > bound for variant in serving):
-            best = min(p95_ms[variant] for variant in serving)
+        elif bound is not None and profile.id == here and all(p95_ms.get(one, 0.0) > bound for one in serving):
+            best = min(p95_ms[one] for one in serving)
             failed[profile.id] = f"the fastest variant takes {best:.2f} ms (p95), the limit is {bound:g} ms"
     return failed
 
@@ -218,7 +219,7 @@ def _slow(candidate: Candidate, measured: Measured, plan: Plan, limits: Limits, 
     if here is None or here not in candidate.profiles:
         return ""
     bound = limit_for(limits.latency_p95_ms, here, aliases_of(here))
-    if bound is not None and measured.p95_ms > bound:
+    if bound is not None and measured.p95_ms is not None and measured.p95_ms > bound:
         return f"it takes {measured.p95_ms:.2f} ms (p95), the limit is {bound:g} ms"
     if plan.prefer == "latency" and measured.ratio is not None and measured.ratio > SLOWER_MARGIN:
         return f"it takes {measured.ratio:.2f} times as long as float"

@@ -19,7 +19,12 @@ NumberType = Literal["int8", "uint8", "int16", "uint16"]
 RangeMethod = Literal["minmax", "entropy", "percentile"]
 OverflowFix = Literal["enable", "first_layer_only", "disable"]
 
-SHORT: Final[Mapping[EngineName, str]] = {"onnxruntime": "ort", "openvino": "openvino", "litert": "litert"}
+_EXACT_ENGINES: Final = frozenset({"litert", "tensorrt"})
+"""Their 8-bit kernels sum in 32 bits on every device."""
+
+SHORT: Final[Mapping[EngineName, str]] = {
+    "onnxruntime": "ort", "openvino": "openvino", "litert": "litert", "tensorrt": "jetson",
+}  # fmt: skip
 """How variant ids abbreviate engines."""
 
 
@@ -44,6 +49,10 @@ class Method(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How examples become ranges; None: the tool's own way, or none are needed."""
     overflow_fix: OverflowFix | None = None
     """NNCF's name for 7-bit weights: on every layer, the first only, or none."""
+    typing: Literal["weak", "strong"] | None = None
+    """Of a file for TensorRT: who decides where fp16 is used, its builder or the file."""
+    engine_versions: str = ""
+    """Of the engine, that take such a file; empty: those of the targets."""
     excluded: tuple[str, ...] = ()
     """Nodes left in float, by name."""
     options: dict[str, Scalar] = {}
@@ -59,7 +68,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Whether no 16-bit intermediate sum of an 8-bit kernel can overflow, whatever the CPU."""
         exact = str(self.options.get("session.x64quantprecision", "0")) == "1"
         is_wide = self.activations in {"int16", "uint16"}
-        is_safe = self.reduce_range or self.overflow_fix == "enable" or exact or is_wide or self.engine == "litert"
+        is_exact = exact or is_wide or self.engine in _EXACT_ENGINES
+        is_safe = is_exact or self.reduce_range or self.overflow_fix == "enable"
         return is_safe or self.scheme not in {"static", "source"}
 
     @property
@@ -74,6 +84,21 @@ def _ort(name: str, **settings: object) -> Method:
         "activations": "uint8", "per_channel": True, "calibration": "minmax",
     }  # fmt: skip
     return msgspec.convert({**static, **settings}, Method)
+
+
+def _jetson(typing: Literal["weak", "strong"], **settings: object) -> Method:
+    """A file for TensorRT: symmetric int8, because a GPU has no other; or half precision."""
+    versions = {"weak": ">=8.5,<11", "strong": ">=10.0"}[typing]
+    static = {
+        "engine": "tensorrt", "name": typing, "precision": "int8", "scheme": "static", "weights": "int8",
+        "activations": "int8", "symmetric": True, "per_channel": True, "typing": typing, "engine_versions": versions,
+    }  # fmt: skip
+    return msgspec.convert({**static, **settings}, Method)
+
+
+def _jetson_half(typing: Literal["weak", "strong"]) -> Method:
+    plain = {"scheme": "none", "weights": None, "activations": None, "symmetric": False, "per_channel": False}
+    return _jetson(typing, name=f"{typing}-float16", precision="float16", **plain)
 
 
 _ONNXRUNTIME: Final = (
@@ -112,10 +137,23 @@ _LITERT: Final = (
            activations="int8", per_channel=True),
 )  # fmt: skip
 
+_TENSORRT: Final = (
+    _jetson_half("weak"),
+    _jetson_half("strong"),
+    # Percentiles first: symmetric ranges waste levels on outliers of both signs.
+    _jetson("weak", calibration="percentile"),
+    _jetson("strong", calibration="percentile"),
+    _jetson("weak", name="weak-minmax", calibration="minmax"),
+    _jetson("strong", name="strong-minmax", calibration="minmax"),
+    _jetson("weak", name="weak-entropy", calibration="entropy"),
+    _jetson("strong", name="strong-entropy", calibration="entropy"),
+)
+
 METHODS: Final[Mapping[EngineName, tuple[Method, ...]]] = {
     "onnxruntime": _ONNXRUNTIME,
     "openvino": _OPENVINO,
     "litert": _LITERT,
+    "tensorrt": _TENSORRT,
 }
 """Every method that can be asked for by name; a new engine adds a row here and one to the builders."""
 
@@ -180,7 +218,9 @@ def chosen(engine: EngineName, prefer: Prefer, asked: Collection[str] | None, *,
         asked: names or ids from the recipe; None: the engine's share of `ORDER`.
         narrow: whether some target's 8-bit kernels may saturate; where none does, 7 bits would only lose accuracy.
     """
-    rank = {name: number for number, name in enumerate(ORDER[prefer])}
+    # A GPU's files are few and cheap to judge: all are planned, in the order they are written down.
+    names = tuple(method.name for method in METHODS[engine]) if engine == "tensorrt" else ORDER[prefer]
+    rank = {name: number for number, name in enumerate(names)}
     methods = sorted(METHODS[engine], key=lambda method: rank.get(method.name, len(rank)))
     if asked is not None:
         picked = [method for method in methods if method.name in asked or variant_name(method) in asked]

@@ -51,6 +51,18 @@ def convert_opset(model: Any, wanted: int) -> Any:
     return converted
 
 
+def drop_unused_domains(model: Any) -> None:
+    """Take operator sets off a model's list that none of its nodes is of; ONNX Runtime's optimiser adds all of its own.
+
+    An older engine may refuse a version of theirs that it does not know.
+    """
+    functions = [node for function in model.functions for node in function.node]
+    used = {node.domain for node in (*_nodes(model.graph), *functions)} | _STANDARD
+    kept = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+
+
 def _inexact(model: Any, current: int, wanted: int) -> str | None:
     """The first operator whose answers would change unnoticed."""
     for node in _nodes(model.graph):

@@ -13,6 +13,7 @@ from converters.recipe import EngineName, Precision, Prefer, Recipe
 from converters.source import FLOAT_ONNX, SourceFacts, SourceFormat
 from edge_runtime.contract.device_profile import DeviceProfile
 from edge_runtime.contract.ids import VariantId, parse_variant_id
+from edge_runtime.contract.variant_choice import version_satisfies
 
 NEWEST_OPSET: Final[Mapping[str, tuple[int, int]]] = {
     "1.17": (20, 9), "1.18": (21, 10), "1.19": (21, 10), "1.20": (21, 10), "1.21": (22, 10), "1.22": (22, 10),
@@ -21,13 +22,17 @@ NEWEST_OPSET: Final[Mapping[str, tuple[int, int]]] = {
 """Newest (opset, IR) by ONNX Runtime version; source: ONNX Runtime documentation, Compatibility, ONNX opset support."""
 
 READERS: Final[Mapping[SourceFormat, tuple[EngineName, ...]]] = {
-    "onnx": ("onnxruntime", "litert", "openvino"),
+    "onnx": ("onnxruntime", "litert", "openvino", "tensorrt"),
     "tflite": ("litert", "openvino"),
 }
 """Engines that a source format can reach; the first runs it as it is, and carries the plain CPU variant."""
 
-_TITLES: Final[Mapping[EngineName, str]] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
-_EXTRAS: Final[Mapping[EngineName, str]] = {"onnxruntime": "convert,ort", "openvino": "openvino", "litert": "litert"}
+_TITLES: Final[Mapping[EngineName, str]] = {
+    "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT", "tensorrt": "TensorRT",
+}  # fmt: skip
+_EXTRAS: Final[Mapping[EngineName, str]] = {
+    "onnxruntime": "convert,ort", "openvino": "openvino", "litert": "litert", "tensorrt": "convert,ort",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +105,12 @@ def plan_build(
     for engine in _engines(recipe, installed, source, notes):
         fitting = tuple(profile for profile in profiles if engine in profile.engines)
         if not fitting:
-            notes.append(f"no target has {engine}")
+            # An engine of a few boards only is missed on the others by nobody.
+            notes += [] if engine == "tensorrt" and not recipe.engines else [f"no target has {engine}"]
             continue
         methods = _methods(engine, recipe, fitting, source)
-        candidates += [_candidate(one, fitting) for one in _possible(methods, recipe, installed, notes)]
+        possible = _possible(methods, recipe, installed, notes)
+        candidates += [_candidate(one, takers) for one in possible if (takers := _takers(one, fitting))]
     if not any(candidate.engine == carrier for candidate in candidates):
         raise BadRecipe("plan the build", f"no target runs {_TITLES[carrier]}, which carries the plain CPU variant")
     return Plan(tuple(candidates), profiles, ceiling_of(profiles), recipe.prefer, tuple(notes))
@@ -136,6 +143,9 @@ def _engines(
 
 def _absence(engine: EngineName, installed: Mapping[str, bool], source: SourceFacts) -> tuple[str, str]:
     """Why an engine cannot take part, and what to do; empty when it can."""
+    if engine == "tensorrt":
+        # Its files are made and judged with ONNX Runtime; the engine itself is built on the device.
+        return "", ""
     if not installed.get(engine, False):
         return f"{engine} is not installed", _pip(engine)
     if engine == "litert" and source.format != "tflite" and not installed.get("tflite", False):
@@ -189,7 +199,14 @@ def _methods(
     narrow = any(may_saturate(profile.arch, profile.isa) for profile in profiles)
     asked = None if recipe.methods is None else {"float32", *recipe.methods}
     methods = chosen(engine, recipe.prefer, asked, narrow=narrow)
-    return [method for method in methods if method.precision in recipe.precisions]
+    # Half precision is to a GPU what float32 is to a CPU.
+    precisions = {*recipe.precisions, *(["float16"] if engine == "tensorrt" else [])}
+    return [method for method in methods if method.precision in precisions]
+
+
+def _takers(method: Method, profiles: tuple[DeviceProfile, ...]) -> tuple[DeviceProfile, ...]:
+    """The targets whose engine takes a method's file."""
+    return tuple(one for one in profiles if version_satisfies(one.engines[method.engine], method.engine_versions))
 
 
 def _candidate(method: Method, profiles: tuple[DeviceProfile, ...]) -> Candidate:
@@ -199,7 +216,7 @@ def _candidate(method: Method, profiles: tuple[DeviceProfile, ...]) -> Candidate
         method=method,
         arch=tuple(sorted({profile.arch for profile in profiles})),
         profiles=tuple(profile.id for profile in profiles),
-        requirement=f">={oldest}",
+        requirement=method.engine_versions or f">={oldest}",
     )
 
 

@@ -17,7 +17,7 @@ from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import parse_layer_name, parse_model_name, parse_version, shown
 
 Precision = Literal["float32", "float16", "int8"]
-EngineName = Literal["onnxruntime", "openvino", "litert"]
+EngineName = Literal["onnxruntime", "openvino", "litert", "tensorrt"]
 Prefer = Literal["latency", "accuracy", "size"]
 
 class StoredRecipe(Table, frozen=True, kw_only=True):

@@ -28,7 +28,11 @@ def find_better(candidate: Candidate, tried: Iterable[Tried], prefer: Prefer) ->
     if not candidate.method.is_quantised:
         return ""
     for other in tried:
-        is_alike = other.candidate.engine == candidate.engine and other.candidate.method.is_quantised
+        is_alike = (
+            other.candidate.engine == candidate.engine
+            and other.candidate.method.typing == candidate.method.typing
+            and other.candidate.method.is_quantised
+        )
         if not is_alike or not other.ships or not set(candidate.profiles) <= set(other.candidate.profiles):
             continue
         if prefer == "accuracy" and other.lost > 0:

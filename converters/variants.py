@@ -33,12 +33,14 @@ ENGINE_OPTIONS: Final[Mapping[str, Mapping[str, Scalar]]] = {
     # Without the hint OpenVINO computes in bf16 wherever the CPU can, with another answer on every other machine.
     "openvino": {"INFERENCE_PRECISION_HINT": "f32"},
     "litert": {},
+    "tensorrt": {},
 }
 _LAYERS: Final[Mapping[tuple[str, str], str]] = {
     ("onnxruntime", "model"): "model.onnx",
     ("openvino", "model"): "model.xml",
     ("openvino", "weights"): "model.bin",
     ("litert", "model"): "model.tflite",
+    ("tensorrt", "build_input"): "model.onnx",
 }
 _ENGINE_FLOOR_BYTES: Final = 16 * 1024**2
 _GRAIN_BYTES: Final = 16 * 1024**2
@@ -101,7 +103,9 @@ def describe_variant(
         ),
         engine=EngineRequirement(
             version=candidate.requirement,
-            format=ModelFormat(opset=onnx_versions[0], ir=onnx_versions[1]) if onnx_versions else None,
+            format=ModelFormat(opset=onnx_versions[0], ir=onnx_versions[1], typing=candidate.method.typing)
+            if onnx_versions
+            else None,
             options={**ENGINE_OPTIONS[candidate.engine], **candidate.method.options},
         ),
         files=entries,

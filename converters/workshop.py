@@ -25,6 +25,7 @@ from converters.recipe import EngineName
 from converters.variants import Built
 from edge_runtime.contract.ids import parse_variant_id
 from edge_runtime.contract.release import (
+    EngineRequirement,
     FileEntry,
     Quantisation,
     ReleaseManifest,
@@ -140,8 +141,16 @@ def prepare_model(model: Any, ceiling: Ceiling) -> Any:
 
 
 def open_built(release: ReleaseManifest, built: Built, options: BackendOptions) -> Predictor:
-    """Load a candidate with the device's own code. Raises: InferenceError."""
-    return load_predictor(release, built.manifest, dict(built.files), options=options)
+    """Load a candidate with the device's own code; what only a device can build, in float emulation.
+
+    Raises:
+        InferenceError: the engine cannot load it.
+    """
+    if built.manifest.build is None:
+        return load_predictor(release, built.manifest, dict(built.files), options=options)
+    cpu = Target(engine="onnxruntime", provider=["cpu"], precision=built.manifest.target.precision)
+    plain = msgspec.structs.replace(built.manifest, target=cpu, engine=EngineRequirement(), build=None)
+    return load_predictor(release, plain, {"model": built.files["build_input"]}, options=EMULATED)
 
 
 def activation_bytes(model: Any) -> int:

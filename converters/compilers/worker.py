@@ -23,6 +23,7 @@ COMPILERS: Final[Mapping[EngineName, str]] = {
     "onnxruntime": "converters.compilers.onnxruntime",
     "openvino": "converters.compilers.openvino",
     "litert": "converters.compilers.litert",
+    "tensorrt": "converters.compilers.tensorrt",
 }
 """Module by engine; each has `compile_job`."""
 RANGES: Final = "converters.compilers.ranges"

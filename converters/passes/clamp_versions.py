@@ -7,7 +7,7 @@ from typing import Any, Final
 from onnx import helper
 
 from converters.errors import BadModel
-from converters.opset import convert_opset, standard_opset
+from converters.opset import convert_opset, drop_unused_domains, standard_opset
 
 _OLDEST_USEFUL_IR: Final = 4
 """Below, initialisers must be listed as inputs."""
@@ -22,6 +22,7 @@ def clamp_versions(model: Any, *, min_opset: int, max_opset: int, max_ir: int) -
     wanted = min(max(standard_opset(model), min_opset), max_opset)
     clamped = type(model)()
     clamped.CopyFrom(convert_opset(model, wanted))
+    drop_unused_domains(clamped)
     needed = helper.find_min_ir_version_for(
         [entry for entry in clamped.opset_import if entry.domain in {"", "ai.onnx"}], ignore_unknown=True
     )

@@ -4,6 +4,7 @@ import pytest
 from converters.errors import BadRecipe
 from converters.planner import plan_build
 from converters.recipe import Recipe
+from converters.search import Tried, find_better
 from devices.catalogue import resolve_targets
 from tests.unit.converters.test_recipe import parsed
 
@@ -75,3 +76,31 @@ def test_seven_bit_weights_are_for_targets_whose_kernels_may_saturate() -> None:
     assert mixed["openvino-int8"].overflow_fix == "enable"
     assert not plain["ort-int8"].reduce_range
     assert "ort-int8-exact" not in plain
+
+
+def test_a_jetson_gets_a_weak_and_a_strong_file_for_the_boards_that_take_each() -> None:
+    plan = plan_build(parsed(), resolve_targets(("jetson",)), ALL)
+
+    by_id = {str(one.id): one for one in plan.candidates}
+
+    assert plan.anchor == "ort-float32"
+    assert by_id["jetson-weak"].profiles == ("jetson-orin", "jetson-thor", "jetson-xavier")
+    assert by_id["jetson-strong"].profiles == ("jetson-orin", "jetson-thor")
+    assert by_id["jetson-weak"].requirement == ">=8.5,<11"
+    assert by_id["jetson-strong-float16"].requirement == ">=10.0"
+
+
+def test_other_boards_do_not_hear_of_tensorrt() -> None:
+    plan = plan_build(parsed(), CPU, ALL)
+
+    assert not any(one.engine == "tensorrt" for one in plan.candidates)
+    assert not any("tensorrt" in note for note in plan.notes)
+
+
+def test_both_files_are_tried_although_one_passed() -> None:
+    plan = plan_build(parsed(), resolve_targets(("jetson",)), ALL)
+    by_id = {str(one.id): one for one in plan.candidates}
+    passed = [Tried(by_id["jetson-weak"], ships=True, lost=0.0)]
+
+    assert not find_better(by_id["jetson-strong"], passed, "latency")
+    assert "jetson-weak passed" in find_better(by_id["jetson-weak-minmax"], passed, "latency")
