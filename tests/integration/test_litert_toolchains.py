@@ -46,7 +46,7 @@ def keywords(real_toolchains: None, tmp_path_factory: pytest.TempPathFactory) ->
         outputs={"classes": {"tensor": "Identity:0", "kind": "classes", "activation": "softmax"}},
         calibration={"folder": "calibration"}, evaluation={"folder": "evaluation"},
         engines=["onnxruntime", "litert"], methods=["float32", "litert-int8", "litert-int8-dynamic-range"],
-        limits={"max_drop": {"*": 0.03}}, prefer="accuracy",
+        limits={"max_drop": {"*": 0.01}}, prefer="accuracy",
     )  # fmt: skip
     return base / "r", build(recipe, BuildOptions(base=base, out=base / "r"), lambda *_: None)
 
@@ -67,7 +67,7 @@ def test_float_is_the_same_model_and_int8_stays_within_its_budget(keywords: tupl
     )
     assert rows["litert-float32"].evidence.accuracy.float_snr_db > 100
     assert rows["litert-float32"].drop == 0
-    assert rows["litert-int8"].drop <= 0.03
+    assert rows["litert-int8"].drop <= 0.01
     assert rows["litert-int8-dynamic-range"].drop <= 0.005
 
 
