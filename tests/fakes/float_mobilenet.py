@@ -1,4 +1,4 @@
-"""A quantised MobileNet as the float ONNX model it stands for: weights rewritten in real numbers, nothing else changed."""
+"""A quantised MobileNet as the float ONNX model it stands for: weights in real numbers, nothing else changed."""
 
 from __future__ import annotations
 
