@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -184,8 +185,18 @@ def _listed(
 
 
 def _chosen(samples: list[Sample], place: CalibrationRecipe | EvaluationRecipe) -> list[Sample]:
-    first, last = place.bounds()
-    return samples[first:last]
+    if place.range is None:
+        return samples
+    ordered = _in_turn(samples)
+    return [ordered[position] for position in place.positions(len(ordered))]
+
+
+def _in_turn(samples: list[Sample]) -> list[Sample]:
+    """Samples of class sub-folders one class after the other, so that a part of them holds every class."""
+    by_folder: dict[Path, list[Sample]] = {}
+    for sample in samples:
+        by_folder.setdefault(sample.path.parent, []).append(sample)
+    return [one for row in zip_longest(*by_folder.values()) for one in row if one is not None]
 
 
 def _thinned(samples: list[Sample], limit: int) -> list[Sample]:

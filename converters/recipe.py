@@ -34,7 +34,11 @@ class _DataRecipe(Table, frozen=True, kw_only=True):
     file: str | None = None
     """`.npz` or `.npy` with samples along the first axis, or `.csv` with one per row."""
     range: str | None = None
-    """Part of the samples, `first:last` as in Python: `":200"` the first 200, `"200:"` the others."""
+    """Part of the samples, `first:last:step` as in Python: `":200"` the first 200, `"200:"` the others.
+
+    With `not ` before it, all but these: `"::20"` every twentieth, `"not ::20"` the others. Samples of class sub-folders
+    are counted in turn.
+    """
     truth: str | list[str] | None = None
     """Array or columns of a file that hold the labels; they are no input."""
     header: bool = True
@@ -48,14 +52,16 @@ class _DataRecipe(Table, frozen=True, kw_only=True):
         """Folder or file without its path, as it may stand in a release."""
         return (self.folder or self.file or "").replace("\\", "/").rstrip("/").rpartition("/")[2]
 
-    def bounds(self) -> tuple[int | None, int | None]:
-        """First and last position of `range`, as a slice takes them. Raises: ValueError: it is no range."""
+    def positions(self, count: int) -> list[int]:
+        """Which of so many samples `range` takes. Raises: ValueError: it is no range."""
         if self.range is None:
-            return None, None
-        first, colon, last = self.range.partition(":")
-        if not colon:
+            return list(range(count))
+        text, is_others = self.range.removeprefix("not "), self.range.startswith("not ")
+        if not 1 <= text.count(":") <= 2:
             raise ValueError(f"{self.range!r} has no colon")
-        return int(first) if first.strip() else None, int(last) if last.strip() else None
+        bounds = [int(part) if part.strip() else None for part in text.split(":")]
+        taken = list(range(count))[slice(*bounds)]
+        return sorted(set(range(count)) - set(taken)) if is_others else taken
 
 
 class CalibrationRecipe(_DataRecipe, frozen=True, kw_only=True):
@@ -217,9 +223,9 @@ def _misplaced(place: CalibrationRecipe | EvaluationRecipe) -> list[str]:
     if place.file is not None and isinstance(place, EvaluationRecipe) and (place.annotations or place.masks):
         found.append("annotations and masks belong to a folder of pictures")
     try:
-        place.bounds()
+        place.positions(1)
     except ValueError:
-        found.append(f"range {shown(place.range)} is not first:last")
+        found.append(f"range {shown(place.range)} is not first:last or first:last:step")
     if place.max_samples < 1:
         found.append("max_samples must be at least 1")
     return found

@@ -61,10 +61,12 @@ def open_sets(recipe: Recipe, base: Path, labels: tuple[str, ...] | None) -> Set
     notes: list[str] = []
     calibration = None
     if recipe.calibration and "int8" in recipe.precisions:
-        calibration, note = without_shared(
-            open_dataset(recipe.calibration, base, replace(wanted, truth=None)), evaluation
-        )
+        # Labels of a file are there anyway, and say whether its part is typical; folders of calibration have none.
+        truth = wanted.truth if recipe.calibration.file and wanted.truth == "class" else None
+        opened = open_dataset(recipe.calibration, base, replace(wanted, truth=truth))
+        calibration, note = without_shared(opened, evaluation)
         notes += [note] if note else []
+        notes += _missing_classes(calibration, evaluation)
         notes += _judge_sizes(calibration, evaluation)
     return Sets(evaluation, calibration, tuple(notes))
 
@@ -110,6 +112,16 @@ def _check_judgeable(recipe: Recipe, main: OutputRecipe, evaluation: Dataset) ->
             "write evaluation.metric = 'module:function', or use min_agreement or min_snr_db",
         )  # fmt: skip
     raise BadRecipe("use max_drop", f"{evaluation.root} has no labels", "write labels.csv, or use min_agreement")
+
+
+def _missing_classes(calibration: Dataset, evaluation: Dataset) -> list[str]:
+    """A file that is sorted by class gives its first samples of one class only."""
+    seen, judged = ({sample.label for sample in dataset.samples} - {None} for dataset in (calibration, evaluation))
+    if not seen or len(judged & seen) * 2 > len(judged):
+        return []
+    step = max(2, (len(calibration.samples) + len(evaluation.samples)) // max(len(calibration.samples), 1))
+    found = f"calibrated on {len(seen)} of {len(judged)} classes: is the file sorted?"
+    return [f"{found} range = '::{step}' takes every {step}th sample, range = 'not ::{step}' the others"]
 
 
 def _judge_sizes(calibration: Dataset, evaluation: Dataset) -> list[str]:

@@ -186,7 +186,7 @@ def _missing(options: Options, *, is_image: bool) -> list[str]:
         "--name": options.name,
         "--version": options.version,
         "--target": options.targets,
-        "--evaluate DIR": options.evaluation,
+        "--evaluate PATH (one set serves both: --calibration-range :200, --evaluate-range 200:)": options.evaluation,
         "--activation none|softmax|sigmoid": options.activation,
     }
     if not options.precisions or "int8" in options.precisions:

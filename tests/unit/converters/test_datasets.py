@@ -80,6 +80,17 @@ def test_a_large_set_is_thinned_evenly(tmp_path) -> None:
     assert [s.label for s in opened(tmp_path, limit=4).samples] == [0, 0, 1, 1]
 
 
+def test_a_range_of_class_folders_holds_every_class(tmp_path) -> None:
+    for label in ("cat", "dog"):
+        for number in range(4):
+            picture(tmp_path / label / f"{number}.png")
+    place = EvaluationRecipe(folder=str(tmp_path), range=":4")
+
+    dataset = open_dataset(place, Path(), Wanted({"image": "image"}, "class", ("cat", "dog")))
+
+    assert [s.label for s in dataset.samples] == [0, 1, 0, 1]
+
+
 def test_golden_samples_are_balanced_and_the_same_every_time(tmp_path) -> None:
     for label, count in (("cat", 9), ("dog", 3)):
         for number in range(count):

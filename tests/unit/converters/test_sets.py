@@ -60,6 +60,26 @@ def test_small_sets_are_used_and_noted(data) -> None:
     assert judged == "judged on 50 samples: one of them is 2.0 % of accuracy"
 
 
+def test_a_sorted_file_whose_first_samples_are_of_one_class_is_noted(tmp_path) -> None:
+    np.savez(tmp_path / "all.npz", x=np.arange(200.0).reshape(200, 1), y=np.arange(200) // 50)
+
+    (note,) = open_sets(recipe(), tmp_path, None).notes
+
+    assert note.startswith("calibrated on 1 of 4 classes: is the file sorted? range = '::5' takes every 5th sample")
+
+
+def test_every_tenth_sample_and_the_others_make_two_sets(data) -> None:
+    split = recipe(
+        calibration={"file": "all.npz", "range": "::10"}, evaluation={"file": "all.npz", "range": "not ::10"}
+    )
+
+    sets = open_sets(split, data, None)
+
+    assert sets.calibration
+    assert [sample.row for sample in sets.calibration.samples] == list(range(0, 200, 10))
+    assert [sample.row for sample in sets.evaluation.samples] == [row for row in range(200) if row % 10]
+
+
 def test_ranges_that_overlap_are_refused(data) -> None:
     with pytest.raises(BadDataset, match="38 of its 40 samples are in the evaluation set too"):
         open_sets(recipe(evaluation={"file": "all.npz", "range": "2:"}), data, None)
