@@ -36,8 +36,8 @@ class _DataRecipe(Table, frozen=True, kw_only=True):
     range: str | None = None
     """Part of the samples, `first:last:step` as in Python: `":200"` the first 200, `"200:"` the others.
 
-    With `not ` before it, all but these: `"::20"` every twentieth, `"not ::20"` the others. Samples of class sub-folders
-    are counted in turn.
+    With `not ` before it, all but these: `"::20"` every twentieth, `"not ::20"` the others. Class sub-folders give
+    their samples in turn.
     """
     truth: str | list[str] | None = None
     """Array or columns of a file that hold the labels; they are no input."""

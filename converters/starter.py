@@ -46,6 +46,8 @@ class Options:
     licence: str | None = None
     golden_count: int | None = None
     has_personal_data: bool | None = None
+    trusts_code: bool = False
+    """Whether the model's file may run code while it is opened."""
     shapes: tuple[str, ...] = ()
     extra: dict[str, object] = field(default_factory=dict)
 

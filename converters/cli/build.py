@@ -14,6 +14,7 @@ from converters.cli.options import (
     Json,
     Shape,
     Target,
+    TrustCode,
     cache_folder,
 )
 
@@ -72,6 +73,7 @@ def build(
     compile_timeout_s: Annotated[float, typer.Option(help="Limit for one compilation.")] = 1800.0,
     force: Annotated[bool, typer.Option(help="Replace an older release at OUT.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Show what would be built.")] = False,
+    trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Build a release: every variant compiled, measured with real kernels, judged, packaged."""
@@ -86,7 +88,7 @@ def build(
         antialias=antialias, scale=scale, mean=_numbers(mean), std=_numbers(std), activation=activation,
         precisions=tuple(precision or ()), prefer=prefer, methods=tuple(method or ()), max_drop=tuple(max_drop or ()),
         min_agreement=tuple(min_agreement or ()), min_snr_db=tuple(min_snr_db or ()), shapes=tuple(shape or ()),
-        licence=licence, golden_count=golden_count, has_personal_data=personal_data,
+        licence=licence, golden_count=golden_count, has_personal_data=personal_data, trusts_code=trust_code,
     )  # fmt: skip
     loaded, base = load_recipe(recipe, given)
     options = BuildOptions(

@@ -13,7 +13,15 @@ EXIT_TARGET_FAILED: Final = 3
 EXIT_INTERRUPTED: Final = 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Model = Annotated[Path, typer.Argument(help="The trained model: ONNX or TensorFlow Lite.", show_default=False)]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        help="The trained model: ONNX, TensorFlow Lite, .skops, .joblib, .pt2, or MODULE:FUNCTION.", show_default=False
+    ),
+]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Let the model's file run code while it is opened (pickles, .pt2).")
+]
 Target = Annotated[list[str] | None, typer.Option("--target", help="Board class or family; repeat for more.")]
 Shape = Annotated[list[str] | None, typer.Option("--shape", help="Fix free sizes: NAME=1,3,224,224; repeat for more.")]
 CacheFolder = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import sys
@@ -14,6 +15,7 @@ import msgspec
 
 from converters.commands.check import read_model
 from converters.commands.progress import StageView
+from converters.commands.translate import local_model, with_local_model
 from converters.errors import BadRecipe
 from converters.finishing import BuildOptions
 from converters.fixed_shapes import parse_shapes
@@ -43,11 +45,13 @@ def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
         recipe = parse_recipe(content, path.suffix)
         base = path.resolve().parent
         if options.model:
-            recipe = msgspec.structs.replace(recipe, model=str(Path(options.model).resolve()))
-        return with_options(recipe, options), base
+            model = options.model if ":" in options.model else str(Path(options.model).resolve())
+            recipe = msgspec.structs.replace(recipe, model=model)
+        return with_local_model(with_options(recipe, options), base, trusts_code=options.trusts_code), base
     if not options.model:
         raise BadRecipe("build", "neither a model nor --recipe was given", "see edge-convert build --help")
-    return recipe_from_options(options, read_model(Path(options.model), parse_shapes(options.shapes))), Path.cwd()
+    local = dataclasses.replace(options, model=str(local_model(Path(options.model), trusts_code=options.trusts_code)))
+    return recipe_from_options(local, read_model(Path(local.model), parse_shapes(options.shapes))), Path.cwd()
 
 
 def plan_lines(recipe: Recipe, base: Path, *, as_json: bool) -> str:

@@ -40,4 +40,3 @@ def _describe(entry: Any) -> Port:
         raise BadModel(f"use tensor {entry.name}", f"its type {dtype} is not supported", remedy)
     shape = tuple(size.dim_value if size.dim_value > 0 else None for size in tensor.shape.dim)
     return Port(entry.name, dtype, shape)
-
