@@ -32,6 +32,8 @@ TOOLS_BY_MARKER = {
     "needs_registry": ("docker-registry", "skopeo"),
     "needs_qemu": ("qemu-x86_64",),
 }
+PACKAGES = {"qemu-x86_64": "qemu-user"}
+"""Debian packages that are not called like their program."""
 _SHOWN = 6000
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -58,7 +60,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what cannot run here; where .ci/run forbids skips, fail instead, so that nothing goes untested unseen."""
     markers = {mark.name for mark in item.iter_markers()}
     if missing := missing_tools(markers):
-        reason = f"needs {', '.join(missing)}, which this machine lacks; on Debian: apt install {' '.join(missing)}"
+        packages = " ".join(PACKAGES.get(tool, tool) for tool in missing)
+        reason = f"needs {', '.join(missing)}, which this machine lacks; on Debian: apt install {packages}"
         if os.environ.get("EDGEFLEET_FORBID_SKIPS") == "1":
             pytest.fail(f"{reason} (skips are forbidden here)", pytrace=False)
         pytest.skip(reason)
