@@ -126,12 +126,15 @@ def open_workshop(order: Order, folder: Path, calibration: Path | None, timeout_
 
 
 def write_calibration(material: Material, folder: Path) -> None:
-    """Write the calibration samples as the model takes them, one file each. Raises: BadDataset."""
+    """Write the calibration samples as the model takes them, one file for each window. Raises: BadDataset."""
     if material.calibration is None:
         return
-    for number, sample in enumerate(material.calibration.prepared(material.preprocessor)):
-        named = {material.draft.inputs[name]: array for name, array in sample.canonical.items()}
-        (folder / f"{number:06d}.npz").write_bytes(write_npz(named))
+    number = 0
+    for sample in material.calibration.prepared(material.preprocessor):
+        for window in material.preprocessor.windows(sample.canonical):
+            named = {material.draft.inputs[name]: array for name, array in window.items()}
+            (folder / f"{number:06d}.npz").write_bytes(write_npz(named))
+            number += 1
 
 
 def compile_candidate(candidate: Candidate, bench: Bench) -> Built:

@@ -79,7 +79,7 @@ def draft_release(recipe: Recipe, imported: Imported, source: Digest, *, is_labe
     preprocess: dict[str, list[RawStep]] = {}
     specs: list[InputSpec] = []
     for name, entry in recipe.inputs.items():
-        described = describe_input(name, entry, imported.input(entry.tensor), axes)
+        described = describe_input(name, entry, imported.input(entry.tensor), axes, is_only=len(recipe.inputs) == 1)
         tensors[canonical(entry.tensor)] = described.tensor
         preprocess[canonical(entry.tensor)] = described.steps
         specs.append(described.public)

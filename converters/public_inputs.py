@@ -36,8 +36,15 @@ class DescribedInput:
     steps: list[RawStep]
 
 
-def describe_input(name: str, entry: InputRecipe, port: Port, axes: Axes) -> DescribedInput:
+def describe_input(name: str, entry: InputRecipe, port: Port, axes: Axes, *, is_only: bool) -> DescribedInput:
     """Describe an input; named axes that it needs are added to `axes`.
+
+    Args:
+        name: as applications call it.
+        entry: what the recipe says about it.
+        port: the model's input that it feeds.
+        axes: named axes of the release so far.
+        is_only: whether the model has no other input.
 
     Raises:
         BadRecipe: recipe and model contradict each other.
@@ -45,6 +52,10 @@ def describe_input(name: str, entry: InputRecipe, port: Port, axes: Axes) -> Des
     written = _with_whole_resize(name, entry, port)
     try:
         raw = preprocess_of(name, written)
+        if not raw and not is_only:
+            # Changes nothing, but says which public input the tensor is fed from.
+            raw = [{"op": "cast", "id": "as-given", "from": name, "dtype": port.dtype, "rounding": "half_even",
+                    "saturate": False}]  # fmt: skip
         steps = parse_preprocess(raw)
     except ContractError as error:
         raise BadRecipe(f"use inputs.{name}", error.because, error.remedy) from error

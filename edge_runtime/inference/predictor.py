@@ -57,10 +57,11 @@ class Predictor:
 
     def run_canonical(self, feeds: Tensors) -> dict[str, Array]:
         """Canonical output tensors, in their canonical dtype, for what `preprocess` returns. Raises: InferenceError."""
-        if (rows := self._windows(feeds)) > 1:
-            pieces = [self._run_at_once(_row_of(feeds, row)) for row in range(rows)]
-            return {name: np.concatenate([piece[name] for piece in pieces]) for name in self._outputs}
-        return self._run_at_once(feeds)
+        if not self.preprocess.makes_windows or any(info.shape[:1] != (1,) for info in self._inputs.values()):
+            return self._run_at_once(feeds)
+        # A file that takes one row at a time is asked about each window in turn.
+        pieces = [self._run_at_once(window) for window in self.preprocess.windows(feeds)]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in self._outputs}
 
     def _run_at_once(self, feeds: Tensors) -> dict[str, Array]:
         fed = {}
@@ -70,13 +71,6 @@ class Predictor:
             fed[info.name] = array
         raw = self.session.run(fed)
         return {name: self._read(name, raw[info.name]) for name, info in self._outputs.items()}
-
-    def _windows(self, feeds: Tensors) -> int:
-        """Windows that a file which takes one row at a time must be asked about in turn; 1 when there are none."""
-        if not self.preprocess.makes_windows or any(info.shape[:1] != (1,) for info in self._inputs.values()):
-            return 1
-        sizes = {len(array) for array in feeds.values() if array.ndim}
-        return sizes.pop() if len(sizes) == 1 else 1
 
     def interpret(self, tensors: Tensors, decoded: Tensors | None = None) -> list[Answer]:
         """Answers from canonical output tensors, one per sample.
@@ -101,10 +95,6 @@ class Predictor:
         if binding.layout and spec.layout and binding.layout != spec.layout:
             array = array.transpose([binding.layout.index(axis) for axis in spec.layout])
         return array.astype(spec.dtype, copy=False)
-
-
-def _row_of(feeds: Tensors, row: int) -> dict[str, Array]:
-    return {name: array[row : row + 1] if array.ndim else array for name, array in feeds.items()}
 
 
 def load_predictor(

@@ -101,6 +101,16 @@ class Preprocessor:
         """Whether one sample may become several rows of the model's batch."""
         return any(isinstance(step, Stack) for chain in self._chains for step in chain.written)
 
+    def windows(self, feeds: Tensors) -> list[Tensors]:
+        """One feed for each window that samples were cut into; the feeds as they are where nothing is cut."""
+        sizes = {len(array) for array in feeds.values() if array.ndim}
+        if not self.makes_windows or len(sizes) != 1:
+            return [feeds]
+        return [
+            {name: array[row : row + 1] if array.ndim else array for name, array in feeds.items()}
+            for row in range(sizes.pop())
+        ]
+
     def placement(self, decoded: Tensors) -> Placement | None:
         """Where the first picture input's pixels lie in the caller's picture; None when no input is one.
 

@@ -251,6 +251,20 @@ def test_a_release_already_read_is_opened_from_any_source_of_blobs(tmp_path) -> 
         assert model.variant_id == "ort-fp32"
 
 
+def test_a_classifier_of_pictures_loads_no_code_for_sounds_tables_or_detectors(tmp_path) -> None:
+    write_release(tmp_path, [Build("ort-fp32")])
+    parts = ("audio_steps", "wav", "table_steps", "detect", "priors", "suppression", "segment")
+    program = (
+        "import sys; from edge_runtime import Model; import numpy as np;"
+        f"Model.open({str(tmp_path)!r}).infer({{'image': np.zeros((2, 2, 1), np.uint8)}});"
+        f"print([part for part in {parts!r} if 'edge_runtime.inference.' + part in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=300)
+
+    assert done.stdout == "[]\n"
+
+
 def test_importing_the_runtime_loads_neither_numpy_nor_an_engine() -> None:
     program = (
         "import sys, edge_runtime, edge_runtime.contract.release;"

@@ -1,0 +1,237 @@
+"""What recipes say about inputs and outputs of every kind, and what a manifest makes of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from converters.draft import draft_release
+from converters.errors import BadRecipe
+from converters.importers.onnx import describe
+from converters.recipe import Recipe
+from converters.workshop import find_absorptions, open_source
+from edge_runtime.contract.digest import digest_of
+from edge_runtime.inference.results import Anomaly, Boxes, Mask, TensorAnswer, Values
+from tests.fakes.shared_recipes import keywords, machine_sound
+from tests.unit.converters.test_recipe import GOOD, parsed
+
+PICTURE = GOOD["inputs"]["image"]
+IDENTITY = {"tensor": "y", "kind": "tensor"}
+
+
+def identity(shape, *, name="x", dtype=TensorProto.FLOAT, output="y", copies=1):
+    """A model that hands out what it is given, `copies` times."""
+    pairs = [(f"{name}{number or ''}", f"{output}{number or ''}") for number in range(copies)]
+    nodes = [helper.make_node("Identity", [given], [made]) for given, made in pairs]
+    ports = [[helper.make_tensor_value_info(port, dtype, shape) for port in side] for side in zip(*pairs, strict=True)]
+    graph = helper.make_graph(nodes, "g", ports[0], ports[1])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def drafted(recipe: Recipe, model):
+    return draft_release(recipe, describe(model), digest_of(b""), is_labelled=False)
+
+
+def answer(recipe: Recipe, model, **inputs):
+    source = open_source(drafted(recipe, model), model)
+    try:
+        return next(iter(source.infer(inputs).values()))
+    finally:
+        source.close()
+
+
+def recipe_of(inputs, outputs) -> Recipe:
+    return parsed(inputs=inputs, outputs=outputs, limits={})
+
+
+def test_steps_get_the_names_of_their_operations_and_start_at_the_public_input() -> None:
+    steps = [{"op": "amplitude", "mode": "peak"}, {"op": "amplitude", "mode": "rms"}, {"op": "mono", "id": "one"}]
+    sound = {"tensor": "x", "kind": "audio", "sample_rate_hz": 8000, "channels": 1, "dtype": "float32", "steps": steps}
+
+    manifest = drafted(recipe_of({"voice": sound}, {"y": IDENTITY}), identity(["N", 40])).manifest
+
+    assert [(step["id"], step.get("from")) for step in manifest.preprocess["x"]] == [
+        ("amplitude", "voice"), ("amplitude-2", None), ("one", None),
+    ]  # fmt: skip
+    (spec,) = manifest.signature.inputs
+    assert (spec.kind, spec.shape, spec.sample_rate_hz, spec.accept) == ("audio", ["T"], 8000, ["wav", "tensor"])
+
+
+def test_a_release_that_needs_mel_bands_says_so() -> None:
+    manifest = drafted(parsed(**keywords("x", "y", "none"), limits={}), identity(["N", 49, 10, 1])).manifest
+
+    assert manifest.requires == ["audio.mel"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "because"),
+    [
+        ({"kind": "audio"}, "inputs.x.sample_rate_hz is missing"),
+        ({"kind": "table"}, "inputs.x.steps is missing"),
+        ({"kind": "table", "steps": [{"op": "standardize", "mean": [0.0], "std": [1.0]}]}, "must start with columns"),
+        ({"kind": "image", "steps": [{"op": "layout", "to": "NCHW"}]}, "must start with decode"),
+        ({"kind": "tensor", "color": "rgb"}, "inputs.x: write color as steps"),
+        ({**PICTURE, "steps": []}, "write color, exif, resize, normalize as steps"),
+        ({"kind": "tensor", "steps": [{"op": "stack", "frames": 5}]}, "missing required field `hop`"),
+        ({"kind": "tensor", "steps": [{"op": "polish"}]}, "does not know it"),
+        ({**PICTURE, "resize": {**PICTURE["resize"], "mode": "fit_pad"}}, "inputs.x.resize.pad_value is missing"),
+    ],
+)
+def test_an_input_that_lacks_what_its_kind_needs_is_refused(entry, because: str) -> None:
+    with pytest.raises(BadRecipe, match=because):
+        recipe_of({"x": {"tensor": "x", **entry}}, {"y": IDENTITY})
+
+
+@pytest.mark.parametrize(
+    ("entry", "because"),
+    [
+        ({"kind": "detections"}, "an answer of kind detections needs step detect"),
+        ({"kind": "values", "steps": [{"op": "score"}]}, "must start with regression"),
+        ({"kind": "embedding", "steps": [{"op": "embedding", "normalise": "l3"}]}, "outputs.y.steps"),
+        ({"kind": "segmentation", "steps": [{"op": "segment", "source": "logits"}]}, "missing required field"),
+    ],
+)
+def test_an_output_that_lacks_what_its_kind_needs_is_refused(entry, because: str) -> None:
+    with pytest.raises(BadRecipe, match=because):
+        recipe_of({"x": {"tensor": "x", "kind": "tensor"}}, {"y": {"tensor": "y", **entry}})
+
+
+def test_a_shortest_side_and_a_crop_make_the_models_size() -> None:
+    resize = {"mode": "shortest_side", "size": [10, 10], "filter": "bilinear", "antialias": True}
+    image = {**PICTURE, "tensor": "x", "crop": [8, 8], "resize": resize}
+    picture = np.zeros((30, 50, 3), np.uint8)
+    picture[10:20, 20:30] = 255
+
+    seen = answer(recipe_of({"image": image}, {"y": IDENTITY}), identity(["N", 3, 8, 8]), image=picture)
+
+    assert isinstance(seen, TensorAnswer)
+    assert seen.array.shape == (3, 8, 8)
+    assert seen.array[0, 3:5, 3:5] == pytest.approx(1.0, abs=0.2)
+
+
+def test_a_crop_of_another_size_than_the_models_is_refused() -> None:
+    image = {**PICTURE, "tensor": "x", "crop": [6, 6]}
+
+    with pytest.raises(BadRecipe, match=r"makes NCHW \[3, 6, 6\], the model takes \[3, 8, 8\]"):
+        drafted(recipe_of({"image": image}, {"y": IDENTITY}), identity(["N", 3, 8, 8]))
+
+
+def test_a_detector_answers_in_pixels_of_the_picture_it_was_given() -> None:
+    steps = [{"op": "detect", "family": "raw", "score": "cls", "activation": "none", "box_format": "xyxy",
+              "box_units": "input_px", "min_score": 0.5, "max": 9},
+             {"op": "nms", "iou": 0.5, "per_class": True, "kind": "hard", "in_graph": False}]  # fmt: skip
+    rows = np.array([[[1, 2, 3, 4, 0.9, 1], [1, 2, 3, 4, 0.8, 1], [0, 0, 8, 8, 0.2, 0]]], np.float32)
+    model = identity(["N", 3, 8, 8])
+    model.graph.initializer.append(helper.make_tensor("rows", TensorProto.FLOAT, [1, 3, 6], rows.ravel()))
+    model.graph.node.append(helper.make_node("Identity", ["rows"], ["found"]))
+    model.graph.output.append(helper.make_tensor_value_info("found", TensorProto.FLOAT, [1, 3, 6]))
+    objects = {"tensor": "found", "kind": "detections", "steps": steps}
+    recipe = recipe_of({"image": {**PICTURE, "tensor": "x"}}, {"objects": objects})
+
+    seen = answer(recipe, model, image=np.zeros((16, 80, 3), np.uint8))
+
+    assert isinstance(seen, Boxes)
+    assert seen.boxes.tolist() == [[10, 4, 30, 8]]
+    assert (seen.indices, seen.labels) == ((1,), ("1",))
+
+
+def test_a_mask_covers_the_picture_and_says_where_a_crop_left_nothing() -> None:
+    image = {**PICTURE, "tensor": "x", "normalize": {"scale": 1.0, "mean": [0.0], "std": [1.0]},
+             "resize": {"mode": "fit_crop", "size": [8, 8], "filter": "nearest", "antialias": False}}  # fmt: skip
+    steps = [{"op": "segment", "source": "logits", "axis": 1, "resize_to": "original"}]
+    picture = np.zeros((8, 12, 3), np.uint8)
+    picture[:4, :, 2] = 9
+
+    mask = {"mask": {"tensor": "y", "kind": "segmentation", "steps": steps}}
+
+    seen = answer(recipe_of({"image": image}, mask), identity(["N", 3, 8, 8]), image=picture)
+
+    assert isinstance(seen, Mask)
+    assert seen.classes[0].tolist() == [-1, -1, 2, 2, 2, 2, 2, 2, 2, 2, -1, -1]
+    assert seen.classes[7].tolist() == [-1, -1, 0, 0, 0, 0, 0, 0, 0, 0, -1, -1]
+    assert seen.shares() == {0: 32 / 96, 2: 32 / 96}
+
+
+def test_windows_of_one_sample_are_asked_in_turn_and_answered_together() -> None:
+    recipe = parsed(**machine_sound("x", "y"), limits={})
+    frames = np.arange(7 * 128, dtype=np.float32).reshape(7, 128)
+
+    seen = answer(recipe, identity([1, 640]), frames=frames)
+
+    assert seen == Anomaly(0.0, None)
+    source = open_source(drafted(recipe, identity([1, 640])), identity([1, 640]))
+    assert source.run_decoded({"frames": frames})["y"].shape == (3, 640)
+    assert len(source.preprocess.windows(source.preprocess({"frames": frames}))) == 3
+    source.close()
+
+
+def test_an_anomaly_is_judged_by_the_threshold_of_the_recipe() -> None:
+    step = {"op": "reconstruction", "metric": "mae", "over": "x", "aggregate": "max", "threshold": 1.5}
+    doubled = identity(["N", 4])
+    doubled.graph.node[0].CopyFrom(helper.make_node("Add", ["x", "x"], ["y"]))
+    outputs = {"a": {"tensor": "y", "kind": "anomaly", "steps": [step]}}
+    recipe = recipe_of({"x": {"tensor": "x", "kind": "tensor"}}, outputs)
+
+    assert answer(recipe, doubled, x=np.full((1, 4), 2, np.float32)) == Anomaly(2.0, is_anomalous=True)
+    assert answer(recipe, doubled, x=np.full((1, 4), -1, np.float32)) == Anomaly(1.0, is_anomalous=False)
+
+
+def test_several_inputs_of_different_kinds_are_fed_together() -> None:
+    steps = [{"op": "columns", "names": ["a", "b"], "dtype": "float32", "missing": "error"}]
+    inputs = {"first": {"tensor": "x", "kind": "table", "steps": steps}, "second": {"tensor": "x1", "kind": "tensor"}}
+    outputs = {"sum": {"tensor": "y1", "kind": "values", "steps": [{"op": "regression", "unit": "m", "scale": 2.0}]}}
+
+    seen = answer(recipe_of(inputs, outputs), identity(["N", 2], copies=2), first=b'{"b": 2, "a": 1}',
+                  second=np.array([[3, 4]], np.float32))  # fmt: skip
+
+    assert seen == Values((6.0, 8.0), "m")
+
+
+def pictures(color: str, layout: str, copies: int = 1, **changes):
+    """Draft and model of `copies` pictures of that colour."""
+    channels = 1 if color == "gray" else 3
+    shape = ["N", channels, 8, 8] if layout == "NCHW" else ["N", 8, 8, channels]
+    model = identity(shape, copies=copies)
+    entry = {**PICTURE, "color": color, "layout": layout, **changes}
+    inputs = {f"image{number or ''}": {**entry, "tensor": f"x{number or ''}"} for number in range(copies)}
+    return drafted(recipe_of(inputs, {"y": IDENTITY}), model), model, channels
+
+
+@pytest.mark.parametrize(
+    ("color", "layout", "copies", "absorbed"),
+    [("rgb", "NCHW", 1, ("norm", "layout")), ("gray", "NCHW", 1, ("norm", "layout")), ("bgr", "NHWC", 1, ("norm",)),
+     ("rgb", "NCHW", 2, ("norm", "layout"))],
+)  # fmt: skip
+def test_what_a_graph_computes_bit_for_bit_is_left_to_it(color: str, layout: str, copies: int, absorbed) -> None:
+    draft, model, channels = pictures(color, layout, copies)
+    every = np.random.default_rng(1).integers(0, 256, (1, 9, 7, channels), np.uint8)
+    sample = {spec.name: every for spec in draft.manifest.signature.inputs}
+
+    found = find_absorptions(draft, model, [sample])
+
+    assert [one.steps for one in found.values()] == [absorbed] * copies
+
+
+def test_steps_written_out_are_absorbed_like_the_short_form() -> None:
+    steps = [{"op": "decode", "color": "rgb", "exif": "apply", "reduced": "never"},
+             {"op": "resize", "mode": "stretch", "size": [8, 8], "filter": "bilinear", "antialias": True},
+             {"op": "layout", "to": "NCHW"}]  # fmt: skip
+    model = identity(["N", 3, 8, 8])
+    draft = drafted(recipe_of({"image": {"tensor": "x", "kind": "image", "steps": steps}}, {"y": IDENTITY}), model)
+    sample = {"image": np.random.default_rng(1).integers(0, 256, (1, 9, 7, 3), np.uint8)}
+
+    found = find_absorptions(draft, model, [sample])
+
+    assert found["x"].steps == ("layout",)
+
+
+def test_a_picture_that_is_no_longer_bytes_is_left_to_the_runtime() -> None:
+    steps = [{"op": "decode", "color": "rgb", "exif": "apply", "reduced": "never"},
+             {"op": "normalize", "scale": 1.0, "mean": [0.0], "std": [255.0]},
+             {"op": "resize", "mode": "stretch", "size": [8, 8], "filter": "bilinear", "antialias": True},
+             {"op": "layout", "to": "NCHW"}]  # fmt: skip
+    model = identity(["N", 3, 8, 8])
+    draft = drafted(recipe_of({"image": {"tensor": "x", "kind": "image", "steps": steps}}, {"y": IDENTITY}), model)
+
+    assert find_absorptions(draft, model, [{"image": np.zeros((1, 9, 7, 3), np.uint8)}]) == {}
