@@ -13,8 +13,8 @@ from edge_runtime.contract.release import ReleaseManifest
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.preprocess import Preprocessor
 
-_LOOKED_AT: Final = 16
-"""Samples of each set; what is wrong with all shows in a few."""
+_LOOKED_AT: Final = 4
+"""Samples of each set; what is wrong with all shows in a few, and this is looked at in every build."""
 _FAR: Final = 300.0
 """Beyond every normalisation in use, and beyond pixels left as they are (0..255)."""
 _FLAT: Final = 0.05

@@ -46,9 +46,9 @@ class ArrayFile:
         return {name: self._real(arrays[self.keys[name]][sample.row]) for name in names}
 
     def digest(self, sample: Sample) -> Digest:
-        """Of the rows. Raises: OSError, ValueError."""
+        """Of the rows as the model gets them: another scale makes another set. Raises: OSError, ValueError."""
         arrays = _opened(self.path, _changed_ns(self.path))
-        return digest_of_arrays({name: np.asarray(arrays[key][sample.row]) for name, key in self.keys.items()})
+        return digest_of_arrays({name: self._real(arrays[key][sample.row]) for name, key in self.keys.items()})
 
     def _real(self, row: Array) -> Array:
         row = np.asarray(row)

@@ -81,6 +81,17 @@ def test_integers_of_a_quantised_set_become_the_real_numbers_they_stand_for(tmp_
     assert [sample["x"].item() for sample in dataset.decoded(takes(x=["N", 1]))] == [0.0, 1.0]
 
 
+def test_a_set_is_another_one_when_its_integers_stand_for_other_numbers(tmp_path) -> None:
+    np.savez(tmp_path / "set.npz", x=np.array([[83], [85]], np.int8))
+
+    digests = {
+        opened(EvaluationRecipe(file="set.npz", stored=StoredRecipe(scale=scale)), tmp_path).digest()
+        for scale in (0.5, 0.25)
+    }
+
+    assert len(digests) == 2
+
+
 @pytest.mark.parametrize(
     ("arrays", "place", "says"),
     [
