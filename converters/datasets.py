@@ -124,7 +124,9 @@ def open_dataset(place: CalibrationRecipe | EvaluationRecipe, base: Path, wanted
     if not chosen:
         because = f"range {place.range!r} holds none of its {len(samples)} samples"
         raise BadDataset(f"read {root}", because, "correct the range")
-    return Dataset(root, tuple(_thinned(chosen, place.max_samples)), source, allows_nan=place.missing == "nan")
+    return Dataset(
+        root, tuple(_thinned(chosen, place.max_samples)), source, allows_nan=place.missing == "nan" or wanted.keeps_gaps
+    )
 
 
 def without_shared(calibration: Dataset, evaluation: Dataset) -> tuple[Dataset, str | None]:

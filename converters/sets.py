@@ -82,7 +82,7 @@ def truth_of(output: OutputRecipe, recipe: Recipe) -> TruthKind | None:
 def _wanted(recipe: Recipe, truth: TruthKind | None, labels: tuple[str, ...] | None) -> Wanted:
     inputs: dict[str, str] = {}
     columns: dict[str, tuple[str, ...]] = {}
-    fills_gaps = False
+    fills_gaps = keeps_gaps = False
     for name, entry in recipe.inputs.items():
         inputs[name] = entry.kind
         if entry.kind != "table":
@@ -93,7 +93,8 @@ def _wanted(recipe: Recipe, truth: TruthKind | None, labels: tuple[str, ...] | N
             raise BadRecipe(f"use inputs.{name}", error.because, error.remedy) from error
         columns[name] = tuple(columns_of(steps))
         fills_gaps = fills_gaps or any(isinstance(step, Columns) and step.missing != "error" for step in steps)
-    return Wanted(inputs, truth, labels, columns, fills_gaps)
+        keeps_gaps = keeps_gaps or any(isinstance(step, Columns) and step.missing == "keep" for step in steps)
+    return Wanted(inputs, truth, labels, columns, fills_gaps, keeps_gaps)
 
 
 def _check_judgeable(recipe: Recipe, main: OutputRecipe, evaluation: Dataset) -> None:

@@ -95,7 +95,6 @@ def _from_skops(path: Path, *, trusts_code: bool) -> Any:
 def _translated(path: Path, estimator: Any) -> Any:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
-    from skl2onnx.helpers.onnx_helper import select_model_inputs_outputs
 
     if names := _named_columns(estimator):
         inputs = [(name, FloatTensorType([None, 1])) for name in names]
@@ -106,11 +105,28 @@ def _translated(path: Path, estimator: Any) -> Any:
     try:
         model = convert_sklearn(estimator, initial_types=inputs, options=options, target_opset=_OPSET)
         # The label as text is nothing that a tensor of numbers can carry; the probabilities say it as well.
-        return select_model_inputs_outputs(model, "probabilities") if is_classifier else model
+        return _only("probabilities", model) if is_classifier else model
     except Exception as error:
         # skl2onnx prints whole attribute tables; the first line has the reason.
         because = f"skl2onnx refuses it: {shown(str(error).strip().partition(chr(10))[0], 200)}"
         raise BadModel(f"translate {path.name}", because, "export it to ONNX yourself, and name that file") from error
+
+
+def _only(output: str, model: Any) -> Any:
+    """The model with this output alone, and without nodes that nothing needs any more."""
+    graph = model.graph
+    kept = [entry for entry in graph.output if entry.name == output]
+    del graph.output[:]
+    graph.output.extend(kept)
+    needed, nodes = {output}, []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            nodes.append(node)
+    ordered = [type(node).FromString(node.SerializeToString()) for node in reversed(nodes)]
+    del graph.node[:]
+    graph.node.extend(ordered)
+    return model
 
 
 def _named_columns(estimator: Any) -> list[str]:

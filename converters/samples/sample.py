@@ -53,6 +53,8 @@ class Wanted:
     """Columns that make an input, for inputs that are tables."""
     fills_gaps: bool = False
     """Whether the release's own steps say what a missing number becomes."""
+    keeps_gaps: bool = False
+    """Whether they say that the model itself does."""
 
 
 class Source(Protocol):

@@ -160,7 +160,8 @@ class Columns(_Pre, frozen=True, kw_only=True, tag="columns"):
 
     names: list[str]
     dtype: str
-    missing: Literal["error", "mean", "value"]
+    missing: Literal["error", "mean", "value", "keep"]
+    """What an empty cell is: refused, filled with a mean or a value, or NaN that the model itself fills in."""
     value: float | None = None
     """Stands in for a missing number with `missing` value."""
     means: list[float] = []

@@ -74,7 +74,7 @@ def _number(row: dict[str, object], name: str) -> float:
 def _stand_ins(step: Columns) -> Array | None:
     """For each column what replaces a missing number; None: nothing does."""
     match step.missing:
-        case "error":
+        case "error" | "keep":
             return None
         case "value":
             if step.value is None:
@@ -92,7 +92,7 @@ def _columns(value: Value, *, step: Columns, stand_ins: Array | None) -> Value:
     if rows.ndim != 2 or rows.shape[1] != len(step.names):
         because = f"it has shape {list(rows.shape)} for {len(step.names)} columns"
         raise InferenceError("prepare a table", because, f"give {', '.join(step.names[:8])}")
-    if rows.dtype.kind == "f" and (holes := np.isnan(rows)).any():
+    if step.missing != "keep" and rows.dtype.kind == "f" and (holes := np.isnan(rows)).any():
         if stand_ins is None:
             name = step.names[int(np.argwhere(holes)[0][1])]
             raise InferenceError("prepare a table", f"column {name} is missing in a row", "fill it in")

@@ -8,6 +8,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import skops.io
@@ -55,6 +56,7 @@ def test_a_pipeline_that_fills_gaps_gives_the_probabilities_of_the_original(tmp_
 
     made = translated(saved(pipeline, tmp_path / "iris.skops"), tmp_path / "out")
 
+    onnx.checker.check_model(str(made.model))
     assert np.abs(ask(made.model, features=gaps) - pipeline.predict_proba(gaps)).max() < 1e-5
     assert made.labels
     assert made.labels.read_text() == "0\n1\n2\n"

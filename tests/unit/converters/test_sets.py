@@ -108,6 +108,20 @@ def test_an_anomaly_detector_needs_labels_of_both_kinds(tmp_path) -> None:
         open_sets(score, tmp_path, None)
 
 
+@pytest.mark.parametrize(("missing", "allows"), [("error", False), ("value", False), ("keep", True)])
+def test_only_a_model_that_fills_gaps_itself_is_fed_what_is_not_a_number(tmp_path, missing, allows) -> None:
+    (tmp_path / "t.csv").write_text("a,b,kind\n" + "1,,0\n" * 20)
+    step = {"op": "columns", "names": ["a", "b"], "dtype": "float32", "missing": missing, "value": 0.0}
+    table = recipe(
+        inputs={"row": {"tensor": "x", "kind": "table", "steps": [step]}},
+        evaluation={"file": "t.csv", "truth": "kind"},
+        calibration=None,
+        precisions=["float32"],
+    )
+
+    assert open_sets(table, tmp_path, None).evaluation.allows_nan is allows
+
+
 NORMALIZE: RawStep = {"id": "norm", "op": "normalize", "scale": 1.0, "mean": [0.0], "std": [255.0]}
 
 

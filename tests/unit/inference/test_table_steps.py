@@ -27,6 +27,7 @@ def test_a_missing_number_is_refused_or_replaced_as_written() -> None:
         run(rows, COLUMNS)
     assert run(rows, COLUMNS | {"missing": "value", "value": -1.0}).tolist() == [[1, -1], [3, 4]]
     assert run(rows, COLUMNS | {"missing": "mean", "means": [7.0, 8.0]}).tolist() == [[1, 8], [3, 4]]
+    assert np.isnan(run(rows, COLUMNS | {"missing": "keep"})).tolist() == [[False, True], [False, False]]
     with pytest.raises(ContractError, match="0 means for 2 columns"):
         run(rows, COLUMNS | {"missing": "mean"})
 
