@@ -66,6 +66,15 @@ def ask_elsewhere(emulator: Emulator, built: Built, predictor: Predictor, order:
     return _asked(evaluated, checks, order, kernels=kernels, is_narrow=emulator.is_narrow)
 
 
+def ask_itself(built: Built, predictor: Predictor, order: Order) -> tuple[CheckResult, ...]:
+    """The golden checks of a candidate's own float arithmetic; empty where the source model's answers are that."""
+    reference, own = order.reference, own_of(built)
+    if own is None:
+        return ()
+    recorded = _Recorded(iter([dict(answer) for answer in own]), predictor)
+    return tuple(run_golden(recorded, reference.golden, reference.spec, own))
+
+
 def own_of(built: Built) -> tuple[Tensors, ...] | None:
     """The candidate's own emulated answers to the golden set; None when they equal the float reference."""
     return load_own(built.own) if built.own is not None else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from converters import measure
-from converters.asking import Asked, ask_elsewhere, ask_here
+from converters.asking import Asked, ask_elsewhere, ask_here, ask_itself
 from converters.building import build_candidate
 from converters.emulation import EXECUTION, Emulator
 from converters.judge import Judgement, Measured, is_narrow_target, judge, refuse_unmeasurable
@@ -20,6 +20,7 @@ from converters.kernels import kernels_of, may_saturate
 from converters.material import Material, Order
 from converters.packaging import Measurement
 from converters.planner import Candidate
+from converters.sensitivity import Sensitivity, explain, explain_mixed
 from converters.stages import Filled, Once
 from converters.tflite_binding import find_raw_inputs
 from converters.variants import Built, for_arch, with_own, with_peak, with_resources
@@ -33,7 +34,7 @@ from converters.workshop import (
     prepare_model,
 )
 from edge_runtime.contract.digest import Digest
-from edge_runtime.contract.evidence import By, Elsewhere, Evidence, Latency, Where
+from edge_runtime.contract.evidence import By, CheckResult, Elsewhere, Evidence, Latency, Where
 from edge_runtime.inference.arrays import write_npz
 from edge_runtime.inference.backend import BackendOptions, load_backend
 from edge_runtime.inference.golden import pack_own
@@ -78,6 +79,8 @@ class Numbers:
     latency: Latency | None
     """None for what only a device can build."""
     peak_bytes: int | None
+    emulated: tuple[CheckResult, ...]
+    """Golden checks of the file's own float arithmetic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class Result:
     judgement: Judgement
     measurement: Measurement | None = None
     drop: float | None = None
+    sensitivity: Sensitivity | None = None
+    """Where it loses; only of what lost too much."""
 
     @property
     def lost(self) -> float:
@@ -175,6 +180,7 @@ def measure_candidate(built: Built, beside: Built | None, bench: Bench) -> Numbe
         here, execution = _ask_here(built, predictor, bench)
         elsewhere = _ask_elsewhere(built, predictor, bench)
         latency = measure.measure_latency(predictor, other, sample) if is_real else None
+        emulated = ask_itself(built, predictor, order)
     peak = measure.measure_peak(release, built.manifest, dict(built.files), sample) if is_real else None
     return Numbers(
         at=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -183,6 +189,7 @@ def measure_candidate(built: Built, beside: Built | None, bench: Bench) -> Numbe
         elsewhere=tuple(elsewhere),
         latency=latency,
         peak_bytes=peak,
+        emulated=emulated,
     )
 
 
@@ -191,7 +198,7 @@ def judge_candidate(built: Built, numbers: Numbers, bench: Bench) -> Result:
     here, latency, limits = numbers.here, numbers.latency, bench.order.material.draft.manifest.limits
     elsewhere = tuple(asked.answered for _, asked in numbers.elsewhere)
     p95_ms, ratio = (latency.p95, latency.ratio_to_float) if latency else (None, None)
-    measured = Measured(here.answered, p95_ms, ratio, elsewhere)
+    measured = Measured(here.answered, p95_ms, ratio, elsewhere, numbers.emulated)
     judgement = judge(built.candidate, measured, bench.order.plan, limits, here=bench.here, gate=bench.gate)
     built = with_peak(built, numbers.peak_bytes)
     if judgement.ships:
@@ -215,6 +222,15 @@ def judge_candidate(built: Built, numbers: Numbers, bench: Bench) -> Result:
         ],
     )
     return Result(built.candidate, judgement, Measurement(built, evidence), here.answered.drop)
+
+
+def with_layers(result: Result, layers: Sensitivity) -> Result:
+    """The same result with the layers it lost in, in its reason and beside it."""
+    said = explain(layers, per_channel=result.candidate.method.per_channel)
+    if layers.curve:
+        said = explain_mixed(layers)
+    judgement = replace(result.judgement, because=f"{result.judgement.because}; {said}")
+    return replace(result, judgement=judgement, sensitivity=layers)
 
 
 def refuse_candidate(candidate: Candidate, code: str, because: str) -> Result:

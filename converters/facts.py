@@ -62,6 +62,11 @@ class Facts:
             },
         )
 
+    def layers_stage(self, candidate: Candidate, *, undo: bool) -> Stage:
+        """Looking for the layers that a compiled candidate loses in."""
+        built = self._key(self.compile_stage(candidate))
+        return Stage("layers", candidate.id, {"built": built, "undo": undo})
+
     def _key(self, stage: Stage) -> str:
         return key_of(stage, self.environment)
 

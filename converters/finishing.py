@@ -138,6 +138,7 @@ def _row(result: Result, digests: Mapping[VariantId, Digest]) -> Row:
         drop=result.drop,
         digest=digests.get(result.candidate.id),
         evidence=evidence,
+        sensitivity=result.sensitivity,
     )
 
 

@@ -20,6 +20,8 @@ COMPILE_FAILED: Final = "compile_failed"
 NOT_NEEDED: Final = "not_needed"
 SATURATION: Final = "saturation"
 UNMEASURED: Final = "unmeasured"
+LOSSES: Final = frozenset({ACCURACY, reasons.GOLDEN_FAILED})
+"""Refusals for what quantisation itself lost, whatever the silicon."""
 SLOWER_MARGIN: Final = 1.03
 """Interleaved measurements agree within about 3 %: less is no difference."""
 
@@ -51,6 +53,8 @@ class Measured:
     ratio: float | None
     """Latency over that of the same engine's float variant; None for the float variant itself."""
     elsewhere: tuple[Answered, ...] = ()
+    emulated: tuple[CheckResult, ...] = ()
+    """The file's own float arithmetic against the source model: what quantisation loses, whatever the kernels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,9 @@ def judge(
         here: the profile whose instruction set is exactly this machine's; latency counts for its architecture only.
         gate: False when the engineer switched the accuracy gate off: silicon is still judged, loss is not.
     """
+    if gate and (failed := _failed(measured.emulated, "float")):
+        # Kernels are not to blame for a file that is wrong in exact arithmetic.
+        return Judgement((), reasons.GOLDEN_FAILED, f"too far from the source model: {failed}")
     for answered in (measured.here, *measured.elsewhere):
         if refusal := _mismatch(candidate, answered):
             return refusal
@@ -185,7 +192,10 @@ def _mismatch(candidate: Candidate, answered: Answered) -> Judgement | None:
         score = "" if answered.drop is None else f"; accuracy drops by {answered.drop:.4f} there"
         because = f"saturation: 16-bit sums of the 8-bit kernels of {answered.kernels} overflow ({failed}){score}"
         return Judgement((), SATURATION, because)
-    because = f"kernels of {answered.kernels} differ from the file's own arithmetic: {failed}"
+    because = (
+        f"kernels of {answered.kernels} differ from the file's own arithmetic: {failed}; where that is how the engine "
+        "rounds, the recipe may ask for less (golden.own_snr_min)"
+    )
     return Judgement((), reasons.KERNEL_MISMATCH, because)
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
+from converters.sensitivity import Sensitivity
 from converters.stages import StageEvent
 from edge_runtime.contract.digest import Digest
-from edge_runtime.contract.evidence import Evidence, Where
+from edge_runtime.contract.evidence import Elsewhere, Evidence, Where
 from edge_runtime.contract.release import Waiver
 
 
@@ -25,6 +26,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     drop: float | None = None
     digest: Digest | None = None
     evidence: Evidence | None = None
+    sensitivity: Sensitivity | None = None
+    """Where it loses; only of a candidate that lost too much."""
 
 
 class BuildReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -78,6 +81,8 @@ def print_report(report: BuildReport, console: Any) -> None:
     for row in report.rows:
         if row.because:
             say(f"{row.variant}: {row.because}")
+        for other in row.evidence.elsewhere if row.evidence else ():
+            say(f"{row.variant} on {other.where.cpu} ({other.where.execution}): {_elsewhere(other)}")
     for waiver in report.waivers:
         say(f"WAIVED {waiver.check}: {waiver.detail}", "bold yellow")
     for target, because in report.failed_targets.items():
@@ -103,6 +108,11 @@ def _cells(row: Row) -> list[str]:
         f"{peak / 1024**2:.0f} MiB" if peak is not None else "-",
         row.verdict,
     ]
+
+
+def _elsewhere(other: Elsewhere) -> str:
+    accuracy = other.accuracy
+    return f"{accuracy.metric} {accuracy.value:.4f}, {_number(accuracy.own_snr_db, 1, ' dB')} from its own arithmetic"
 
 
 def _number(value: float | None, digits: int, unit: str = "") -> str:

@@ -21,13 +21,16 @@ from converters.candidates import (
     measure_candidate,
     refuse_candidate,
     refuse_unseen,
+    with_layers,
 )
 from converters.compilers.isolated import MEMORY_BYTES, stop_compilers
+from converters.diagnosis import can_diagnose, diagnose
 from converters.errors import CompileFailed, CompilerRefused
 from converters.facts import Facts
-from converters.judge import COMPILE_FAILED, NOT_NEEDED, Judgement
+from converters.judge import COMPILE_FAILED, LOSSES, NOT_NEEDED, Judgement
 from converters.planner import Candidate
-from converters.search import Tried, find_better
+from converters.search import Tried, find_better, mixed_from, worth_mixing
+from converters.sensitivity import Sensitivity
 from converters.stages import Stages
 from converters.variants import Built
 from edge_runtime.contract import reasons
@@ -86,9 +89,46 @@ def try_all(bench: Bench, stages: Stages, facts: Facts) -> list[Result]:
             result = _measured(candidate, built, floats.get(candidate.engine), (bench, stages, facts))
             if isinstance(built, Built) and candidate.precision == "float32":
                 floats[candidate.engine] = built
-            tried.append(Tried(candidate, result.judgement.ships, result.lost))
-            results[candidate.id] = result
-    return [results[candidate.id] for candidate in plan.candidates]
+            tried.append(Tried(candidate, result.judgement.ships, result.lost, result.judgement.code in LOSSES))
+            results[candidate.id] = explained(result, bench, stages, facts)
+    if bench.gate and bench.order.recipe.methods is None and (base := worth_mixing(tried)) is not None:
+        for result in _mixed(results[base.id], floats.get(base.engine), (bench, stages, facts)):
+            results[result.candidate.id] = result
+    planned = [results.pop(candidate.id) for candidate in plan.candidates]
+    return [*planned, *results.values()]
+
+
+def explained(result: Result, bench: Bench, stages: Stages, facts: Facts) -> Result:
+    """A result that says in which layers a candidate lost, where it lost too much."""
+    if result.judgement.code not in LOSSES or result.measurement is None:
+        return result
+    layers = _layers(result.candidate, (bench, stages, facts), undo=False)
+    return result if layers is None else with_layers(result, layers)
+
+
+def _mixed(base: Result, beside: Built | None, tools: tuple[Bench, Stages, Facts]) -> list[Result]:
+    """Where every int8 variant loses too much: whether layers in float would help, and a candidate with them."""
+    bench, stages, facts = tools
+    layers = _layers(base.candidate, tools, undo=True)
+    if layers is None:
+        return []
+    mixed = mixed_from(base.candidate, layers)
+    if mixed is None:
+        return [with_layers(base, layers)]
+    (built,) = _compile([mixed], bench, stages, facts)
+    return [with_layers(base, layers), _measured(mixed, built, beside, tools)]
+
+
+def _layers(candidate: Candidate, tools: tuple[Bench, Stages, Facts], *, undo: bool) -> Sensitivity | None:
+    bench, stages, facts = tools
+    if not can_diagnose(candidate.method):
+        return None
+    try:
+        stage = facts.layers_stage(candidate, undo=undo)
+        return stages.run(stage, Sensitivity, lambda: diagnose(candidate, bench.workshop(), undo=undo))
+    except CompileFailed:
+        # An explanation that cannot be had changes no verdict.
+        return None
 
 
 def next_round(waiting: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:

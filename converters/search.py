@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from converters.planner import Candidate
 from converters.recipe import Prefer
+from converters.sensitivity import Sensitivity, layers_to_keep
+from edge_runtime.contract.ids import parse_variant_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +21,8 @@ class Tried:
     ships: bool
     lost: float
     """Accuracy lost; without labels the share of answers that differ from the source model's."""
+    is_lossy: bool = False
+    """Whether it was refused for what quantisation itself lost."""
 
 
 def find_better(candidate: Candidate, tried: Iterable[Tried], prefer: Prefer) -> str:
@@ -42,3 +48,21 @@ def find_better(candidate: Candidate, tried: Iterable[Tried], prefer: Prefer) ->
             continue
         return f"{other.candidate.id} passed, and {prefer} prefers it"
     return ""
+
+
+def worth_mixing(tried: Iterable[Tried]) -> Candidate | None:
+    """The refused candidate that a mixed-precision one would start from; None where an int8 variant passed."""
+    static = [one for one in tried if one.candidate.engine == "onnxruntime" and one.candidate.method.scheme == "static"]
+    if any(one.ships for one in static):
+        return None
+    lossy = [one for one in static if one.is_lossy]
+    return min(lossy, key=lambda one: one.lost).candidate if lossy else None
+
+
+def mixed_from(base: Candidate, found: Sensitivity) -> Candidate | None:
+    """The same candidate with its most harmful layers in float; None where that will not help."""
+    nodes = layers_to_keep(found)
+    if not nodes:
+        return None
+    method = msgspec.structs.replace(base.method, name=f"{base.method.name}-mixed", excluded=tuple(nodes))
+    return replace(base, id=parse_variant_id(f"{base.id}-mixed"), method=method)

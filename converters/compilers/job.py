@@ -21,6 +21,26 @@ class RangesJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return f"take {self.ranges} ranges"
 
 
+class SensitivityJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="sensitivity"):
+    """Which layers a quantised file loses in."""
+
+    prepared: str
+    """The float model as a `RangesJob` left it."""
+    quantised: str
+    """What a compiler made of it."""
+    calibration: str
+    out: str
+    count: int = 12
+    """Samples that are asked."""
+    undo: bool = False
+    """Whether each layer is also computed in float, to see if mixed precision would help."""
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return "look for the layers that lose accuracy"
+
+
 class CompileJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="compile"):
     """Work for one fresh process; paths are absolute."""
 
@@ -54,14 +74,14 @@ class CompileJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return f"compile {self.method.name} for {self.method.engine}"
 
 
-Job = CompileJob | RangesJob
+Job = CompileJob | RangesJob | SensitivityJob
 
 
 class Compiled(msgspec.Struct, frozen=True, kw_only=True):
     """What a compiler made; how is in the job."""
 
     files: dict[str, str]
-    """Path by role (`model`, `weights`; of a `RangesJob` `prepared`, `ranges`)."""
+    """Path by role (`model`, `weights`; of a `RangesJob` `prepared`, `ranges`; of a `SensitivityJob` `sensitivity`)."""
     tool: str
 
 

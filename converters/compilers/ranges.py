@@ -64,6 +64,17 @@ def prepare(model: str, prepared: Path) -> None:
 
     # Symbolic shape inference adds nothing for fixed shapes and fails on some exporters' graphs.
     quant_pre_process(model, str(prepared), skip_symbolic_shape=True)
+    _name_nodes(prepared)
+
+
+def _name_nodes(path: Path) -> None:
+    """Layers are told apart by name, when some stay in float and when a report names them."""
+    import onnx
+
+    model = onnx.load(str(path))
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
+    onnx.save(model, str(path))
 
 
 def read_ranges(path: Path) -> Any:

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from converters.compilers.job import Compiled, CompileJob, Failure, Job, Outcome
+from converters.compilers.job import Compiled, CompileJob, Failure, Job, Outcome, RangesJob, SensitivityJob
 from converters.errors import CompileFailed
 from converters.recipe import EngineName
 from edge_runtime.parent import end_with_parent
@@ -26,7 +26,11 @@ COMPILERS: Final[Mapping[EngineName, str]] = {
     "tensorrt": "converters.compilers.tensorrt",
 }
 """Module by engine; each has `compile_job`."""
-RANGES: Final = "converters.compilers.ranges"
+CALIBRATED: Final[Mapping[type, str]] = {
+    RangesJob: "converters.compilers.ranges",
+    SensitivityJob: "converters.compilers.sensitivity",
+}
+"""Module by job, for work around a compilation."""
 
 
 def run(job: Job) -> Compiled:
@@ -36,7 +40,7 @@ def run(job: Job) -> Compiled:
 
 
 def _module_of(job: Job) -> str:
-    return COMPILERS[job.method.engine] if isinstance(job, CompileJob) else RANGES
+    return COMPILERS[job.method.engine] if isinstance(job, CompileJob) else CALIBRATED[type(job)]
 
 
 def main(job_path: Path, outcome_path: Path) -> None:

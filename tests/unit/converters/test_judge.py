@@ -37,9 +37,10 @@ def answered(**changes: object) -> Answered:
 
 
 def measured(
-    *, p95_ms: float = 1.0, ratio: float | None = 0.6, elsewhere: tuple[Answered, ...] = (), **changes: object
+    *, p95_ms: float = 1.0, ratio: float | None = 0.6, elsewhere: tuple[Answered, ...] = (),
+    emulated: tuple[CheckResult, ...] = (), **changes: object
 ) -> Measured:
-    return Measured(answered(**changes), p95_ms, ratio, elsewhere)
+    return Measured(answered(**changes), p95_ms, ratio, elsewhere, emulated)
 
 
 def verdict(what: Measured, candidate: Candidate = INT8, *, gate: bool = True, here: str | None = HERE) -> Judgement:
@@ -163,3 +164,10 @@ def test_what_is_not_a_number_is_within_no_bound(broken) -> None:
     bounds = Limits(max_drop={"*": 0.5}, min_agreement={"*": 0.1}, min_snr_db={"*": 1.0})
 
     assert not judge(INT8, measured(**broken), PLAN, bounds, here=HERE, gate=True).ships
+
+
+def test_kernels_are_not_blamed_for_a_file_that_is_wrong_in_exact_arithmetic() -> None:
+    lost = measured(checks=(failed(OWN), failed(FLOAT)), emulated=(failed(FLOAT),))
+
+    assert verdict(lost).verdict == "refused:golden_failed"
+    assert verdict(lost, gate=False).verdict == "refused:kernel_mismatch"

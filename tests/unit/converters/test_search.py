@@ -1,5 +1,6 @@
 from converters.planner import Candidate, plan_build
-from converters.search import Tried, find_better
+from converters.search import Tried, find_better, mixed_from, worth_mixing
+from converters.sensitivity import CurvePoint, LayerError, Sensitivity
 from devices.catalogue import resolve_targets
 from tests.unit.converters.test_recipe import parsed
 
@@ -34,3 +35,26 @@ def test_the_float_variant_is_always_built() -> None:
 def test_who_prefers_accuracy_goes_on_while_something_is_lost() -> None:
     assert not find_better(SAFE, [tried(FULL, lost=0.002)], "accuracy")
     assert find_better(SAFE, [tried(FULL, lost=0.0)], "accuracy")
+
+
+def test_a_mixed_candidate_starts_from_the_one_that_loses_least_and_only_where_none_passed() -> None:
+    lossy = [Tried(TENSOR, ships=False, lost=0.3, is_lossy=True), Tried(SAFE, ships=False, lost=0.02, is_lossy=True)]
+    clipped = Tried(FULL, ships=False, lost=0.001)
+
+    assert worth_mixing([tried(FLOAT), *lossy, clipped]) == SAFE
+    assert worth_mixing([tried(FLOAT), clipped]) is None
+    assert worth_mixing([*lossy, tried(FULL)]) is None
+
+
+def test_a_mixed_candidate_bears_the_nodes_it_leaves_in_float() -> None:
+    layer = LayerError(node="conv3", op="Conv", alone_db=3.0)
+    found = Sensitivity(
+        samples=4, base_db=5.0, weights_db=6.0, layers=[layer], curve=[CurvePoint(nodes=["conv3"], snr_db=20.0)]
+    )
+    flat = Sensitivity(samples=4, base_db=5.0, weights_db=6.0, layers=[layer])
+
+    mixed = mixed_from(SAFE, found)
+
+    assert mixed
+    assert (mixed.id, mixed.method.excluded) == ("ort-int8-mixed", ("conv3",))
+    assert mixed_from(SAFE, flat) is None
