@@ -11,6 +11,7 @@ import msgspec
 from converters import golden
 from converters.cache import DEFAULT_MAX_BYTES
 from converters.candidates import Result
+from converters.coral import take_to_coral
 from converters.device_build import trtexec_command
 from converters.draft import CARD_LAYER, LABELS_LAYER, NOTICE_LAYER
 from converters.errors import BadRecipe, ConvertError
@@ -56,6 +57,8 @@ def finish(order: Order, options: BuildOptions, results: list[Result]) -> BuildR
         raise ConvertError(
             "build the release", f"its plain float variant fails: {anchor.judgement.because}", "report this model"
         )
+    coral = take_to_coral(results, order.plan, timeout_s=options.compile_timeout_s, out=options.out)
+    results = [*results, *coral.results]
     shipped = [one.measurement for one in results if one.measurement and one.judgement.ships]
     refused = [one.measurement for one in results if one.measurement and not one.judgement.ships]
     manifest = msgspec.structs.replace(
@@ -66,7 +69,8 @@ def finish(order: Order, options: BuildOptions, results: list[Result]) -> BuildR
         waivers=list(_waivers(order.recipe, options, order.reference)),
     )
     written = write_release(options.out, manifest, _layers(order, options.base), shipped, refused)
-    return _report(order, options.out, manifest, results, written)
+    report = _report(order, options.out, manifest, results, written)
+    return msgspec.structs.replace(report, notes=[*report.notes, *coral.notes])
 
 
 def _waivers(recipe: Recipe, options: BuildOptions, reference: Reference) -> tuple[Waiver, ...]:

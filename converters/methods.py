@@ -132,6 +132,8 @@ _LITERT: Final = (
     # Whole numbers from input to output, which is all that an Edge TPU or a microcontroller can do.
     Method(engine="litert", name="int8", precision="int8", scheme="static", weights="int8", activations="int8",
            per_channel=True, calibration="minmax"),
+    Method(engine="litert", name="int8-edgetpu", precision="int8", scheme="static", weights="int8", activations="int8",
+           per_channel=True, dense_per_tensor=True, calibration="minmax"),
     # Weights in 8 bits; activations are quantised anew with every call, which needs no examples.
     Method(engine="litert", name="int8-dynamic-range", precision="int8", scheme="dynamic", weights="int8",
            activations="int8", per_channel=True),
@@ -159,12 +161,12 @@ METHODS: Final[Mapping[EngineName, tuple[Method, ...]]] = {
 
 ORDER: Final[Mapping[Prefer, tuple[str, ...]]] = {
     "latency": ("float32", "float16", "int8", "int8-percentile", "int8-entropy", "int8-exact",
-                "int8-dynamic-range"),
+                "int8-edgetpu", "int8-dynamic-range"),
     # Eight bits before seven: where kernels saturate, measurement refuses the first, not belief.
     "accuracy": ("float32", "float16", "int8-full", "int8", "int8-percentile", "int8-entropy", "int8-wide",
-                 "int8-dynamic-range"),
+                 "int8-edgetpu", "int8-dynamic-range"),
     "size": ("float32", "float16", "int8-full", "int8-tensor", "int8", "int8-percentile", "int8-entropy",
-             "int8-dynamic-range"),
+             "int8-edgetpu", "int8-dynamic-range"),
 }
 """What is tried without being asked for, best hope first."""
 
@@ -192,6 +194,7 @@ def describe_method(method: Method) -> str:
         f"activations {method.activations}" + (" symmetric" if method.symmetric else ""),
         f"weights {method.weights}" + (" in 7 bits" if is_reduced(method) else ""),
         "per channel" if method.per_channel else "per tensor",
+        "fully-connected per tensor" if method.dense_per_tensor else "",
         method.calibration or "",
         *(f"{key}={value}" for key, value in method.options.items()),
         f"{len(method.excluded)} nodes in float" if method.excluded else "",

@@ -21,6 +21,9 @@ NEWEST_OPSET: Final[Mapping[str, tuple[int, int]]] = {
 }  # fmt: skip
 """Newest (opset, IR) by ONNX Runtime version; source: ONNX Runtime documentation, Compatibility, ONNX opset support."""
 
+EDGE_TPU: Final = "edgetpu-v1"
+"""The accelerator of Coral boards, as profiles and targets name it."""
+
 READERS: Final[Mapping[SourceFormat, tuple[EngineName, ...]]] = {
     "onnx": ("onnxruntime", "litert", "openvino", "tensorrt"),
     "tflite": ("litert", "openvino"),
@@ -206,7 +209,11 @@ def _methods(
 
 def _takers(method: Method, profiles: tuple[DeviceProfile, ...]) -> tuple[DeviceProfile, ...]:
     """The targets whose engine takes a method's file."""
-    return tuple(one for one in profiles if version_satisfies(one.engines[method.engine], method.engine_versions))
+    takers = tuple(one for one in profiles if version_satisfies(one.engines[method.engine], method.engine_versions))
+    if method.engine != "litert" or method.scheme != "static":
+        return takers
+    # An Edge TPU takes another int8 file than CPUs do best with; its board's CPU runs that one too.
+    return tuple(one for one in takers if (one.accelerator == EDGE_TPU) == method.dense_per_tensor)
 
 
 def _candidate(method: Method, profiles: tuple[DeviceProfile, ...]) -> Candidate:

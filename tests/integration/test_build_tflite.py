@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from converters.pipeline import BuildOptions, build
 from converters.recipe import Recipe
 from converters.report import BuildReport
 from edge_runtime import Model
 from edge_runtime.contract.layout import LayoutFolder, open_variant, read_checked
-from tests.fakes.litert_models import int8_four_pixel_tflite
-from tests.unit.converters.test_recipe import GOOD, parsed
+from tests.fakes.four_pixels import four_pixel_folder, four_pixel_recipe
+from tests.unit.converters.test_recipe import parsed
 
 PHOTO = {"kind": "image", "color": "rgb", "exif": "apply", "layout": "NHWC",
          "resize": {"mode": "stretch", "size": [128, 128], "filter": "bilinear", "antialias": True},
@@ -27,25 +25,7 @@ def built(recipe: Recipe, base: Path, out: Path) -> BuildReport:
 
 @pytest.fixture(scope="module")
 def four_pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an int8 model of 2×2 grey pictures, one class per pixel, and pictures of each class."""
-    base = tmp_path_factory.mktemp("four")
-    (base / "m.tflite").write_bytes(int8_four_pixel_tflite(shape=(1, 2, 2, 1)))
-    (base / "labels.txt").write_text("zero\none\ntwo\nthree\n")
-    for number, label in enumerate(("zero", "one", "two", "three")):
-        (base / "e" / label).mkdir(parents=True)
-        for shade in range(200, 240, 10):
-            pixels = np.full(4, 40, np.uint8)
-            pixels[number] = shade
-            Image.fromarray(pixels.reshape(2, 2)).save(base / "e" / label / f"{shade}.png")
-    return base
-
-
-def four_pixel_recipe() -> Recipe:
-    image = {**GOOD["inputs"]["image"], "tensor": "x", "layout": "NHWC", "color": "gray",
-             "resize": {"mode": "none", "size": [2, 2]}}  # fmt: skip
-    return parsed(model="m.tflite", inputs={"image": image}, engines=["litert"], calibration=None,
-                  outputs={"classes": {"tensor": "logits", "kind": "classes", "labels": "labels.txt",
-                                       "activation": "softmax"}})  # fmt: skip
+    return four_pixel_folder(tmp_path_factory.mktemp("four"))
 
 
 def test_a_quantised_file_ships_byte_for_byte_and_takes_pictures_as_they_are(four_pixels: Path, tmp_path: Path) -> None:
@@ -57,9 +37,10 @@ def test_a_quantised_file_ships_byte_for_byte_and_takes_pictures_as_they_are(fou
     variant = open_variant(folder, entry)
     (file,) = variant.manifest.files
     assert [row.verdict for row in report.rows] == ["shipped"]
-    assert read_checked(folder, variant.layers.descriptor(file.layer), max_bytes=1 << 20) == (
-        four_pixels / "m.tflite"
-    ).read_bytes()
+    assert (
+        read_checked(folder, variant.layers.descriptor(file.layer), max_bytes=1 << 20)
+        == (four_pixels / "m.tflite").read_bytes()
+    )
     assert variant.manifest.io.inputs["x"].absorbs == ["norm"]
     assert variant.manifest.target.precision == "int8"
     assert release.manifest.source.format == "tflite"
