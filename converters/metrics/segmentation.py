@@ -24,11 +24,11 @@ _CLASSES_MAX: Final = 256
 
 @dataclass(slots=True)
 class MeanIou:
-    """Mean over classes of intersection / union, pooled over all pictures; classes that nowhere occur do not count."""
+    """Mean of intersection / union, pooled over all pictures, over the classes that somebody marked."""
 
     output: str
     _pictures: list[Array] = field(default_factory=list, init=False)
-    """int64 [2, classes] per picture: intersections, unions."""
+    """int64 [3, classes] per picture: intersections, unions, marked pixels."""
 
     def add(self, reply: Reply, truth: Truth) -> None:
         """Take one sample in. Raises: BadDataset."""
@@ -44,7 +44,7 @@ class MeanIou:
 
     def score(self) -> Score:
         """What came out, with an interval from pictures drawn again."""
-        pictures = np.stack(self._pictures) if self._pictures else np.zeros((0, 2, 1))
+        pictures = np.stack(self._pictures) if self._pictures else np.zeros((0, 3, 1))
         return Score("mean_iou", mean_iou(pictures.sum(axis=0)), len(pictures), interval_of(pictures, mean_iou))
 
 

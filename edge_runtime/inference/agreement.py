@@ -156,7 +156,7 @@ def f1(matched: int, first: int, second: int) -> float:
 
 
 def overlap_by_class(known: _Array, found: _Array, classes: int) -> _Array:
-    """Intersection and union of two class maps, int64 [2, classes]; the arrays hold classes from 0, in any one shape.
+    """Intersection, union and known pixels, int64 [3, classes]; both maps hold classes from 0, in any one shape.
 
     Raises:
         InferenceError: the shapes differ.
@@ -166,12 +166,16 @@ def overlap_by_class(known: _Array, found: _Array, classes: int) -> _Array:
         np.bincount(pixels.astype(np.int64).ravel(), minlength=classes)[:classes]
         for pixels in (known, found, known[known == found])
     )
-    return np.stack([both, true + said - both])
+    return np.stack([both, true + said - both, true])
 
 
 def mean_iou(overlap: _Array) -> float:
-    """Mean of intersection / union over the classes that occur, from [2, classes]; NaN when none does."""
-    occurs = overlap[1] > 0
+    """Mean of intersection / union over the classes that somebody marked, from [3, classes]; NaN when nobody did.
+
+    A class that only the answer holds takes pixels from the others' intersections, and has no mean of its own: on a few
+    pictures one stray pixel would halve it.
+    """
+    occurs = overlap[2] > 0
     return float(np.mean(overlap[0][occurs] / overlap[1][occurs])) if occurs.any() else float("nan")
 
 

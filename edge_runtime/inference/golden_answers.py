@@ -100,7 +100,7 @@ def _true_masks(answers: Sequence[Answer], truth: Truth) -> float:
         for result, mask in _judged(answers, truth.masks, Mask, "masks")
     ]
     classes = 1 + max((int(part.max(initial=0)) for pair in pairs for part in pair), default=0)
-    overlap = np.zeros((2, classes), np.int64)
+    overlap = np.zeros((3, classes), np.int64)
     for found, known in pairs:
         placed = resized_map(found, (known.shape[0], known.shape[1]))
         judged = (known != OUTSIDE) & (placed != OUTSIDE)
