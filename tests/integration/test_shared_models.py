@@ -7,14 +7,24 @@ import gzip
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from converters.datasets import read_labels
 from converters.draft import draft_release
+from converters.pipeline import BuildOptions, build
 from converters.reading import read_source
-from converters.recipe import Recipe, parse_recipe
+from converters.recipe import (
+    CalibrationRecipe,
+    EvaluationRecipe,
+    GoldenRecipe,
+    LimitsRecipe,
+    Recipe,
+    parse_recipe,
+)
 from converters.workshop import open_source
+from edge_runtime import Model
 from edge_runtime.contract.digest import digest_of
 from edge_runtime.inference.predictor import Predictor, load_predictor
 from edge_runtime.inference.results import Boxes, Result, as_json, as_text
@@ -200,13 +210,13 @@ def test_a_bird_is_cut_out_of_its_photo(opened, shared: Path) -> None:
     assert "bird 17" in as_text(answer)
 
 
-def hits(answer: Result, expected: list[tuple[str, list[float]]], names: dict[int, str]) -> list[bool]:
-    """Whether each expected object is found: right class, overlap of at least one half, in pixels of the photo."""
+def hits(answer: Result, expected, names: dict[int, str], overlap: float = 0.5) -> list[bool]:
+    """Whether each expected object is found: right class, large enough an overlap, in pixels of the photo."""
     assert isinstance(answer, Boxes)
     labels = [names[index] if index in names else answer.labels[place] for place, index in enumerate(answer.indices)]
     return [
         any(
-            label == wanted and iou_with(np.asarray(box, np.float64), answer.boxes[place : place + 1])[0] >= 0.5
+            label == wanted and iou_with(np.asarray(box, np.float64), answer.boxes[place : place + 1])[0] >= overlap
             for place, label in enumerate(labels)
         )
         for wanted, box in expected
@@ -247,6 +257,45 @@ def test_every_object_is_found_where_it_is_in_the_photo(opened, shared: Path, mo
         answer = ask(opened(model), photo(shared, name))
 
         assert hits(answer, expected, names) == [True] * len(expected), (name, as_text(answer))
+
+
+CALIBRATION = ("humans_0", "humans_1", "humans_6", "humans_8", "peds_2", "dog_1", "dog_2", "cat_1", "horse_0", "room_0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "method", "names", "photos"),
+    [
+        ("onnx/ultraface_rfb320.onnx", "ort-int8", {1: "face"}, FACES),
+        ("onnx/fastestdet_coco_352.onnx", "ort-int8-wide", COCO_80, OBJECTS),
+    ],
+)
+def test_int8_keeps_every_object(shared: Path, tmp_path: Path, model: str, method: str, names, photos) -> None:
+    """Calibrated on ten photos without the judged ones, with default thresholds, and opened as a device does."""
+    for part, chosen in (("c", [f"{name}.jpg" for name in CALIBRATION]), ("e", ["hot_dog.jpg", "parrot.jpg"])):
+        (tmp_path / part).mkdir()
+        for name in chosen:
+            (tmp_path / part / name).write_bytes(photo(shared, name))
+    recipe = msgspec.structs.replace(
+        recipe_of(model),
+        model=str(shared / "models" / model),
+        precisions=["float32", "int8"],
+        engines=["onnxruntime"],
+        methods=[method],
+        prefer="size",
+        calibration=CalibrationRecipe(folder="c"),
+        evaluation=EvaluationRecipe(folder="e"),
+        limits=LimitsRecipe(min_agreement={"*": 0.0}),
+        golden=GoldenRecipe(count=2),
+    )
+
+    report = build(recipe, BuildOptions(base=tmp_path, out=tmp_path / "r"), lambda *_: None)
+
+    assert [row.verdict for row in report.rows] == ["shipped", "shipped"]
+    with Model.open(tmp_path / "r", variant=method) as opened_model:
+        for name, expected in photos.items():
+            (answer,) = opened_model.infer({"image": photo(shared, name)}).values()
+            assert hits(answer, expected, names, overlap=0.45) == [True] * len(expected), (name, as_text(answer))
 
 
 def test_objects_look_well_in_json(opened, shared: Path) -> None:
