@@ -58,7 +58,7 @@ USUAL: Final[Mapping[Family, str]] = {
 }
 """The metric of each family unless the recipe names another; a bare tensor has none."""
 
-_METRICS: Final[Mapping[str, tuple[frozenset[Family], Callable[[Task], Metric]]]] = {
+METRICS: Final[Mapping[str, tuple[frozenset[Family], Callable[[Task], Metric]]]] = {
     "top1": (frozenset({"classes"}), lambda task: TopK("top1", task.tensor, 1, task.ignore)),
     "top5": (frozenset({"classes"}), lambda task: TopK("top5", task.tensor, 5, task.ignore)),
     "map": (frozenset({"boxes"}), lambda task: MeanAveragePrecision("map", task.output)),
@@ -68,6 +68,7 @@ _METRICS: Final[Mapping[str, tuple[frozenset[Family], Callable[[Task], Metric]]]
     "mae": (frozenset({"values", "score"}), lambda task: MeanAbsoluteError(task.output)),
     "r2": (frozenset({"values", "score"}), lambda task: R2(task.output)),
 }
+"""The families that each metric judges, and how it is made."""
 
 
 def task_of(release: ReleaseManifest, *, metric: str | None, is_labelled: bool, folder: Path) -> Task:
@@ -108,7 +109,7 @@ def metric_of(task: Task) -> Metric | None:
         return None
     if ":" in task.metric:
         return own_metric(task.metric, task.output, task.folder)
-    return _METRICS[task.metric][1](task)
+    return METRICS[task.metric][1](task)
 
 
 def agreement_of(task: Task) -> Agreement:
@@ -130,7 +131,7 @@ def _check_metric(metric: str, task: Task) -> None:
     if ":" in metric:
         own_metric(metric, task.output, task.folder)
         return
-    fitting = [name for name, (families, _) in _METRICS.items() if task.family in families]
+    fitting = [name for name, (families, _) in METRICS.items() if task.family in families]
     if metric not in fitting:
         raise BadRecipe(
             f"measure {shown(metric)}", f"it is no metric of output {task.output}",
