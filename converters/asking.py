@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from converters.disagreement import Example
 from converters.emulation import EXECUTION, Emulator, Subject, answer_elsewhere
 from converters.evaluate import Evaluated, evaluate, judge_answers
 from converters.judge import Answered
@@ -30,6 +31,8 @@ class Asked:
     checks: tuple[CheckResult, ...]
     answered: Answered
     """The same for the judge."""
+    worst: tuple[Example, ...] = ()
+    """Samples on which it is farthest from the source model."""
 
 
 def ask_here(predictor: Predictor, built: Built, order: Order, *, kernels: str, is_narrow: bool) -> Asked:
@@ -103,7 +106,7 @@ def _asked(
     is_waived = any(waiver.check == "golden" for waiver in order.reference.waivers)
     judged = tuple(check for check in checks if not (is_waived and check.against == "truth"))
     answered = Answered(kernels, is_narrow, judged, drop, accuracy.agreement or 0.0, evaluated.snr_db)
-    return Asked(accuracy, tuple(checks), answered)
+    return Asked(accuracy, tuple(checks), answered, evaluated.worst)
 
 
 def _accuracy(

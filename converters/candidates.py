@@ -14,6 +14,7 @@ import msgspec
 from converters import measure
 from converters.asking import Asked, ask_elsewhere, ask_here, ask_itself
 from converters.building import build_candidate
+from converters.disagreement import Example
 from converters.emulation import EXECUTION, Emulator
 from converters.judge import Judgement, Measured, is_narrow_target, judge, refuse_unmeasurable
 from converters.kernels import kernels_of, may_saturate
@@ -93,6 +94,8 @@ class Result:
     drop: float | None = None
     sensitivity: Sensitivity | None = None
     """Where it loses; only of what lost too much."""
+    worst: tuple[Example, ...] = ()
+    """Samples on which it is farthest from the source model."""
 
     @property
     def lost(self) -> float:
@@ -221,7 +224,7 @@ def judge_candidate(built: Built, numbers: Numbers, bench: Bench) -> Result:
             for emulator, asked in numbers.elsewhere
         ],
     )
-    return Result(built.candidate, judgement, Measurement(built, evidence), here.answered.drop)
+    return Result(built.candidate, judgement, Measurement(built, evidence), here.answered.drop, worst=here.worst)
 
 
 def with_layers(result: Result, layers: Sensitivity) -> Result:

@@ -5,8 +5,9 @@ One sample is in memory at a time; what the source model said is read from disk 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ import msgspec
 
 from converters.answers import AnswerWriter, read_answers
 from converters.datasets import Dataset
+from converters.disagreement import Disagreements, Example
 from converters.metrics.choose import Task, agreement_of, metric_of
 from converters.metrics.metric import Reply, Score
 from edge_runtime.contract.errors import InferenceError
@@ -24,7 +26,7 @@ from edge_runtime.inference.backend import Tensors
 from edge_runtime.inference.postprocess import compile_postprocess
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocess import Preprocessor
-from edge_runtime.inference.results import Answer
+from edge_runtime.inference.results import Answer, as_text
 
 Interpret = Callable[[Tensors, Tensors], list[Answer]]
 """Answers from canonical output tensors and the inputs they answer, after `decode`; one per sample."""
@@ -58,17 +60,22 @@ class Evaluated:
     snr_db: float
     """Of the task's tensor over the whole set; −inf when an answer is not a number."""
     cosine: float
+    worst: tuple[Example, ...] = ()
+    """Samples on which it is farthest from the source model."""
 
 
-def interpreter_of(release: ReleaseManifest, layers: Tensors | None = None) -> Interpret:
+def interpreter_of(
+    release: ReleaseManifest, layers: Tensors | None = None, labels: Mapping[str, tuple[str, ...]] | None = None
+) -> Interpret:
     """The release's postprocessing, with weak boxes kept: metrics draw their own line.
 
     Args:
         release: whose answers are judged.
+        labels: label lists by public output name.
         layers: arrays of the release by the reference that a step names them by.
     """
     weaker = {name: [_weaker(step) for step in chain] for name, chain in release.postprocess.items()}
-    return compile_postprocess(msgspec.structs.replace(release, postprocess=weaker), {}, layers)
+    return compile_postprocess(msgspec.structs.replace(release, postprocess=weaker), labels or {}, layers)
 
 
 def ask_source(source: Predictor, examination: Examination) -> Score | None:
@@ -109,14 +116,24 @@ def judge_answers(answered: Iterable[tuple[Tensors, Tensors]], examination: Exam
     """
     task = examination.task
     metric, agreement, distance = metric_of(task), agreement_of(task), Distance()
+    disagreements = Disagreements()
     together = zip(examination.dataset.samples, read_answers(examination.answers), answered, strict=True)
-    for sample, reference, (decoded, tensors) in together:
+    for position, (sample, reference, (decoded, tensors)) in enumerate(together):
         distance.add(reference[task.tensor], tensors[task.tensor])
         reply = _reply(tensors, decoded, examination)
-        agreement.add(_reply(reference, decoded, examination), reply)
+        expected = _reply(reference, decoded, examination)
+        agreement.add(expected, reply)
+        disagreements.add(
+            position, reference[task.tensor], tensors[task.tensor], partial(_texts, expected, reply, task.output)
+        )
         if metric is not None and sample.truth is not None:
             metric.add(reply, sample.truth)
-    return Evaluated(metric.score() if metric else None, agreement.score(), distance.snr_db(), distance.cosine())
+    score = metric.score() if metric else None
+    return Evaluated(score, agreement.score(), distance.snr_db(), distance.cosine(), disagreements.worst())
+
+
+def _texts(expected: Reply, reply: Reply, output: str) -> tuple[str, str]:
+    return as_text(expected.answer[output]), as_text(reply.answer[output])
 
 
 def _reply(tensors: Tensors, decoded: Tensors, examination: Examination) -> Reply:

@@ -67,6 +67,12 @@ class Facts:
         built = self._key(self.compile_stage(candidate))
         return Stage("layers", candidate.id, {"built": built, "undo": undo})
 
+    def pictures_stage(self, positions: list[int]) -> Stage:
+        """Small pictures of samples for the report."""
+        material = self.order.material
+        inputs = {"evaluation": material.evaluation.digest(), "promises": _promises(material), "positions": positions}
+        return Stage("pictures", material.evaluation.root.name, inputs, is_machine_bound=False)
+
     def _key(self, stage: Stage) -> str:
         return key_of(stage, self.environment)
 

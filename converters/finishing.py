@@ -13,19 +13,21 @@ from converters.cache import DEFAULT_MAX_BYTES
 from converters.candidates import Result
 from converters.coral import take_to_coral
 from converters.device_build import trtexec_command
+from converters.disagreement import Example
 from converters.draft import CARD_LAYER, LABELS_LAYER, NOTICE_LAYER
 from converters.errors import BadRecipe, ConvertError
 from converters.golden_spec import GOLDEN_LAYER
 from converters.judge import failed_targets, same_instructions
 from converters.material import Order, Reference
+from converters.methods import describe_method
 from converters.packaging import Written, write_release
 from converters.planner import Plan
 from converters.recipe import Recipe
-from converters.report import BuildReport, Row
+from converters.report import BuildReport, DataSet, Row
 from devices.probe import read_machine
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.ids import VariantId
-from edge_runtime.contract.release import ReleaseManifest, Waiver
+from edge_runtime.contract.release import Calibration, ReleaseManifest, Waiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class BuildOptions:
     cache: Path | None = None
     """Folder where finished stages are kept; None: nothing is kept."""
     cache_max_bytes: int = DEFAULT_MAX_BYTES
+    command: str = ""
+    """What makes this release again, for the report."""
 
 
 def finish(order: Order, options: BuildOptions, results: list[Result]) -> BuildReport:
@@ -115,7 +119,7 @@ def _report(order: Order, out: Path, manifest: ReleaseManifest, results: list[Re
         reference=manifest.reference.value if manifest.reference else None,
         count=len(order.material.evaluation.samples),
         where=first.evidence.where if first else None,
-        rows=[_row(one, written.variants) for one in results],
+        rows=[_row(one, order, written.variants) for one in results],
         notes=[
             *order.plan.notes,
             *order.material.notes,
@@ -126,10 +130,42 @@ def _report(order: Order, out: Path, manifest: ReleaseManifest, results: list[Re
         ],
         waivers=manifest.waivers,
         failed_targets=failed_targets(order.plan, shipped, p95, manifest.limits, here=here),
+        ci95=list(manifest.reference.ci95 or ()) if manifest.reference else [],
+        task=manifest.task,
+        prefer=order.plan.prefer,
+        targets=_served(order.plan, results),
+        limits=manifest.limits,
+        source=manifest.source,
+        calibration=_set_of(manifest.calibration),
+        evaluation=DataSet(
+            name=order.material.evaluation.root.name,
+            count=len(order.material.evaluation.samples),
+            digest=manifest.reference.evaluation if manifest.reference else None,
+        ),
+        preprocess=manifest.preprocess,
+        postprocess=manifest.postprocess,
     )
 
 
-def _row(result: Result, digests: Mapping[VariantId, Digest]) -> Row:
+def _served(plan: Plan, results: list[Result]) -> dict[str, list[str]]:
+    """Shipped variants by profile."""
+    return {
+        profile.id: [
+            one.candidate.id
+            for one in results
+            if profile.id in one.candidate.profiles and profile.arch in one.judgement.arch
+        ]
+        for profile in plan.profiles
+    }
+
+
+def _set_of(calibration: Calibration | None) -> DataSet | None:
+    if calibration is None:
+        return None
+    return DataSet(name=calibration.name or "", count=calibration.count, digest=calibration.digest)
+
+
+def _row(result: Result, order: Order, digests: Mapping[VariantId, Digest]) -> Row:
     evidence = result.measurement.evidence if result.measurement else None
     return Row(
         variant=result.candidate.id,
@@ -143,7 +179,17 @@ def _row(result: Result, digests: Mapping[VariantId, Digest]) -> Row:
         digest=digests.get(result.candidate.id),
         evidence=evidence,
         sensitivity=result.sensitivity,
+        method=describe_method(result.candidate.method),
+        worst=[_named(example, order) for example in result.worst],
     )
+
+
+def _named(example: Example, order: Order) -> Example:
+    """With the sample's name, unless names may tell who is in it."""
+    if order.recipe.golden.contains_personal_data:
+        return example
+    dataset = order.material.evaluation
+    return msgspec.structs.replace(example, name=dataset.samples[example.position].name_in(dataset.root))
 
 
 def _latency_note(plan: Plan, here: str | None) -> list[str]:

@@ -160,7 +160,8 @@ def refer(material: Material, answers: Path, *, golden_from: Path | None, allow_
 
 def examine(material: Material, answers: Path) -> Examination:
     """The examination of a build, with the source model's answers to it in a file."""
-    interpreter = interpreter_of(material.draft.manifest)
+    labels = {material.task.output: material.labels} if material.labels else None
+    interpreter = interpreter_of(material.draft.manifest, labels=labels)
     return Examination(material.evaluation, material.preprocessor, interpreter, material.task, answers)
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from converters.cache import Cache
-from converters.candidates import Bench, open_workshop, write_calibration
+from converters.candidates import Bench, Result, open_workshop, write_calibration
 from converters.emulation import Emulator, find_emulators, list_emulators
 from converters.errors import BadDataset, BadRecipe
 from converters.facts import Facts, calibration_stage, model_digest, source_stage
@@ -25,6 +25,7 @@ from converters.planner import Plan, plan_build
 from converters.reading import facts_of
 from converters.recipe import Recipe
 from converters.report import BuildReport
+from converters.report_pictures import pictures_of
 from converters.rounds import try_all
 from converters.stages import Filled, Listener, Once, Stage, Stages, environment_here, pack, unpack
 from converters.toolchains import TOOLCHAINS, find_installed
@@ -44,6 +45,7 @@ from edge_runtime.interrupt import interrupts_held
 _MODULES: Final = {"onnxruntime": "onnxruntime", "openvino": "openvino", "nncf": "nncf", "litert": "ai_edge_litert"}
 _ANSWERS: Final = "answers"
 _SAID: Final = "said.msgpack"
+_PICTURES_MAX: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +113,27 @@ def build(
         run = _Run(recipe, plan, options, stages, machine, Path(work))
         facts, answers = _ask_source(material, run)
         results = try_all(_bench(facts, answers, run), stages, facts)
+        pictures = _pictures(facts, results, stages)
     report = stages.step("write", "release", lambda: finish(facts.order, options, results))
     trouble = [cache.problem] if cache and cache.problem else []
-    return msgspec.structs.replace(report, stages=stages.log, notes=[*report.notes, *trouble])
+    return msgspec.structs.replace(
+        report,
+        stages=stages.log,
+        notes=[*report.notes, *trouble],
+        tools=dict(environment.tools),
+        command=options.command,
+        pictures=pictures,
+    )
+
+
+def _pictures(facts: Facts, results: list[Result], stages: Stages) -> dict[str, str]:
+    """Pictures of the worst examples; none where somebody may be recognised."""
+    material = facts.order.material
+    positions = list(dict.fromkeys(example.position for one in results for example in one.worst))[:_PICTURES_MAX]
+    if not positions or facts.order.recipe.golden.contains_personal_data:
+        return {}
+    stage = facts.pictures_stage(positions)
+    return stages.run(stage, dict[str, str], lambda: pictures_of(material, positions))
 
 
 def _import_engines(plan: Plan) -> None:

@@ -6,11 +6,13 @@ from typing import Any
 
 import msgspec
 
+from converters.disagreement import Example
 from converters.sensitivity import Sensitivity
 from converters.stages import StageEvent
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.evidence import Elsewhere, Evidence, Where
-from edge_runtime.contract.release import Waiver
+from edge_runtime.contract.release import Limits, Source, Waiver
+from edge_runtime.contract.steps import RawStep
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -28,6 +30,18 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     evidence: Evidence | None = None
     sensitivity: Sensitivity | None = None
     """Where it loses; only of a candidate that lost too much."""
+    method: str = ""
+    """How it was quantised; empty for plain float."""
+    worst: list[Example] = []
+    """Samples of the evaluation set on which it is farthest from the source model."""
+
+
+class DataSet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A set that the build used."""
+
+    name: str
+    count: int
+    digest: Digest | None = None
 
 
 class BuildReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -48,11 +62,29 @@ class BuildReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     failed_targets: dict[str, str] = {}
     stages: list[StageEvent] = []
     """What was done, and what the cache had already."""
+    ci95: list[float] = []
+    """95 % confidence interval of the source model's score."""
+    task: str = ""
+    prefer: str = ""
+    targets: dict[str, list[str]] = {}
+    """Shipped variants by device profile."""
+    limits: Limits = Limits()
+    source: Source | None = None
+    calibration: DataSet | None = None
+    evaluation: DataSet | None = None
+    tools: dict[str, str] = {}
+    command: str = ""
+    """What makes this release again."""
+    preprocess: dict[str, list[RawStep]] = {}
+    postprocess: dict[str, list[RawStep]] = {}
+    pictures: dict[str, str] = {}
+    """Small pictures of samples by their position, as data URIs; never in the JSON."""
 
 
 def as_json(report: BuildReport) -> str:
     """The report for machines."""
-    return msgspec.json.format(msgspec.json.encode(report, order="sorted"), indent=2).decode()
+    plain = msgspec.structs.replace(report, pictures={})
+    return msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=2).decode()
 
 
 def print_report(report: BuildReport, console: Any) -> None:

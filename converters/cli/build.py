@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,6 +97,7 @@ def build(
         base=base, out=out, force=force, accuracy_gate=accuracy_gate, allow_failed_golden=allow_failed_golden,
         golden_from=golden_from, compile_timeout_s=compile_timeout_s,
         cache=None if no_cache else cache_folder(cache),
+        command=shlex.join(["edge-convert", *sys.argv[1:]]),
     )  # fmt: skip
     _plan(loaded, base, as_json=as_json) if dry_run else _build(loaded, options, as_json=as_json)
 

@@ -24,10 +24,12 @@ from converters.pipeline import build, plan_of
 from converters.recipe import Recipe, parse_recipe
 from converters.report import as_json as report_json
 from converters.report import print_report
+from converters.report_page import report_page
 from converters.starter import Options, recipe_from_options, with_options
 from edge_runtime.interrupt import raise_on_interrupt
 
 REPORT_SUFFIX = ".report.json"
+PAGE_SUFFIX = ".report.html"
 
 
 def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
@@ -90,12 +92,17 @@ def build_release(recipe: Recipe, options: BuildOptions, *, as_json: bool) -> bo
 
         report = build(recipe, options, view, begin=begin)
     text = report_json(report)
-    options.out.with_name(options.out.name + REPORT_SUFFIX).write_text(text + "\n", encoding="utf-8")
+    _beside(options.out, REPORT_SUFFIX).write_text(text + "\n", encoding="utf-8")
+    _beside(options.out, PAGE_SUFFIX).write_text(report_page(report), encoding="utf-8")
     if as_json:
         sys.stdout.write(text + "\n")
     else:
         print_report(report, Console(width=None if errors.is_terminal else 140))
     return not report.failed_targets
+
+
+def _beside(out: Path, suffix: str) -> Path:
+    return out.with_name(out.name + suffix)
 
 
 def clean_up_when_ended() -> None:
