@@ -16,11 +16,11 @@ from converters.asking import Asked, ask_elsewhere, ask_here, ask_itself
 from converters.building import build_candidate
 from converters.disagreement import Example
 from converters.emulation import EXECUTION, Emulator
-from converters.judge import Judgement, Measured, is_narrow_target, judge, refuse_unmeasurable
+from converters.judge import PREFLIGHT, Judgement, Measured, is_narrow_target, judge, refuse_unmeasurable
 from converters.kernels import kernels_of, may_saturate
 from converters.material import Material, Order
 from converters.packaging import Measurement
-from converters.planner import Candidate
+from converters.planner import ACCELERATED, Candidate
 from converters.sensitivity import Sensitivity, explain, explain_mixed
 from converters.stages import Filled, Once
 from converters.tflite_binding import find_raw_inputs
@@ -242,7 +242,10 @@ def refuse_candidate(candidate: Candidate, code: str, because: str) -> Result:
 
 
 def refuse_unseen(candidate: Candidate, bench: Bench) -> Result | None:
-    """A candidate that nobody here can measure where it may saturate; None when somebody can."""
+    """A candidate whose accelerator refuses the model, or that nobody here can measure where it may saturate."""
+    family = ACCELERATED.get(candidate.engine)
+    if family is not None and (because := bench.order.material.refusals.get(family)):
+        return Result(candidate, Judgement((), PREFLIGHT, because))
     refusal = refuse_unmeasurable(candidate, bench.order.plan, can_measure=bench.has_narrow_kernels)
     return Result(candidate, refusal) if refusal else None
 

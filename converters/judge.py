@@ -18,6 +18,7 @@ from edge_runtime.contract.release import Limits, limit_for
 ACCURACY: Final = "accuracy"
 COMPILE_FAILED: Final = "compile_failed"
 NOT_NEEDED: Final = "not_needed"
+PREFLIGHT: Final = "preflight"
 SATURATION: Final = "saturation"
 UNMEASURED: Final = "unmeasured"
 LOSSES: Final = frozenset({ACCURACY, reasons.GOLDEN_FAILED})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ class Material:
     preprocessor: Preprocessor
     task: Task
     notes: tuple[str, ...]
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """Why preflight refuses the model for a target family, by family; its plain CPU variants are built all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,11 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
             draft.manifest, metric=recipe.evaluation.metric, is_labelled=sets.evaluation.is_labelled, folder=base
         ),
         notes=(*warnings, *sets.notes, *ranges),
+        refusals={
+            family: "; ".join(one.message for one in findings if one.severity == "error" and family in one.families)
+            for family in families
+            if stops(findings, family)
+        },
     )
 
 

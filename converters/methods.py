@@ -226,10 +226,19 @@ def chosen(engine: EngineName, prefer: Prefer, asked: Collection[str] | None, *,
     rank = {name: number for number, name in enumerate(names)}
     methods = sorted(METHODS[engine], key=lambda method: rank.get(method.name, len(rank)))
     if asked is not None:
-        picked = [method for method in methods if method.name in asked or variant_name(method) in asked]
+        picked = [method for method in methods if _names_of(method) & set(asked)]
     else:
         picked = [method for method in methods if method.name in rank]
     return picked if narrow else _unreduced(picked)
+
+
+def _names_of(method: Method) -> set[str]:
+    """What a recipe may call a method: of TensorRT's two files, `int8` and `float32` mean the first pair of each."""
+    own = {method.name, variant_name(method)}
+    if method.typing is None:
+        return own
+    plain = {method.typing: "int8", f"{method.typing}-float16": "float32"}
+    return own | {plain[method.name]} if method.name in plain else own
 
 
 def _unreduced(methods: Sequence[Method]) -> list[Method]:

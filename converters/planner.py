@@ -30,6 +30,9 @@ READERS: Final[Mapping[SourceFormat, tuple[EngineName, ...]]] = {
 }
 """Engines that a source format can reach; the first runs it as it is, and carries the plain CPU variant."""
 
+ACCELERATED: Final[Mapping[EngineName, str]] = {"tensorrt": "jetson"}
+"""Target family of engines that only an accelerator runs."""
+
 _TITLES: Final[Mapping[EngineName, str]] = {
     "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT", "tensorrt": "TensorRT",
 }  # fmt: skip

@@ -90,6 +90,14 @@ def test_a_jetson_gets_a_weak_and_a_strong_file_for_the_boards_that_take_each() 
     assert by_id["jetson-strong-float16"].requirement == ">=10.0"
 
 
+def test_a_method_of_every_engine_means_both_files_of_a_jetson_too() -> None:
+    plan = plan_build(parsed(methods=["int8"]), resolve_targets(("jetson",)), ALL)
+
+    assert [one.id for one in plan.candidates if one.engine == "tensorrt"] == [
+        "jetson-weak-float16", "jetson-strong-float16", "jetson-weak", "jetson-strong",
+    ]  # fmt: skip
+
+
 def test_other_boards_do_not_hear_of_tensorrt() -> None:
     plan = plan_build(parsed(), CPU, ALL)
 
