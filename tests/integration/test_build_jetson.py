@@ -11,6 +11,7 @@ from onnx import helper
 from converters.compilers.job import CompileJob
 from converters.compilers.tensorrt import compile_job
 from converters.methods import METHODS
+from converters.report_page import report_page
 from edge_runtime.contract.device_profile import DeviceFacts, EngineFact
 from edge_runtime.contract.evidence import EVIDENCE_LAYER, EvidenceFile
 from edge_runtime.contract.ids import LayerName
@@ -80,6 +81,13 @@ def test_the_report_says_how_to_build_by_hand(release: BuiltDigits) -> None:
 
     assert any("--onnx=jetson-weak.onnx --fp16 --int8" in command for command in commands)
     assert any("--stronglyTyped" in command for command in commands)
+
+
+def test_the_page_shows_a_variant_that_nothing_here_can_time(release: BuiltDigits) -> None:
+    page = report_page(release.report)
+
+    assert "jetson-weak" in page
+    assert "fake_quant" in page
 
 
 def test_a_model_that_tensorrt_cannot_import_gets_the_cpu_variants_and_the_reason(tmp_path: Path) -> None:
