@@ -274,7 +274,9 @@ def _ask_elsewhere(built: Built, predictor: Predictor, bench: Bench) -> list[tup
     for emulator in bench.emulators if can_differ else ():
         # What is safe by construction answers on every x86 as it does here.
         is_alike = candidate.method.is_overflow_safe or not is_narrow_target(candidate, bench.order.plan)
-        if emulator.arch not in candidate.arch or (emulator.is_narrow and is_alike):
+        if emulator.arch not in candidate.arch or candidate.engine not in emulator.engines:
+            continue
+        if emulator.is_narrow and is_alike:
             continue
         folder = bench.workshop().folder / f"{candidate.id}-{emulator.arch}"
         answers.append((emulator, ask_elsewhere(emulator, built, predictor, bench.order, folder)))

@@ -16,6 +16,7 @@ from typing import Final
 
 from converters.answers import AnswerWriter, read_answers
 from converters.kernels import kernels_of, may_saturate
+from converters.recipe import EngineName
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest
@@ -35,6 +36,8 @@ class Emulator:
     arch: str
     isa: tuple[str, ...]
     command: tuple[str, ...]
+    engines: tuple[EngineName, ...] = ("onnxruntime", "openvino", "litert")
+    """Engines that can be asked there."""
 
     @property
     def kernels(self) -> str:
@@ -63,7 +66,8 @@ def find_emulators(arch: str, isa: Collection[str], *, aarch64_root: Path | None
     Args:
         arch: of this machine.
         isa: of this machine.
-        aarch64_root: root file system with an aarch64 Python that has numpy, msgspec, Pillow and onnxruntime.
+        aarch64_root: root file system with an aarch64 Python that has numpy, msgspec, Pillow and onnxruntime; see
+            docs/how-to/why-is-my-int8-model-worse-or-slower.md.
     """
     return tuple(one for one in list_emulators(arch, isa, shutil.which, aarch64_root=aarch64_root) if _works(one))
 
@@ -79,8 +83,9 @@ def list_emulators(
         found.append(Emulator("x86_64", _AVX2, (program, "-cpu", "Haswell", sys.executable)))
     program = which("qemu-aarch64") or which("qemu-aarch64-static")
     if program and arch != "aarch64" and aarch64_root is not None:
-        python = next(iter(sorted(aarch64_root.glob("usr/bin/python3.*"))), aarch64_root / "usr" / "bin" / "python3")
-        found.append(Emulator("aarch64", ("asimd", "asimddp"), (program, "-L", str(aarch64_root), str(python))))
+        python = next(iter(sorted(aarch64_root.glob("usr/bin/python3*"))), aarch64_root / "usr" / "bin" / "python3")
+        command = (program, "-cpu", "cortex-a76", "-L", str(aarch64_root), str(python))
+        found.append(Emulator("aarch64", ("asimd", "asimddp", "asimdhp"), command, ("onnxruntime",)))
     return tuple(found)
 
 
@@ -119,7 +124,8 @@ def answer_elsewhere(
 
 
 def _works(emulator: Emulator) -> bool:
-    command = [*emulator.command, "-c", "import msgspec, numpy"]
+    engines = "onnxruntime" if emulator.arch == "aarch64" else "sys"
+    command = [*emulator.command, "-c", f"import msgspec, numpy, {engines}"]
     try:
         return subprocess.run(command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):

@@ -199,13 +199,19 @@ def _bench(facts: Facts, answers: Filled, run: _Run) -> Bench:
 
 def _emulators(run: _Run) -> tuple[Emulator, ...]:
     """Other instruction sets that can be asked; not even looked for when no candidate needs them."""
-    methods = [candidate.method for candidate in run.plan.candidates]
-    if all(method.is_overflow_safe or not method.is_quantised for method in methods):
+    methods, root = [candidate.method for candidate in run.plan.candidates], run.options.aarch64_root
+    if root is None and all(method.is_overflow_safe or not method.is_quantised for method in methods):
         return ()
     arch, isa = run.machine.arch, run.machine.isa
-    listed = list_emulators(arch, isa, shutil.which, aarch64_root=None)
+    listed = list_emulators(arch, isa, shutil.which, aarch64_root=root)
     stage = Stage("probe", "emulators", {"listed": msgspec.to_builtins(listed)})
-    found = run.stages.run(stage, list[Emulator], lambda: list(find_emulators(arch, isa, aarch64_root=None)))
+    found = run.stages.run(stage, list[Emulator], lambda: list(find_emulators(arch, isa, aarch64_root=root)))
+    if root is not None and not any(emulator.arch == "aarch64" for emulator in found):
+        raise BadRecipe(
+            f"ask aarch64 kernels in {root}",
+            "qemu-aarch64 is not installed, or no Python with numpy, msgspec and onnxruntime starts there",
+            "see docs/how-to/why-is-my-int8-model-worse-or-slower.md, or leave --aarch64-root out",
+        )
     return tuple(found)
 
 

@@ -73,6 +73,10 @@ def build(
     cache: CacheFolder = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Do everything again, and keep nothing.")] = False,
     compile_timeout_s: Annotated[float, typer.Option(help="Limit for one compilation.")] = 1800.0,
+    aarch64_root: Annotated[
+        Path | None,
+        typer.Option(help="Root file system to ask int8 variants in on aarch64.", envvar="EDGEFLEET_AARCH64_ROOT"),
+    ] = None,
     force: Annotated[bool, typer.Option(help="Replace an older release at OUT.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Show what would be built.")] = False,
     trust_code: TrustCode = False,
@@ -95,7 +99,7 @@ def build(
     loaded, base = load_recipe(recipe, given)
     options = BuildOptions(
         base=base, out=out, force=force, accuracy_gate=accuracy_gate, allow_failed_golden=allow_failed_golden,
-        golden_from=golden_from, compile_timeout_s=compile_timeout_s,
+        golden_from=golden_from, compile_timeout_s=compile_timeout_s, aarch64_root=aarch64_root,
         cache=None if no_cache else cache_folder(cache),
         command=shlex.join(["edge-convert", *sys.argv[1:]]),
     )  # fmt: skip
