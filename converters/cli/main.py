@@ -11,7 +11,13 @@ import typer
 from converters.cli.options import EXIT_USER_ERROR
 from edge_runtime.contract.errors import EdgeError
 
-_COMMANDS: Final = ("converters.cli.check", "converters.cli.build", "converters.cli.sign", "converters.cli.doctor")
+_COMMANDS: Final = (
+    "converters.cli.check",
+    "converters.cli.build",
+    "converters.cli.sign",
+    "converters.cli.compare",
+    "converters.cli.doctor",
+)
 _GROUPS: Final = {"cache": "converters.cli.cache", "toolchain": "converters.cli.toolchain"}
 """Modules whose commands stand below a word of their own."""
 

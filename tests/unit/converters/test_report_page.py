@@ -44,6 +44,8 @@ def report(text: str = "plain", **changes: object) -> BuildReport:
                 layers=[LayerError(node=text, op="Conv", alone_db=7.5, gain_db=0.5)],
             ),
             worst=[Example(position=3, distance=0.5, source=text, candidate=text, name=text)]),
+        Row(variant="openvino-int8", engine="openvino", precision="int8", arch=[], verdict="refused:compile_failed",
+            because="an operator is unknown"),
         Row(variant="ort-int8-entropy", engine="onnxruntime", precision="int8", arch=[], verdict="skipped:not_needed",
             because=text),
     ]  # fmt: skip
@@ -97,10 +99,10 @@ def test_names_from_models_stand_in_the_page_as_text() -> None:
 def test_the_page_says_what_ships_what_does_not_and_why() -> None:
     page = report_page(report("7 layers saturate"))
 
-    for text in ("1 variant ships", "1 was refused", "1 of 2 targets are served", "kernel mismatch",
+    for text in ("1 variant ships", "2 were refused", "1 of 2 targets are served", "kernel mismatch",
                  "7 layers saturate", "Switched off: accuracy_gate", "No variant for coral-usb", "AMD EPYC",
                  "edge-convert build 7 layers saturate", "1 more were not needed", "from the cache",
-                 "7.5 dB"):  # fmt: skip
+                 "7.5 dB", "an operator is unknown"):  # fmt: skip
         assert text in page, text
 
 
