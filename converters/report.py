@@ -127,11 +127,10 @@ def _cells(row: Row) -> list[str]:
     accuracy = evidence.accuracy if evidence else None
     latency = evidence.latency_ms if evidence else None
     peak = evidence.peak_bytes if evidence else None
-    score = accuracy.value if accuracy and accuracy.metric == "top1" else accuracy.agreement if accuracy else None
     return [
         row.variant,
         f"{row.size_bytes / 1024:.0f} KiB" if row.size_bytes else "-",
-        _number(score, 4),
+        _number(accuracy.value if accuracy else None, 4),
         _number(row.drop, 4),
         _number(accuracy.own_snr_db if accuracy else None, 1, " dB"),
         _number(accuracy.float_snr_db if accuracy else None, 1, " dB"),
