@@ -27,8 +27,13 @@ class AnswerWriter:
         self._file = self._path.open("wb")
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            # What led here says it already.
+            if kind is None:
+                raise self._full(error) from error
 
     def append(self, tensors: Tensors) -> None:
         """Add the canonical output tensors of one sample. Raises: CannotWrite: the disk is full."""
@@ -38,10 +43,11 @@ class AnswerWriter:
             self._file.write(_LENGTH.pack(len(packed)))
             self._file.write(packed)
         except OSError as error:
-            raise CannotWrite(
-                f"keep the source model's answers in {self._path.parent}", error.strerror or str(error),
-                "free some space, or set TMPDIR to another disk",
-            ) from error  # fmt: skip
+            raise self._full(error) from error
+
+    def _full(self, error: OSError) -> CannotWrite:
+        what, because = f"keep the source model's answers in {self._path.parent}", error.strerror or str(error)
+        return CannotWrite(what, because, "free some space, or set TMPDIR to another disk")
 
 
 def read_answers(path: Path) -> Iterator[dict[str, Array]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,18 @@ def test_keywords_one_file_calibrates_and_judges(shared: Path, tmp_path: Path) -
     # Sample 196 is sample 586 under another number: a copy must not set ranges and judge them.
     assert material.calibration
     assert len(material.calibration.samples) == 199
+
+
+def test_sounds_go_through_the_releases_own_front_end(shared: Path, tmp_path: Path) -> None:
+    for word in ("yes", "silence", "noise"):
+        shutil.copy(shared / f"models/data/audio/{word}_1000ms.wav", tmp_path)
+    (tmp_path / "labels.csv").write_text("file,label\nyes_1000ms.wav,9\nsilence_1000ms.wav,10\nnoise_1000ms.wav,11\n")
+
+    _, reference = evaluated(shared, tmp_path, "onnx/mlperf_tiny_kws.onnx", evaluation={"folder": str(tmp_path)})
+
+    assert reference.score
+    assert (reference.score.metric, reference.score.value, reference.score.count) == ("top1", 1.0, 3)
+    assert [len(sample.inputs["audio"]) for sample in reference.golden.samples] == [16000] * 3
 
 
 def test_a_table_without_header_judges_the_hand_poses(shared: Path, tmp_path: Path) -> None:
