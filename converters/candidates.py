@@ -172,19 +172,19 @@ def measure_candidate(built: Built, beside: Built | None, bench: Bench) -> Numbe
         BadDataset: a sample cannot be used.
     """
     order = bench.order
-    release, candidate = order.material.draft.manifest, built.candidate
+    draft, candidate = order.material.draft, built.candidate
     bench.answers.folder()
     sample = order.reference.golden.samples[0].inputs
     # Emulation says nothing about the speed and the memory of an engine that only a device can build.
     is_real = built.manifest.build is None
     with ExitStack() as opened:
-        predictor = opened.enter_context(closing(open_built(release, built, MEASURED_WITH)))
-        other = opened.enter_context(closing(open_built(release, beside, MEASURED_WITH))) if beside else None
+        predictor = opened.enter_context(closing(open_built(draft, built, MEASURED_WITH)))
+        other = opened.enter_context(closing(open_built(draft, beside, MEASURED_WITH))) if beside else None
         here, execution = _ask_here(built, predictor, bench)
         elsewhere = _ask_elsewhere(built, predictor, bench)
         latency = measure.measure_latency(predictor, other, sample) if is_real else None
         emulated = ask_itself(built, predictor, order)
-    peak = measure.measure_peak(release, built.manifest, dict(built.files), sample) if is_real else None
+    peak = measure.measure_peak(draft.manifest, built.manifest, dict(built.files), sample) if is_real else None
     return Numbers(
         at=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         where=_where(candidate, bench, execution=execution),
@@ -260,7 +260,7 @@ def _ask_here(built: Built, predictor: Predictor, bench: Bench) -> tuple[Asked, 
     kernels, is_narrow = kernels_of(bench.where.arch, bench.where.isa), may_saturate(bench.where.arch, bench.where.isa)
     if not is_narrow or is_narrow_target(built.candidate, bench.order.plan) or built.candidate.method.is_overflow_safe:
         return ask_here(predictor, built, bench.order, kernels=kernels, is_narrow=is_narrow), "native"
-    emulating = open_built(bench.order.material.draft.manifest, built, EMULATED)
+    emulating = open_built(bench.order.material.draft, built, EMULATED)
     try:
         return ask_here(emulating, built, bench.order, kernels=FAKE_QUANT, is_narrow=False), FAKE_QUANT
     finally:
@@ -294,7 +294,7 @@ def _emulation_of(candidate: Candidate) -> BackendOptions | None:
 
 def _with_emulation(built: Built, bench: Bench, emulation: BackendOptions) -> Built:
     """Answer the golden set in the variant's own emulation: what any correct silicon must say."""
-    emulator = open_built(bench.order.material.draft.manifest, built, emulation)
+    emulator = open_built(bench.order.material.draft, built, emulation)
     try:
         asked = bench.order.reference.golden.samples
         return with_own(built, pack_own([emulator.run_decoded(one.inputs) for one in asked]))

@@ -158,7 +158,7 @@ def without_shared(calibration: Dataset, evaluation: Dataset) -> tuple[Dataset, 
 def read_labels(path: Path) -> tuple[str, ...]:
     """One label per line; empty lines at the end do not count. Raises: BadDataset."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadDataset(f"read labels {path}", str(error)[:120], "write one label per line, UTF-8") from error
     while lines and not lines[-1].strip():

@@ -22,6 +22,7 @@ from edge_runtime.contract.ids import LayerName, parse_model_name, parse_variant
 from edge_runtime.contract.release import Licence, Limits, ReleaseManifest, Source, TensorBinding, reference_to
 from edge_runtime.contract.steps import RawStep
 from edge_runtime.contract.tensor import AxisRange, InputSpec, OutputSpec, Signature, TensorSpec
+from edge_runtime.inference.backend import Tensors
 
 LABELS_LAYER = LayerName("labels.txt")
 NOTICE_LAYER = LayerName("NOTICE")
@@ -40,6 +41,8 @@ class Draft:
     batch: AxisRange
     stored: Mapping[str, Stored] = field(default_factory=dict)
     """Quantised tensors of the source file, by canonical tensor."""
+    priors: Tensors = field(default_factory=dict)
+    """Arrays that detectors start from, by the reference of their layer."""
 
     def binding(self, name: str) -> TensorBinding:
         """How the source file itself carries a canonical tensor."""
@@ -111,6 +114,15 @@ def draft_release(recipe: Recipe, imported: Imported, source: Digest, *, is_labe
     return Draft(manifest, inputs, outputs, batch, stored)
 
 
+def label_layer(outputs: Mapping[str, OutputRecipe], name: str) -> LayerName | None:
+    """The layer that holds an output's labels: the first output's list has the plain name, and a list may be shared."""
+    path = outputs[name].labels
+    if path is None:
+        return None
+    first = next(other for other, entry in outputs.items() if entry.labels == path)
+    return LABELS_LAYER if first == next(iter(outputs)) else LayerName(f"labels-{first[:80]}.txt")
+
+
 def _batch(recipe: Recipe, imported: Imported) -> AxisRange:
     sizes = [port.shape[0] for port in imported.inputs if port.shape]
     fixed = [size for size in sizes if size is not None]
@@ -124,7 +136,7 @@ def _public_outputs(outputs: Mapping[str, OutputRecipe]) -> list[OutputSpec]:
         OutputSpec(
             name=name,
             kind=entry.kind,
-            labels=reference_to(LABELS_LAYER) if entry.labels else None,
+            labels=reference_to(layer) if (layer := label_layer(outputs, name)) else None,
             raw=canonical(entry.tensor),
         )
         for name, entry in outputs.items()
@@ -143,7 +155,7 @@ def _portable(recipe: Recipe) -> object:
     """The recipe without folders of this machine, so that its digest means the same everywhere."""
     return _basenames(
         msgspec.to_builtins(recipe),
-        ("model", "folder", "file", "annotations", "masks", "labels", "attribution", "model_card"),
+        ("model", "folder", "file", "annotations", "masks", "labels", "priors", "attribution", "model_card"),
     )
 
 

@@ -132,5 +132,6 @@ def _promises(material: Material) -> dict[str, object]:
         "inputs": dict(draft.inputs),
         "outputs": dict(draft.outputs),
         "batch": draft.batch,
+        "priors": digest_value(dict(draft.priors)),
     }
     return {name: msgspec.to_builtins(part) for name, part in parts.items()}

@@ -14,7 +14,7 @@ from converters.candidates import Result
 from converters.coral import take_to_coral
 from converters.device_build import trtexec_command
 from converters.disagreement import Example
-from converters.draft import CARD_LAYER, LABELS_LAYER, NOTICE_LAYER
+from converters.draft import CARD_LAYER, NOTICE_LAYER
 from converters.errors import BadRecipe, ConvertError
 from converters.golden_spec import GOLDEN_LAYER
 from converters.judge import failed_targets, same_instructions
@@ -89,8 +89,7 @@ def _waivers(recipe: Recipe, options: BuildOptions, reference: Reference) -> tup
 
 def _layers(order: Order, base: Path) -> dict[str, bytes]:
     layers: dict[str, bytes] = {GOLDEN_LAYER: golden.packed(order.reference.golden)}
-    if order.material.labels is not None:
-        layers[LABELS_LAYER] = ("\n".join(order.material.labels) + "\n").encode()
+    layers.update({str(title): content for title, content in order.material.layers.items()})
     licence = order.recipe.licence
     for title, name in ((NOTICE_LAYER, licence.attribution), (CARD_LAYER, licence.model_card)):
         if name is None:

@@ -17,6 +17,7 @@ from converters.draft import Draft, draft_release
 from converters.errors import BadDataset, BadModel, BadRecipe, GoldenRefused
 from converters.evaluate import Examination, ask_source, interpreter_of
 from converters.judge import describe_check
+from converters.layers import layers_of, read_priors
 from converters.metrics.choose import Task, task_of
 from converters.metrics.metric import Score
 from converters.planner import Plan
@@ -30,7 +31,9 @@ from converters.workshop import open_source
 from edge_runtime.contract.digest import digest_of_file
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.golden import GoldenSpec
-from edge_runtime.contract.release import Calibration, ReferenceScore, Waiver
+from edge_runtime.contract.ids import LayerName
+from edge_runtime.contract.release import Calibration, ReferenceScore, Waiver, reference_to
+from edge_runtime.inference.arrays import read_npy
 from edge_runtime.inference.golden import GoldenSet
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocess import Preprocessor, compile_preprocess
@@ -45,7 +48,10 @@ class Material:
     """ONNX model without initialisers among its inputs, or the bytes of a TFLite file."""
     evaluation: Dataset
     calibration: Dataset | None
-    labels: tuple[str, ...] | None
+    labels: Mapping[str, tuple[str, ...]]
+    """By public output."""
+    layers: Mapping[LayerName, bytes]
+    """Files that travel with the release: label lists, priors."""
     preprocessor: Preprocessor
     task: Task
     notes: tuple[str, ...]
@@ -100,11 +106,14 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
         # The reference is the model as it came; only its version is lowered, or today's exporters would be refused.
         model.ir_version = min(imported.ir, plan.ceiling.ir)
     main = next(iter(recipe.outputs.values()))
-    labels = read_labels(base / main.labels) if main.labels else None
-    _check_labels(labels, main, imported.output(main.tensor).shape)
-    sets = open_sets(recipe, base, labels)
+    labels = {name: read_labels(base / entry.labels) for name, entry in recipe.outputs.items() if entry.labels}
+    own = labels.get(next(iter(recipe.outputs)))
+    _check_labels(own, main, imported.output(main.tensor).shape)
+    sets = open_sets(recipe, base, own)
     source_digest, _ = digest_of_file(path)
     draft = draft_release(recipe, imported, source_digest, is_labelled=sets.evaluation.is_labelled)
+    priors = read_priors(recipe, base)
+    draft = replace(draft, priors={reference_to(title): read_npy(content, title) for title, content in priors.items()})
     if sets.calibration:
         draft = _with_calibration(draft, sets.calibration)
     preprocessor = compile_preprocess(draft.manifest)
@@ -116,6 +125,7 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
         evaluation=sets.evaluation,
         calibration=sets.calibration,
         labels=labels,
+        layers=layers_of(recipe, labels, priors),
         preprocessor=preprocessor,
         task=task_of(
             draft.manifest, metric=recipe.evaluation.metric, is_labelled=sets.evaluation.is_labelled, folder=base
@@ -168,8 +178,7 @@ def refer(material: Material, answers: Path, *, golden_from: Path | None, allow_
 
 def examine(material: Material, answers: Path) -> Examination:
     """The examination of a build, with the source model's answers to it in a file."""
-    labels = {material.task.output: material.labels} if material.labels else None
-    interpreter = interpreter_of(material.draft.manifest, labels=labels)
+    interpreter = interpreter_of(material.draft.manifest, layers=material.draft.priors, labels=material.labels)
     return Examination(material.evaluation, material.preprocessor, interpreter, material.task, answers)
 
 

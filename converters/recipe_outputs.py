@@ -7,6 +7,8 @@ from typing import Final, Literal
 
 from converters.configuration import Table
 from edge_runtime.contract.errors import ContractError
+from edge_runtime.contract.ids import LayerName, parse_layer_name
+from edge_runtime.contract.release import reference_to
 from edge_runtime.contract.steps import RawStep, parse_postprocess, raw_steps
 
 OutputKind = Literal[
@@ -45,7 +47,14 @@ class OutputRecipe(Table, frozen=True, kw_only=True):
     ignore: list[int] = []
     """Classes that are never an answer, such as a background."""
     steps: list[RawStep] | None = None
-    """The contract's own steps, with the model's names of its tensors; classes, score and tensor do without."""
+    """The contract's own steps, with the model's names of its tensors; classes, score and tensor do without.
+
+    `priors` names a `.npy` file.
+    """
+
+    def priors(self) -> list[str]:
+        """Files of priors that its steps name."""
+        return [str(step["priors"]) for step in self.steps or [] if "priors" in step]
 
     def tensors(self) -> list[str]:
         """Names of the model's outputs that the answer is made from, the main one first."""
@@ -68,9 +77,16 @@ def postprocess_of(recipe: OutputRecipe, canonical: Callable[[str], str]) -> lis
     for position, step in enumerate(steps):
         source = recipe.tensor if position == 0 else steps[position - 1].get("op")
         complete: RawStep = {"from": source, **step}
+        if isinstance(complete.get("priors"), str):
+            complete["priors"] = reference_to(priors_layer(str(complete["priors"])))
         named = {key: canonical(str(complete[key])) for key in _TENSOR_FIELDS if complete.get(key) is not None}
         written.append({**complete, **named})
     return raw_steps(parse_postprocess(written))
+
+
+def priors_layer(path: str) -> LayerName:
+    """The layer that carries a file of priors. Raises: ContractError: its name cannot be one."""
+    return parse_layer_name(path.replace("\\", "/").rpartition("/")[2])
 
 
 def output_problems(outputs: Mapping[str, OutputRecipe]) -> list[str]:

@@ -98,7 +98,8 @@ def open_source(draft: Draft, model: Any) -> Predictor:
         inputs={name: draft.binding(name) for name in draft.inputs},
         outputs={name: draft.binding(name) for name in draft.outputs},
     )
-    return load_predictor(draft.manifest, bare_variant("source", tensors, engine), {"model": content}, options=FLOAT)
+    variant = bare_variant("source", tensors, engine)
+    return load_predictor(draft.manifest, variant, {"model": content}, layers=draft.priors, options=FLOAT)
 
 
 def find_absorptions(draft: Draft, model: Any, samples: Sequence[Tensors]) -> dict[str, Absorption]:
@@ -140,17 +141,19 @@ def prepare_model(model: Any, ceiling: Ceiling) -> Any:
     return clamp_versions(model, min_opset=MIN_QUANTISABLE_OPSET, max_opset=ceiling.opset, max_ir=ceiling.ir)
 
 
-def open_built(release: ReleaseManifest, built: Built, options: BackendOptions) -> Predictor:
+def open_built(draft: Draft, built: Built, options: BackendOptions) -> Predictor:
     """Load a candidate with the device's own code; what only a device can build, in float emulation.
 
     Raises:
         InferenceError: the engine cannot load it.
     """
     if built.manifest.build is None:
-        return load_predictor(release, built.manifest, dict(built.files), options=options)
+        files = dict(built.files)
+        return load_predictor(draft.manifest, built.manifest, files, layers=draft.priors, options=options)
     cpu = Target(engine="onnxruntime", provider=["cpu"], precision=built.manifest.target.precision)
     plain = msgspec.structs.replace(built.manifest, target=cpu, engine=EngineRequirement(), build=None)
-    return load_predictor(release, plain, {"model": built.files["build_input"]}, options=EMULATED)
+    files = {"model": built.files["build_input"]}
+    return load_predictor(draft.manifest, plain, files, layers=draft.priors, options=EMULATED)
 
 
 def activation_bytes(model: Any) -> int:

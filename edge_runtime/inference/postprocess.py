@@ -150,7 +150,8 @@ def compile_postprocess(
 def parse_labels(content: bytes) -> tuple[str, ...]:
     """A label list: UTF-8, one label a line. Raises: ContractError."""
     try:
-        return tuple(line.strip() for line in content.decode("utf-8").rstrip("\r\n").splitlines())
+        # Some editors begin a text with a byte order mark, which is no part of the first label.
+        return tuple(line.strip() for line in content.decode("utf-8-sig").rstrip("\r\n").splitlines())
     except UnicodeDecodeError as error:
         raise ContractError("read the label list", "it is not UTF-8 text") from error
 
@@ -205,9 +206,8 @@ def _detector(detect: Detect, nms: Nms | None, labels: tuple[str, ...], layers: 
     from edge_runtime.inference.detect import check_detect
 
     check_detect(detect)
-    if detect.priors is not None and detect.priors not in layers:
-        raise ContractError("run postprocess step detect", f"there is no {shown(detect.priors)}")
-    priors = layers[detect.priors] if detect.priors is not None else None
+    # Who only compares tensors need not read them; a box without them is refused.
+    priors = layers.get(detect.priors or "")
     return partial(_boxes, detect=detect, nms=nms, labels=labels, priors=priors)
 
 

@@ -52,7 +52,9 @@ def decode_table(content: bytes, spec: InputSpec, names: Sequence[str]) -> Array
             rows = document if isinstance(document, list) else [document]
         else:
             rows = list(csv.DictReader(io.StringIO(text)))
-    except (UnicodeDecodeError, ValueError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise InferenceError("read a table", "it is neither CSV nor JSON but bytes", "give UTF-8 text") from error
+    except (ValueError, csv.Error) as error:
         raise InferenceError("read a table", f"it is neither CSV nor JSON ({shown(str(error), 120)})") from error
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise InferenceError("read a table", "it has no rows with named columns", "write the names in the first line")

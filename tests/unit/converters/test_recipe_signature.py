@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
+from PIL import Image
 
 from converters.draft import draft_release
 from converters.errors import BadRecipe
 from converters.importers.onnx import describe
+from converters.layers import read_priors
+from converters.pipeline import BuildOptions, build
 from converters.recipe import Recipe
 from converters.workshop import find_absorptions, open_source
+from edge_runtime import Model
 from edge_runtime.contract.digest import digest_of
 from edge_runtime.inference.results import Anomaly, Boxes, Mask, TensorAnswer, Values
 from tests.fakes.shared_recipes import keywords, machine_sound
@@ -235,3 +240,60 @@ def test_a_picture_that_is_no_longer_bytes_is_left_to_the_runtime() -> None:
     draft = drafted(recipe_of({"image": {"tensor": "x", "kind": "image", "steps": steps}}, {"y": IDENTITY}), model)
 
     assert find_absorptions(draft, model, [{"image": np.zeros((1, 9, 7, 3), np.uint8)}]) == {}
+
+
+SSD = {
+    "op": "detect", "family": "ssd_priors", "scores": "y1", "score": "cls", "activation": "none",
+    "box_format": "offsets", "box_units": "normalized", "min_score": 0.5, "max": 9, "variances": [0.1, 0.2],
+}  # fmt: skip
+
+
+def ssd_model():
+    """Boxes that are their priors, one of them an object of class 1; pictures are taken and not looked at."""
+    model = identity(["N", 3, 8, 8])
+    for name, values in {"y0": np.zeros((1, 2, 4)), "y1": [[[0.1, 0.9], [0.9, 0.1]]]}.items():
+        array = np.asarray(values, np.float32)
+        model.graph.initializer.append(helper.make_tensor(f"{name}_", TensorProto.FLOAT, array.shape, array.ravel()))
+        model.graph.node.append(helper.make_node("Identity", [f"{name}_"], [name]))
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape))
+    return model
+
+
+def test_priors_and_labels_of_every_output_travel_with_the_release(tmp_path) -> None:
+    for name in ("p", "e", "c"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(np.zeros((16, 80, 3), np.uint8)).save(tmp_path / "e/black.png")
+    Image.fromarray(np.full((16, 80, 3), 255, np.uint8)).save(tmp_path / "e/white.png")
+    np.save(tmp_path / "p/priors.npy", np.array([[0.5, 0.5, 0.2, 0.5], [0.1, 0.1, 0.1, 0.1]], np.float32))
+    (tmp_path / "names.txt").write_text("\ufeffbackground\nship\n", encoding="utf-8")
+    onnx.save(ssd_model(), str(tmp_path / "m.onnx"))
+    detections = {"tensor": "y0", "kind": "detections", "labels": "names.txt",
+                  "steps": [{**SSD, "priors": "p/priors.npy"}]}  # fmt: skip
+    recipe = parsed(
+        inputs={"image": {**PICTURE, "tensor": "x"}}, outputs={"seen": IDENTITY, "objects": detections},
+        calibration=None, precisions=["float32"], engines=["onnxruntime"], evaluation={"folder": "e"},
+        limits={"min_agreement": {"*": 0.0}}, golden={"count": 2},
+    )  # fmt: skip
+
+    build(recipe, BuildOptions(base=tmp_path, out=tmp_path / "r"), lambda *_: None)
+
+    with Model.open(tmp_path / "r") as model:
+        objects = model.infer({"image": np.zeros((16, 80, 3), np.uint8)})["objects"]
+    assert isinstance(objects, Boxes)
+    assert objects.labels == ("ship",)
+    assert objects.boxes[0] == pytest.approx([32, 4, 48, 12])
+
+
+@pytest.mark.parametrize(
+    ("content", "because"),
+    [(None, "cannot read priors p.npy: No such file"), (np.zeros((2, 3)), r"its shape is \[2, 3\], not \[boxes, 4\]")],
+)
+def test_priors_that_are_no_boxes_are_refused(tmp_path, content, because: str) -> None:
+    if content is not None:
+        np.save(tmp_path / "p.npy", content)
+    steps = [{**SSD, "priors": "p.npy"}]
+    objects = {"tensor": "y0", "kind": "detections", "steps": steps}
+    recipe = recipe_of({"image": {**PICTURE, "tensor": "x"}}, {"objects": objects})
+
+    with pytest.raises(BadRecipe, match=because):
+        read_priors(recipe, tmp_path)
