@@ -72,7 +72,7 @@ ROUTES: Final = (
     Route("TFLite → OpenVINO", (_LITERT, _OPENVINO)),
     Route("int8 TFLite → Coral Edge TPU", (_LITERT, _EDGETPU, _X86_64)),
     Route("ONNX → Jetson (TensorRT builds on the device)", (_ORT,)),
-    Route("scikit-learn → ONNX", (Need("module", "skl2onnx", "pip install scikit-learn skl2onnx"),)),
+    Route("scikit-learn → ONNX", (_module("skl2onnx", "sklearn"),)),
     Route("PyTorch → ONNX", (Need("module", "torch", "pip install torch onnxscript"),)),
     Route("accuracy on aarch64, emulated", (_QEMU,)),
 )
