@@ -85,6 +85,9 @@ def _quantise(job: CompileJob, float_file: Path, result: Path) -> None:
     }
     order.write_text(json.dumps(content), encoding="utf-8")
     _run(installed, [str(_QUANTISER), str(order)], "quantise with ai-edge-quantizer")
+    made = read_tflite(result).main
+    if not any(tensor.is_constant and tensor.dtype == "int8" for tensor in made.tensors):
+        raise CompileFailed("quantise with ai-edge-quantizer", "it left every weight in float", "build without int8")
 
 
 def _feed(number: int, tensor: TfliteTensor, job: CompileJob) -> dict[str, object]:

@@ -28,7 +28,7 @@ def _quantise(job: dict[str, Any]) -> None:
 
     model = Path(job["model"])
     signed = Path(job["out"]).with_suffix(".signed.tflite")
-    signed.write_bytes(_with_signature(model.read_bytes()))
+    signed.write_bytes(_as_written_today(model.read_bytes()))
     tool = quantizer.Quantizer(str(signed))
     if job["scheme"] == "dynamic":
         tool.load_quantization_recipe(recipe.dynamic_wi8_afp32())
@@ -91,8 +91,8 @@ class _Samples:
                 }
 
 
-def _with_signature(content: bytes) -> bytes:
-    """The same model with a way to call it by name, which old files lack and calibration asks for."""
+def _as_written_today(content: bytes) -> bytes:
+    """The same model with what old files lack: a name to call it by, and operators in the field that is read now."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -103,6 +103,9 @@ def _with_signature(content: bytes) -> bytes:
     signature.inputs = [_named(schema, f"input_{number}", index) for number, index in enumerate(graph.inputs)]
     signature.outputs = [_named(schema, f"output_{number}", index) for number, index in enumerate(graph.outputs)]
     model.signatureDefs = [signature]
+    for code in model.operatorCodes:
+        # Before 2020 there was only the other field; the library takes an operator that lacks this one for ADD.
+        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
     builder = flatbuffers.Builder(len(content) + 4096)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())

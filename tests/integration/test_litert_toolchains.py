@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
+from converters.compilers.isolated import compile_isolated
+from converters.compilers.job import CompileJob
+from converters.methods import METHODS
 from converters.pipeline import BuildOptions, build
+from converters.preflight.edgetpu import find_edgetpu, map_to_edgetpu
 from converters.report import BuildReport
 from converters.tflite_file import parse_tflite
 from converters.toolchains import TOOLCHAINS, find_installed
 from edge_runtime.contract.layout import LayoutFolder, OpenVariant, open_variant, read_checked
+from tests.fakes.float_mobilenet import float_mobilenet
 from tests.unit.converters.test_recipe import parsed
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs_shared]
@@ -79,3 +85,52 @@ def test_full_integer_means_no_float_tensor_from_input_to_output(keywords: tuple
     assert not {tensor.dtype for tensor in graph.tensors} & {"float32", "float16"}
     assert variant.manifest.io.inputs["x_0"].scale
     assert variant.manifest.quantisation.tool == "onnx2tf 2.6.9, ai-edge-quantizer 0.10.0"
+
+
+def test_a_file_from_before_2020_is_quantised_like_any_other(shared: Path, tmp_path: Path) -> None:
+    (method,) = [one for one in METHODS["litert"] if one.scheme == "dynamic"]
+    source = shared / "models" / "tflite" / "ad01_fp32.tflite"
+
+    made = compile_isolated(CompileJob(method=method, model=str(source), out=str(tmp_path)))
+
+    assert Path(made.files["model"]).stat().st_size < source.stat().st_size / 3
+
+
+@pytest.fixture(scope="module")
+def mobilenet(real_toolchains: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BuildReport]:
+    """The float model behind Coral's own MobileNet v2, for Coral boards; half of the photos calibrate."""
+    base = tmp_path_factory.mktemp("mobilenet")
+    models = Path(__file__).resolve().parents[3] / "shared" / "models"
+    onnx.save(
+        float_mobilenet((models / "tflite" / "mobilenet_v2_1.0_224_quant.tflite").read_bytes()), str(base / "m.onnx")
+    )
+    for number, photo in enumerate(sorted((models / "data" / "calib").iterdir())):
+        place = base / ("calibration" if number % 2 else "evaluation")
+        place.mkdir(exist_ok=True)
+        (place / photo.name).symlink_to(photo)
+    bytes_as_they_are = {"scale": 1.0, "mean": [128.0], "std": [128.0]}
+    image = {"tensor": "input", "kind": "image", "color": "rgb", "exif": "apply", "layout": "NCHW",
+             "resize": {"mode": "stretch", "size": [224, 224], "filter": "bilinear", "antialias": True},
+             "normalize": bytes_as_they_are}  # fmt: skip
+    recipe = parsed(
+        model="m.onnx", targets=["coral"], inputs={"image": image},
+        outputs={"classes": {"tensor": "scores", "kind": "classes", "activation": "none"}},
+        calibration={"folder": "calibration"}, evaluation={"folder": "evaluation"},
+        engines=["onnxruntime", "litert"], methods=["float32", "litert-int8-edgetpu"],
+        limits={"min_agreement": {"*": 0.8}}, prefer="accuracy",
+    )  # fmt: skip
+    return base / "r", build(recipe, BuildOptions(base=base, out=base / "r"), lambda *_: None)
+
+
+def test_the_coral_file_is_whole_numbers_that_an_edge_tpu_maps_completely(mobilenet: tuple[Path, BuildReport]) -> None:
+    release, report = mobilenet
+    rows = {row.variant: row for row in report.rows}
+    _, content = variant_of(release, "litert-int8-edgetpu")
+    model = parse_tflite(content, "model.tflite")
+
+    assert rows["litert-int8-edgetpu"].verdict == "shipped"
+    assert rows["litert-int8-edgetpu"].evidence.accuracy.agreement >= 0.8
+    assert {tensor.dtype for tensor in model.main.tensors} <= {"int8", "int32"}
+    assert [one for one in find_edgetpu(model) if one.severity != "note"] == []
+    assert len(map_to_edgetpu(model.main).mapped) == len(model.main.operators)
+    assert any("an Edge TPU can compute 71 of 71 operators" in note for note in report.notes)
