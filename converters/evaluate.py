@@ -5,6 +5,7 @@ One sample is in memory at a time; what the source model said is read from disk 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,8 @@ from converters.answers import AnswerWriter, read_answers
 from converters.datasets import Dataset
 from converters.disagreement import Disagreements, Example
 from converters.metrics.choose import Task, agreement_of, metric_of
-from converters.metrics.metric import Reply, Score
+from converters.metrics.detection import strong_boxes
+from converters.metrics.metric import Metric, Reply, Score
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.release import ReleaseManifest
 from edge_runtime.contract.steps import RawStep
@@ -26,7 +28,7 @@ from edge_runtime.inference.backend import Tensors
 from edge_runtime.inference.postprocess import compile_postprocess
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocess import Preprocessor
-from edge_runtime.inference.results import Answer, as_text
+from edge_runtime.inference.results import Answer, Boxes, Result, as_text
 
 Interpret = Callable[[Tensors, Tensors], list[Answer]]
 """Answers from canonical output tensors and the inputs they answer, after `decode`; one per sample."""
@@ -95,7 +97,7 @@ def ask_source(source: Predictor, examination: Examination) -> Score | None:
             answers.append(tensors)
             if metric is not None and sample.truth is not None:
                 metric.add(_reply(tensors, prepared.decoded, examination), sample.truth)
-    return metric.score() if metric else None
+    return _sound(metric)
 
 
 def evaluate(subject: Predictor, examination: Examination) -> Evaluated:
@@ -112,7 +114,7 @@ def judge_answers(answered: Iterable[tuple[Tensors, Tensors]], examination: Exam
         examination: labels, task, and the source model's answers.
 
     Raises:
-        InferenceError: an answer has another shape than the source model's.
+        InferenceError: an answer has another shape than the source model's, or answers are not numbers.
     """
     task = examination.task
     metric, agreement, distance = metric_of(task), agreement_of(task), Distance()
@@ -124,16 +126,31 @@ def judge_answers(answered: Iterable[tuple[Tensors, Tensors]], examination: Exam
         expected = _reply(reference, decoded, examination)
         agreement.add(expected, reply)
         disagreements.add(
-            position, reference[task.tensor], tensors[task.tensor], partial(_texts, expected, reply, task.output)
+            position, reference[task.tensor], tensors[task.tensor], partial(_texts, expected, reply, task)
         )
         if metric is not None and sample.truth is not None:
             metric.add(reply, sample.truth)
-    score = metric.score() if metric else None
-    return Evaluated(score, agreement.score(), distance.snr_db(), distance.cosine(), disagreements.worst())
+    return Evaluated(_sound(metric), agreement.score(), distance.snr_db(), distance.cosine(), disagreements.worst())
 
 
-def _texts(expected: Reply, reply: Reply, output: str) -> tuple[str, str]:
-    return as_text(expected.answer[output]), as_text(reply.answer[output])
+def _sound(metric: Metric | None) -> Score | None:
+    """The score of a metric, if there is one; a model whose answers are not numbers has none."""
+    if metric is None:
+        return None
+    score = metric.score()
+    if not math.isfinite(score.value):
+        raise InferenceError("evaluate", f"its {score.metric} is {score.value}, because answers are not numbers")
+    return score
+
+
+def _texts(expected: Reply, reply: Reply, task: Task) -> tuple[str, str]:
+    """Both answers as an application sees them: without boxes that are too weak."""
+    first, second = (_shown(one.answer[task.output], task) for one in (expected, reply))
+    return as_text(first), as_text(second)
+
+
+def _shown(result: Result, task: Task) -> Result:
+    return strong_boxes(result, task.min_score) if isinstance(result, Boxes) else result
 
 
 def _reply(tensors: Tensors, decoded: Tensors, examination: Examination) -> Reply:

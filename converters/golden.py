@@ -84,9 +84,10 @@ def ask_from(
     return Questions(tuple(inputs), truth_of(kept, output))
 
 
-def reference_bytes(dataset: Dataset, preprocessor: Preprocessor, source: Predictor) -> int:
+def reference_bytes(dataset: Dataset, source: Predictor) -> int:
     """What the source model's answer to one sample takes in a golden set. Raises: BadDataset, InferenceError."""
-    first = next(replace(dataset, samples=dataset.samples[:1]).prepared(preprocessor))
+    # By its own steps: a quantised source takes integers.
+    first = next(replace(dataset, samples=dataset.samples[:1]).prepared(source.preprocess))
     answer = source.run_decoded(first.decoded)
     return sum(narrowed(array).nbytes for array in answer.values())
 

@@ -161,7 +161,7 @@ def refer(material: Material, answers: Path, *, golden_from: Path | None, allow_
             if golden_from is not None:
                 questions = golden.ask_as(golden_from)
             else:
-                taken = golden.reference_bytes(material.evaluation, material.preprocessor, source)
+                taken = golden.reference_bytes(material.evaluation, source)
                 questions = golden.ask_from(
                     material.evaluation, material.preprocessor, count=spec.count, output=output, reference_bytes=taken
                 )

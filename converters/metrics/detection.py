@@ -71,7 +71,7 @@ class BoxAgreement:
 
     def add(self, reference: Reply, reply: Reply) -> None:
         """Take one sample in."""
-        first, second = (_strong(_boxes(one, self.output), self.min_score) for one in (reference, reply))
+        first, second = (strong_boxes(_boxes(one, self.output), self.min_score) for one in (reference, reply))
         self._matched += box_matches(first.boxes, first.indices, second.boxes, second.indices)
         self._found += len(first.indices) + len(second.indices)
         self._count += 1
@@ -88,7 +88,8 @@ def _boxes(reply: Reply, output: str) -> Boxes:
     return result
 
 
-def _strong(boxes: Boxes, min_score: float) -> Boxes:
+def strong_boxes(boxes: Boxes, min_score: float) -> Boxes:
+    """The boxes from that score on."""
     kept = [position for position, score in enumerate(boxes.scores) if score >= min_score]
     return Boxes(
         boxes.boxes[kept],

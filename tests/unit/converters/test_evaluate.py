@@ -19,6 +19,7 @@ from converters.samples.sample import Sample
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.inference.backend import Tensors
 from edge_runtime.inference.preprocess import compile_preprocess
+from edge_runtime.inference.results import Values
 from tests.fakes.models import release_manifest
 
 RELEASE = release_manifest(["v"])
@@ -82,6 +83,21 @@ def test_answers_are_taken_one_at_a_time(tmp_path) -> None:
 def test_an_answer_of_another_shape_is_no_answer(tmp_path) -> None:
     with pytest.raises(InferenceError, match=r"the reference has shape \[1, 4\], the answer \[1, 3\]"):
         judge_answers(answered(*[scores[:, :3] for scores in SCORES]), examination(tmp_path))
+
+
+def test_answers_that_are_not_numbers_have_no_score(tmp_path) -> None:
+    raw = examination(tmp_path)
+    numbers = tuple(
+        Sample(sample.path, (1.0, 2.0, 3.0, float(place))) for place, sample in enumerate(raw.dataset.samples)
+    )
+    task = Task("out", "values", "logits", "mae")
+    asked = Examination(
+        Dataset(Path(), numbers, Files()), raw.preprocessor,
+        lambda tensors, _: [{"out": Values(tuple(tensors["logits"][0].tolist()), "")}], task, raw.answers,
+    )  # fmt: skip
+
+    with pytest.raises(InferenceError, match="its mae is nan, because answers are not numbers"):
+        judge_answers(answered(*[scores * np.nan for scores in SCORES]), asked)
 
 
 def test_answers_for_other_samples_than_were_asked_are_noticed(tmp_path) -> None:
