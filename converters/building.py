@@ -19,7 +19,7 @@ from converters.passes.plain_ports import plain_names, with_plain_ports
 from converters.passes.prepend_normalise import prepend_normalise
 from converters.planner import Candidate
 from converters.recipe import EngineName
-from converters.tflite_binding import bind_tflite
+from converters.tflite_binding import bind_tflite, full_ranges
 from converters.variants import Built, describe_variant
 from converters.workshop import Workshop, job_of, prepare_model, quantisation_of, ranges_job_of
 from edge_runtime.contract.ids import parse_variant_id
@@ -118,13 +118,16 @@ def _build_litert(candidate: Candidate, workshop: Workshop) -> Built:
     is_tflite = isinstance(workshop.model, bytes)
     if is_tflite and not candidate.method.is_made_here:
         return _as_it_came(candidate, workshop)
-    draft = workshop.draft
+    draft, names = workshop.draft, {} if is_tflite else plain_names(workshop.model)
     job = job_of(candidate, workshop)
     if not is_tflite:
         job = _with_plain_names(job, workshop)
+    called = {original: plain for plain, original in names.items()}
+    ranges = {draft.inputs[name]: ends for name, ends in full_ranges(draft).items()}
+    job = msgspec.structs.replace(job, full_ranges={called.get(name, name): ends for name, ends in ranges.items()})
     compiled = compile_isolated(job, timeout_s=workshop.timeout_s)
     files = {"model": Path(compiled.files["model"]).read_bytes()}
-    bound = bind_tflite(draft, files["model"], {} if is_tflite else plain_names(workshop.model))
+    bound = bind_tflite(draft, files["model"], names)
     manifest = describe_variant(
         candidate,
         draft,

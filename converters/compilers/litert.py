@@ -91,9 +91,14 @@ def _quantise(job: CompileJob, float_file: Path, result: Path) -> None:
 
 
 def _feed(number: int, tensor: TfliteTensor, job: CompileJob) -> dict[str, object]:
-    """Which array of a sample goes into an input, in which order of axes."""
-    axes = _TO_NHWC if tensor.name in job.channels_last else tuple(range(len(tensor.shape)))
-    return {"input": f"input_{number}", "sample": job.sample_names.get(tensor.name, tensor.name), "axes": axes}
+    """Which array of a sample goes into an input, in which order of axes, and its range where that is known."""
+    return {
+        "input": f"input_{number}",
+        "tensor": tensor.name,
+        "sample": job.sample_names.get(tensor.name, tensor.name),
+        "axes": _TO_NHWC if tensor.name in job.channels_last else tuple(range(len(tensor.shape))),
+        "range": job.full_ranges.get(tensor.name),
+    }
 
 
 def _run(installed: Installed, arguments: Sequence[str], what: str) -> None:

@@ -67,6 +67,11 @@ def _ranges(model: str, job: dict[str, Any]) -> dict[str, Any]:
     for sample in _Samples(job):
         runner(**sample)
     ranges: dict[str, Any] = interpreter.get_calibration_results()
+    for feed in job["feeds"]:
+        if feed["range"] is not None:
+            found = ranges[feed["tensor"]]
+            least, greatest = feed["range"]
+            ranges[feed["tensor"]] = {"min": found["min"] * 0 + least, "max": found["max"] * 0 + greatest}
     return ranges
 
 

@@ -125,7 +125,7 @@ def mobilenet(real_toolchains: None, tmp_path_factory: pytest.TempPathFactory) -
 def test_the_coral_file_is_whole_numbers_that_an_edge_tpu_maps_completely(mobilenet: tuple[Path, BuildReport]) -> None:
     release, report = mobilenet
     rows = {row.variant: row for row in report.rows}
-    _, content = variant_of(release, "litert-int8-edgetpu")
+    variant, content = variant_of(release, "litert-int8-edgetpu")
     model = parse_tflite(content, "model.tflite")
 
     assert rows["litert-int8-edgetpu"].verdict == "shipped"
@@ -133,4 +133,6 @@ def test_the_coral_file_is_whole_numbers_that_an_edge_tpu_maps_completely(mobile
     assert {tensor.dtype for tensor in model.main.tensors} <= {"int8", "int32"}
     assert [one for one in find_edgetpu(model) if one.severity != "note"] == []
     assert len(map_to_edgetpu(model.main).mapped) == len(model.main.operators)
+    assert variant.manifest.io.inputs["input"].absorbs == ["norm", "layout"]
+    assert variant.manifest.io.inputs["input"].exact
     assert any("an Edge TPU can compute 71 of 71 operators" in note for note in report.notes)

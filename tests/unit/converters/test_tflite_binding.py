@@ -7,7 +7,7 @@ import pytest
 from converters.draft import Draft, draft_release
 from converters.errors import CompileFailed
 from converters.importers.onnx import describe
-from converters.tflite_binding import bind_tflite
+from converters.tflite_binding import bind_tflite, full_ranges
 from edge_runtime.contract.digest import digest_of
 from tests.fakes.onnx_models import conv_classifier
 from tests.fakes.tflite_models import Model, Operator, Tensor
@@ -59,3 +59,26 @@ def test_a_file_whose_tensors_are_not_the_promised_ones_is_refused() -> None:
         bind_tflite(drafted(), compiled(shape=(1, 8, 3, 8)), NAMES)
     with pytest.raises(CompileFailed, match="no tensor for"):
         bind_tflite(drafted(), compiled(output="elsewhere"), NAMES)
+
+
+def test_half_a_step_is_absorbed_and_declared_and_a_whole_one_more_is_left_to_the_runtime() -> None:
+    half = bind_tflite(drafted(mean=0.5), compiled(), NAMES).inputs[SOURCE.inputs[0].name]
+    two = bind_tflite(drafted(mean=2.0), compiled(), NAMES).inputs[SOURCE.inputs[0].name]
+
+    assert half.absorbs == ["norm", "layout"]
+    assert not half.exact
+    assert two.absorbs == []
+
+
+def test_the_range_of_a_picture_is_what_black_and_white_become() -> None:
+    name = SOURCE.inputs[0].name
+
+    assert full_ranges(drafted(mean=127.5, std=127.5)) == {name: (-1.0, 1.0)}
+    assert full_ranges(drafted(mean=0.0, std=-255.0)) == {name: (-1.0, 0.0)}
+
+
+def test_channels_that_are_normalised_apart_have_no_common_range() -> None:
+    image = {**GOOD["inputs"]["image"], "normalize": {"scale": 1.0, "mean": [1.0, 2.0, 3.0], "std": [255.0]}}
+    draft = draft_release(parsed(inputs={"image": image}), SOURCE, digest_of(b""), is_labelled=True)
+
+    assert full_ranges(draft) == {}
