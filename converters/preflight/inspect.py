@@ -43,7 +43,8 @@ def inspect(
     if isinstance(model, Finding):
         return (model,)
     if isinstance(model, TfliteFile):
-        found = [*find_in_tflite(model), *_tflite_shapes(shapes), *(find_edgetpu(model) if "coral" in families else ())]
+        found = [*_all_of(find_in_tflite(model)), *_tflite_shapes(shapes)]
+        found += _all_of(find_edgetpu(model)) if "coral" in families else []
     else:
         found = list(_in_onnx(model, path, max_opset, families, shapes or {}))
     return worst_first(one for one in found if not one.families or set(one.families) & set(families))
@@ -83,19 +84,31 @@ def _in_onnx(model: Any, path: Path, max_opset: int, families: tuple[str, ...], 
         yield Finding("error", "shape", f"cannot {error.cannot}: {error.because}", error.remedy)
         return
     found = [
-        *find_operators(model),
-        *find_external_data(model, path),
-        *find_versions(model, max_opset=max_opset, max_ir=NEWEST_IR),
-        *find_ports(model),
-        *find_weights(model),
+        *_all_of(find_operators(model)),
+        *_all_of(find_external_data(model, path)),
+        *_all_of(find_versions(model, max_opset=max_opset, max_ir=NEWEST_IR)),
+        *_all_of(find_ports(model)),
+        *_all_of(find_weights(model)),
     ]
     if not has_errors(one for one in found if not one.families):
         found += _checker(path)
     yield from found
     if "jetson" in families:
-        yield from find_tensorrt(model)
+        yield from _all_of(find_tensorrt(model))
     if "coral" in families:
-        yield from find_edgetpu_in_onnx(model)
+        yield from _all_of(find_edgetpu_in_onnx(model))
+
+
+def _all_of(findings: Iterator[Finding]) -> list[Finding]:
+    """What one look finds; one more finding where the file is damaged in a way that its format lets through."""
+    found: list[Finding] = []
+    try:
+        found.extend(findings)
+    except Exception as error:  # noqa: BLE001 (names that are no text, sizes that fit nothing: each library has its own)
+        because = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        found.append(Finding("error", "invalid", f"the model contradicts itself: {because[0][:160]}",
+                             "copy or export it again"))  # fmt: skip
+    return found
 
 
 def _tflite_shapes(shapes: Shapes | None) -> Iterator[Finding]:

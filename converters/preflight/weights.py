@@ -17,6 +17,10 @@ _QUANTISED: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearCon
 def find_weights(model: Any) -> Iterator[Finding]:
     """NaN, nothing to quantise, already quantised."""
     graph = model.graph
+    if unfit := [tensor.name for tensor in graph.initializer if not _fits(tensor)]:
+        yield Finding("error", "invalid", f"weights do not have the size that the model says: {named(unfit)}",
+                      "the file is damaged; copy or export it again", tuple(unfit))  # fmt: skip
+        return
     broken = [tensor.name for tensor in graph.initializer if _has_nan(tensor)]
     if broken:
         yield Finding("error", "nan_weights", f"weights hold NaN or infinity: {named(broken)}",
@@ -30,6 +34,17 @@ def find_weights(model: Any) -> Iterator[Finding]:
     if not any(node.op_type in _QUANTISABLE and fed & set(node.input[1:]) for node in graph.node):
         yield Finding("warning", "nothing_to_quantise", "no Conv, Gemm or MatMul has constant weights",
                       "int8 would change nothing; build with --precision float32")  # fmt: skip
+
+
+def _fits(tensor: Any) -> bool:
+    """Whether a weight's bytes are as many as its type and sizes need; those kept elsewhere are not looked at."""
+    if not tensor.raw_data or tensor.data_location == TensorProto.EXTERNAL:
+        return True
+    try:
+        numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError):
+        return False
+    return True
 
 
 def _has_nan(tensor: Any) -> bool:

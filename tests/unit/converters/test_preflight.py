@@ -2,6 +2,8 @@ import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.errors import BadRecipe
@@ -270,3 +272,29 @@ def test_a_forecast_for_an_edge_tpu_names_what_it_lacks(tmp_path) -> None:
     assert "ReLU6" in found["edgetpu_operator"].advice
     assert "fit on the chip" in found["edgetpu_parameters"].message
     assert "edgetpu_nothing" not in found
+
+
+CONTENT = conv_classifier().SerializeToString()
+
+
+@given(st.lists(st.tuples(st.integers(0, len(CONTENT) - 1), st.integers(0, 255)), min_size=1, max_size=6))
+def test_whatever_bytes_a_file_holds_a_look_ends_in_findings(tmp_path, changes: list[tuple[int, int]]) -> None:
+    content = bytearray(CONTENT)
+    for position, byte in changes:
+        content[position] = byte
+    path = tmp_path / "m.onnx"
+    path.write_bytes(bytes(content))
+
+    # Any exception fails the test.
+    findings = inspect(path, max_opset=21, families=("cpu", "coral", "jetson"))
+
+    assert all(finding.message for finding in findings)
+
+
+def test_weights_of_another_size_than_the_model_says_are_named(tmp_path) -> None:
+    model = conv_classifier()
+    model.graph.initializer[0].dims[0] = 5
+
+    finding = look(saved(model, tmp_path / "m.onnx"))["invalid"]
+
+    assert finding.nodes == ("w",)
