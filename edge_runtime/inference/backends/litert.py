@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any, Final
 
@@ -134,10 +138,33 @@ class _LiteRtSession:
             self._shapes.update(changed)
 
 
+@functools.cache
 def _import() -> tuple[Any, str]:
     from ai_edge_litert import interpreter
 
+    # The first one in a process announces XNNPACK on stderr, and nothing that Python can reach forbids it. What else may
+    # be wrong with it, the model that was asked for will say.
+    with _native_stderr_closed(), contextlib.suppress(Exception):
+        interpreter.Interpreter(model_content=_PROBE, num_threads=1).allocate_tensors()
     return interpreter, metadata.version("ai-edge-litert")
+
+
+@contextlib.contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    """For as long as a tiny model takes to load, once in a process: what is written to file 2 meanwhile is lost."""
+    try:
+        kept = os.dup(2)
+    except OSError:
+        yield  # a daemon without stderr has nothing to silence
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _check_known(manifest: VariantManifest) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import msgspec
 import numpy as np
 import pytest
@@ -70,3 +73,25 @@ def test_the_probe_says_that_xnnpack_takes_part() -> None:
 
     assert fact is not None
     assert fact.providers == ["cpu", "xnnpack"]
+
+
+def test_the_engine_says_nothing_on_stderr_and_stderr_works_afterwards() -> None:
+    program = (
+        "import sys; from edge_runtime.inference.facts import engines; engines({'litert'});"
+        "print('still here', file=sys.stderr)"
+    )
+
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert finished.stderr == "still here\n"
+
+
+def test_a_process_without_stderr_uses_the_engine_all_the_same() -> None:
+    program = (
+        "import os; os.close(2)\nfrom edge_runtime.inference.facts import engines\n"
+        "print([fact.name for fact in engines({'litert'})])"
+    )
+
+    finished = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
+
+    assert finished.stdout == "['litert']\n"
