@@ -163,9 +163,9 @@ ORDER: Final[Mapping[Prefer, tuple[str, ...]]] = {
     "latency": ("float32", "float16", "int8", "int8-percentile", "int8-entropy", "int8-exact",
                 "int8-edgetpu", "int8-dynamic-range"),
     # Eight bits before seven: where kernels saturate, measurement refuses the first, not belief.
-    "accuracy": ("float32", "float16", "int8-full", "int8", "int8-percentile", "int8-entropy", "int8-wide",
-                 "int8-edgetpu", "int8-dynamic-range"),
-    "size": ("float32", "float16", "int8-full", "int8-tensor", "int8", "int8-percentile", "int8-entropy",
+    "accuracy": ("float32", "float16", "int8-full", "int8-exact", "int8", "int8-percentile", "int8-entropy",
+                 "int8-wide", "int8-edgetpu", "int8-dynamic-range"),
+    "size": ("float32", "float16", "int8-full", "int8-tensor", "int8-exact", "int8", "int8-percentile", "int8-entropy",
              "int8-edgetpu", "int8-dynamic-range"),
 }
 """What is tried without being asked for, best hope first."""

@@ -24,7 +24,7 @@ _TAIL = (
     "",
     "[golden]                     # questions every device must answer before it takes the release over",
     "count = 16",
-    "own_snr_min = 30.0           # dB against the variant's own float emulation: is this silicon right?",
+    "own_snr_min = 20.0           # dB against the variant's own float emulation: is this silicon right?",
     "float_snr_min = 15.0         # dB against the source model: is this variant good?",
     "truth_min = 0.75             # share of right answers: is this model good?",
     "contains_personal_data = true  # CHANGE to false if nobody can be recognised in these examples",
