@@ -138,6 +138,7 @@ def _public_outputs(outputs: Mapping[str, OutputRecipe]) -> list[OutputSpec]:
             kind=entry.kind,
             labels=reference_to(layer) if (layer := label_layer(outputs, name)) else None,
             raw=canonical(entry.tensor),
+            unit=next((str(step["unit"]) for step in entry.steps or [] if "unit" in step), None),
         )
         for name, entry in outputs.items()
     ]

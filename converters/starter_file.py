@@ -199,7 +199,8 @@ def _class_lines(port: Port, told: AnswerFacts | None, source: str, labels: str)
     return [
         f"[outputs.classes]            # {port.dtype} {[size or 'N' for size in port.shape]}",
         f"tensor = {_quoted(port.name)}",
-        'kind = "classes"             # "tensor" to hand out the numbers as they are',
+        "# other kinds: detections, segmentation, anomaly, values, score, embedding, tensor (docs/how-to)",
+        'kind = "classes"             # "tensor" hands out the numbers as they are',
         activation,
         "k = 5",
         *([_commented(f"min_score = {score:.6g}", f"from {source}")] if score is not None else []),

@@ -32,7 +32,7 @@ def run(
     release: Annotated[
         Path, typer.Argument(help="Folder that edge-convert wrote, or a device's state_dir: what it runs now.")
     ],
-    inputs: Annotated[list[Path], typer.Argument(help="Files to ask about: images, or arrays as .npy.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Files to ask about: images, sounds, tables, arrays as .npy.")],
     *,
     variant: Annotated[str | None, typer.Option(help="Use exactly this variant; default: the best here.")] = None,
     backend: Annotated[list[str] | None, typer.Option(help="Engine that may be used; repeat for several.")] = None,

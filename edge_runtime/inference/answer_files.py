@@ -1,4 +1,4 @@
-"""Answers for files named on a command line: images as they are, arrays as `.npy`."""
+"""Answers for files named on a command line: images, sounds and tables as they are, arrays as `.npy`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ FILE_MAX_BYTES: Final = 256 * 1024 * 1024
 def answer_files(model: Model, paths: Iterable[Path]) -> Iterator[tuple[Path, Answer | InferenceError]]:
     """Each file with the model's answer to it, in order, or with why there is none: one bad file spoils only itself.
 
+    Rows of a table, and samples of an array, are named after their place in the file.
+
     Raises:
         InferenceError: the model takes more than one input.
     """
@@ -26,15 +28,16 @@ def answer_files(model: Model, paths: Iterable[Path]) -> Iterator[tuple[Path, An
         names = ", ".join(spec.name for spec in inputs)
         raise InferenceError("answer single files", f"the model takes {names}", "ask it from Python: Model.infer")
     for path in paths:
-        yield path, _answer(model, inputs[0].name, path)
-
-
-def _answer(model: Model, name: str, path: Path) -> Answer | InferenceError:
-    try:
-        return model.infer({name: _read(path)})
-    except (InferenceError, ContractError) as error:
-        # Whoever named many files must read which one it was.
-        return InferenceError(f"answer {path}", error.because, error.remedy, code=error.code)
+        try:
+            answers = model.infer_batch({inputs[0].name: _read(path)})
+        except (InferenceError, ContractError) as error:
+            # Whoever named many files must read which one it was.
+            yield path, InferenceError(f"answer {path}", error.because, error.remedy, code=error.code)
+            continue
+        if len(answers) == 1:
+            yield path, answers[0]
+        else:
+            yield from ((path.with_name(f"{path.name}[{row}]"), answer) for row, answer in enumerate(answers))
 
 
 def _read(path: Path) -> bytes | Array:

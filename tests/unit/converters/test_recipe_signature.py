@@ -297,3 +297,24 @@ def test_priors_that_are_no_boxes_are_refused(tmp_path, content, because: str) -
 
     with pytest.raises(BadRecipe, match=because):
         read_priors(recipe, tmp_path)
+
+
+def test_a_picture_that_only_becomes_float_is_cast_by_the_graph() -> None:
+    steps = [{"op": "decode", "color": "rgb", "exif": "apply", "reduced": "never"},
+             {"op": "resize", "mode": "stretch", "size": [8, 8], "filter": "bilinear", "antialias": True}]  # fmt: skip
+    model = identity(["N", 8, 8, 3])
+    draft = drafted(recipe_of({"image": {"tensor": "x", "kind": "image", "steps": steps}}, {"y": IDENTITY}), model)
+    sample = {"image": np.random.default_rng(1).integers(0, 256, (1, 9, 7, 3), np.uint8)}
+
+    found = find_absorptions(draft, model, [sample])
+
+    assert (found["x"].steps, found["x"].binding(exact=True).dtype) == ((), "uint8")
+
+
+def test_the_unit_of_numbers_is_part_of_the_signature() -> None:
+    steps = [{"op": "regression", "unit": "°C", "scale": 0.5}]
+    outputs = {"warmth": {"tensor": "y", "kind": "values", "steps": steps}}
+
+    manifest = drafted(recipe_of({"x": {"tensor": "x", "kind": "tensor"}}, outputs), identity(["N", 2])).manifest
+
+    assert manifest.signature.outputs[0].unit == "°C"

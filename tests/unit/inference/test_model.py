@@ -237,6 +237,19 @@ def test_a_file_without_an_answer_is_named_and_the_next_is_answered(tmp_path) ->
     assert not isinstance(answers[3], InferenceError)
 
 
+def test_samples_of_one_file_are_named_after_their_place_in_it(tmp_path) -> None:
+    write_release(tmp_path / "r", [Build("ort-fp32")])
+    pictures = np.zeros((2, 2, 2, 1), np.uint8)
+    pictures[0, 0, 1], pictures[1, 1, 0] = 9, 9
+    np.save(tmp_path / "two.npy", pictures)
+
+    with Model.open(tmp_path / "r", backends=ONLY_ORT) as model:
+        answers = list(answer_files(model, [tmp_path / "two.npy"]))
+
+    assert [path.name for path, _ in answers] == ["two.npy[0]", "two.npy[1]"]
+    assert [answer["classes"].top for _, answer in answers] == [1, 2]
+
+
 def test_memory_is_estimated_from_the_files_when_nobody_measured_it(tmp_path) -> None:
     build = Build("ort-fp32")
 
