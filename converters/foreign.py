@@ -18,7 +18,6 @@ from edge_runtime.contract.ids import shown
 
 TIMEOUT_S: Final = 900.0
 _FUNCTION: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")
-_MODEL: Final = "model.onnx"
 _TRUSTED: Final = "trusted"
 LABELS: Final = "labels.txt"
 """Beside the model, when the estimator says its classes."""
@@ -71,7 +70,13 @@ def translate(model: str, base: Path, folder: Path, *, trusts_code: bool) -> Tra
         raise BadModel(f"translate {model}", because, "export it to ONNX yourself") from error
     _raise_failure(model, finished)
     labels = folder / LABELS
-    return Translated(folder / _MODEL, labels if labels.exists() else None)
+    return Translated(folder / _file_name(model), labels if labels.exists() else None)
+
+
+def _file_name(model: str) -> str:
+    """What the ONNX file is called: as the file or the function is, so that people know it again."""
+    name = model.rpartition(":")[2] if _FUNCTION.match(model) else Path(model).stem
+    return f"{name}.onnx"
 
 
 def _raise_failure(model: str, finished: subprocess.CompletedProcess[bytes]) -> None:
@@ -87,7 +92,7 @@ def _raise_failure(model: str, finished: subprocess.CompletedProcess[bytes]) -> 
 
 def main(model: str, base: Path, folder: Path, *, trusts_code: bool) -> None:
     """Translate in this process. Raises: BadModel."""
-    out = folder / _MODEL
+    out = folder / _file_name(model)
     if _FUNCTION.match(model) and not (base / model).exists():
         torch.import_function(model, base, out)
     elif (base / model).suffix.lower() == torch.PROGRAM:

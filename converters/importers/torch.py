@@ -71,8 +71,9 @@ def import_function(name: str, folder: Path, out: Path) -> None:
 
 def _torch(what: str) -> Any:
     try:
-        import onnxscript  # noqa: F401 (the exporter imports it late, with a message about itself)
-        import torch
+        torch = importlib.import_module("torch")
+        # The exporter imports it late, with a message about itself.
+        importlib.import_module("onnxscript")
     except ImportError as error:
         raise BadModel(f"read {what}", f"{error.name} is not installed", _HELP) from error
     return torch

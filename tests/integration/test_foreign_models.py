@@ -40,7 +40,7 @@ def translated(path: Path, folder: Path, *, trusts_code: bool = False) -> Transl
     folder.mkdir()
     main(path.name, path.parent, folder, trusts_code=trusts_code)
     labels = folder / LABELS
-    return Translated(folder / "model.onnx", labels if labels.exists() else None)
+    return Translated(folder / f"{path.stem}.onnx", labels if labels.exists() else None)
 
 
 def ask(model: Path, **inputs: np.ndarray) -> np.ndarray:
