@@ -142,8 +142,8 @@ class _LiteRtSession:
 def _import() -> tuple[Any, str]:
     from ai_edge_litert import interpreter
 
-    # The first one in a process announces XNNPACK on stderr, and nothing that Python can reach forbids it. What else may
-    # be wrong with it, the model that was asked for will say.
+    # The first one in a process announces XNNPACK on stderr, and nothing that Python can reach forbids it. What else
+    # may be wrong with it, the model that was asked for will say.
     with _native_stderr_closed(), contextlib.suppress(Exception):
         interpreter.Interpreter(model_content=_PROBE, num_threads=1).allocate_tensors()
     return interpreter, metadata.version("ai-edge-litert")
