@@ -29,7 +29,7 @@ def test_every_option_on_the_page_exists() -> None:
 
     used = re.findall(r"edge-convert (\w+)([^\n`#]*)", text)
 
-    assert {command for command, _ in used} == {"check", "recipe", "build", "cache", "compare", "keygen", "sign"}
+    assert {command for command, _ in used} == {"check", "doctor", "recipe", "build", "cache", "compare", "keygen", "sign"}
     for command, arguments in used:
         assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", arguments)) <= known[command], command
 
