@@ -62,6 +62,11 @@ class TfliteTensor:
     """Whether it keeps its value from call to call."""
 
     @property
+    def short_name(self) -> str:
+        """The first of its names: converters join those of everything they fused."""
+        return self.name.split(";")[0]
+
+    @property
     def is_constant(self) -> bool:
         """Whether its values are in the file."""
         return self.content is not None
@@ -118,8 +123,7 @@ class TfliteGraph:
     def label(self, operator: TfliteOperator) -> str:
         """A name for people: operators have none, so the tensor that one writes stands for it."""
         made = self.made(operator)
-        # Converters join the names of everything they fused.
-        return f"{operator.kind} {operator.index}" + (f" ({made[0].name.split(';')[0]})" if made else "")
+        return f"{operator.kind} {operator.index}" + (f" ({made[0].short_name})" if made else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,10 +51,10 @@ def print_checked(model: Path, checked: Checked) -> None:
         console.print(f"{finding.severity:8}", style=styles[finding.severity], end="")
         about = f"[{', '.join(finding.families)}] " if finding.families else ""
         # Text, not str: a tensor called "x[0]" or ":0:" is no markup and no emoji of rich.
-        console.print(Text(about + finding.message))
+        console.print(Text(about + finding.message), soft_wrap=True)
         if finding.advice:
-            console.print(Text(f"        → {finding.advice}"))
-    console.print(Text(_verdict(model.name, checked)))
+            console.print(Text(f"        → {finding.advice}"), soft_wrap=True)
+    console.print(Text(_verdict(model.name, checked)), soft_wrap=True)
 
 
 def starter_recipe(model: Path, preprocessor: Path | None, labels: Path | None) -> str:

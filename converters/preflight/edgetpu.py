@@ -102,7 +102,7 @@ def parameters_fit(size_bytes: int) -> Finding:
 
 def _sizes(graph: TfliteGraph) -> Iterator[Finding]:
     inner = tuple(
-        tensor.name
+        tensor.short_name
         for tensor in graph.tensors
         if any(axis > 0 for axis in tensor.free_axes) and tensor.index not in graph.inputs
     )

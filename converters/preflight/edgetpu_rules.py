@@ -256,6 +256,9 @@ REWRITES: Final[Mapping[str, str]] = {
     "DIV": "multiply by the reciprocal constant",
     "BATCH_MATMUL": "write products with constants as fully-connected layers",
     "ARG_MAX": "leave it out of the model; the runtime does it after every engine alike",
+    "SHAPE": "convert again with every input size fixed, so that shapes become constants",
+    "SPACE_TO_BATCH_ND": "convert again with fixed sizes, so that it becomes part of a dilated convolution",
+    "BATCH_TO_SPACE_ND": "convert again with fixed sizes, so that it becomes part of a dilated convolution",
     "DEQUANTIZE": "keep int8 inputs and outputs, and quantise every operator",
 }
 """What to do about operators that are not in the table."""

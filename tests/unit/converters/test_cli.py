@@ -33,6 +33,23 @@ def test_check_fails_with_findings_as_json(monkeypatch, capsys, tmp_path) -> Non
     assert checked["verdicts"] == {"cpu": False}
 
 
+def test_check_says_for_each_family_whether_a_model_can_be_built(monkeypatch, capsys, tmp_path) -> None:
+    model = conv_classifier()
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
+    path = saved(model, tmp_path / "m.onnx")
+
+    status, out, _ = run(monkeypatch, capsys, "check", path, "--target", "cpu", "--target", "coral")
+    fixed, after, _ = run(
+        monkeypatch, capsys, "check", path, "--target", "cpu", "--target", "coral", "--shape", "input=1,3,8,8"
+    )
+
+    assert status == 1
+    assert "[coral] axes [2] of input input have no fixed size" in out
+    assert "m.onnx cannot be built for coral; it can be for cpu" in out
+    assert fixed == 0
+    assert "m.onnx can be built for coral, cpu" in after
+
+
 def test_brackets_and_colons_in_a_model_are_printed_as_they_are(monkeypatch, capsys, tmp_path) -> None:
     status, out, _ = run(monkeypatch, capsys, "check", saved(conv_classifier(), tmp_path / "m[bold]:cat:.onnx"))
 
