@@ -96,9 +96,8 @@ def judge(
     if gate and (failed := _failed(measured.emulated, "float")):
         # Kernels are not to blame for a file that is wrong in exact arithmetic.
         return Judgement((), reasons.GOLDEN_FAILED, f"too far from the source model: {failed}")
-    for answered in (measured.here, *measured.elsewhere):
-        if refusal := _mismatch(candidate, answered):
-            return refusal
+    if refusal := _wrong_kernels(candidate, measured):
+        return refusal
     if candidate.id == plan.anchor:
         return Judgement(candidate.arch)
     if gate:
@@ -182,6 +181,13 @@ def describe_check(check: CheckResult) -> str:
 
 def _failed(checks: Sequence[CheckResult], against: str) -> str:
     return "; ".join(describe_check(check) for check in checks if check.against == against and not check.passed)
+
+
+def _wrong_kernels(candidate: Candidate, measured: Measured) -> Judgement | None:
+    """A refusal for kernels that answer otherwise than the file's own arithmetic; saturation explains most."""
+    found = [_mismatch(candidate, answered) for answered in (measured.here, *measured.elsewhere)]
+    refusals = [refusal for refusal in found if refusal is not None]
+    return min(refusals, key=lambda refusal: refusal.code != SATURATION, default=None)
 
 
 def _mismatch(candidate: Candidate, answered: Answered) -> Judgement | None:

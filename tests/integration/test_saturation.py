@@ -70,3 +70,30 @@ def test_a_device_with_a_dot_product_gets_all_eight_bits(shared: Path, tmp_path:
     assert plain.evidence.accuracy.value > 0.85
     execution = "fake_quant" if may_saturate(machine.arch, machine.isa) else "native"
     assert plain.evidence.where.execution == execution
+
+
+@pytest.mark.needs_qemu
+def test_a_quantised_tflite_model_saturates_in_openvino_and_ships_for_litert(shared: Path, tmp_path: Path) -> None:
+    photos = shared / "models" / "data" / "calib"
+    evaluation = tmp_path / "evaluation"
+    evaluation.mkdir()
+    for photo in sorted(photos.glob("*.jpg"))[:24]:
+        (evaluation / photo.name).write_bytes(photo.read_bytes())
+    image = {
+        "tensor": "input_1_int8", "kind": "image", "color": "rgb", "exif": "ignore", "layout": "NHWC",
+        "resize": {"mode": "stretch", "size": [32, 32], "filter": "bilinear", "antialias": True},
+        "normalize": {"scale": 1.0, "mean": [0.0], "std": [1.0]},
+    }  # fmt: skip
+    raw = {
+        "model": str(shared / "models" / "tflite" / "resnet8_cifar10_int8.tflite"),
+        "name": "resnet8", "version": "1", "task": "image_classification", "targets": ["cpu"],
+        "evaluation": {"folder": str(evaluation)},
+        "inputs": {"image": image},
+        "outputs": {"label": {"tensor": "Identity_int8", "kind": "classes", "activation": "none"}},
+        "limits": {"min_agreement": {"*": 0.9}}, "golden": {"count": 8},
+    }  # fmt: skip
+
+    _, rows = built(parse_recipe(msgspec.json.encode(raw), ".json"), tmp_path / "release")
+
+    assert rows["litert-int8"].verdict == "shipped"
+    assert rows["openvino-int8"].verdict == "refused:saturation"

@@ -171,3 +171,9 @@ def test_kernels_are_not_blamed_for_a_file_that_is_wrong_in_exact_arithmetic() -
 
     assert verdict(lost).verdict == "refused:golden_failed"
     assert verdict(lost, gate=False).verdict == "refused:kernel_mismatch"
+
+
+def test_saturation_anywhere_is_the_cause_even_where_these_kernels_differ_too() -> None:
+    clipped = answered(kernels=AVX2, is_narrow=True, checks=(failed(OWN), FLOAT))
+
+    assert verdict(measured(checks=(failed(OWN), FLOAT), elsewhere=(clipped,)), FULL).verdict == "refused:saturation"
