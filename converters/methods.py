@@ -101,6 +101,14 @@ def _jetson_half(typing: Literal["weak", "strong"]) -> Method:
     return _jetson(typing, name=f"{typing}-float16", precision="float16", **plain)
 
 
+def _nncf(name: str, **settings: object) -> Method:
+    static = {
+        "engine": "openvino", "name": name, "precision": "int8", "scheme": "static", "weights": "int8",
+        "activations": "uint8", "symmetric": True, "per_channel": True, "overflow_fix": "enable",
+    }  # fmt: skip
+    return msgspec.convert({**static, **settings}, Method)
+
+
 _ONNXRUNTIME: Final = (
     Method(engine="onnxruntime", name="float32", precision="float32"),
     Method(engine="onnxruntime", name="float16", precision="float16"),
@@ -121,10 +129,9 @@ _ONNXRUNTIME: Final = (
 _OPENVINO: Final = (
     # Weights stored as fp16, computed in float32.
     Method(engine="openvino", name="float32", precision="float32"),
-    Method(engine="openvino", name="int8", precision="int8", scheme="static", weights="int8", activations="uint8",
-           per_channel=True, overflow_fix="enable"),
-    Method(engine="openvino", name="int8-full", precision="int8", scheme="static", weights="int8", activations="uint8",
-           per_channel=True, overflow_fix="disable"),
+    _nncf("int8"),
+    _nncf("int8-asymmetric", symmetric=False),
+    _nncf("int8-full", overflow_fix="disable"),
 )  # fmt: skip
 
 _LITERT: Final = (
@@ -160,14 +167,20 @@ METHODS: Final[Mapping[EngineName, tuple[Method, ...]]] = {
 """Every method that can be asked for by name; a new engine adds a row here and one to the builders."""
 
 ORDER: Final[Mapping[Prefer, tuple[str, ...]]] = {
-    "latency": ("float32", "float16", "int8", "int8-percentile", "int8-entropy", "int8-exact",
-                "int8-edgetpu", "int8-dynamic-range"),
+    "latency": (
+        "float32", "float16", "int8", "int8-asymmetric", "int8-percentile", "int8-entropy", "int8-exact",
+        "int8-edgetpu", "int8-dynamic-range",
+    ),
     # Eight bits before seven: where kernels saturate, measurement refuses the first, not belief.
-    "accuracy": ("float32", "float16", "int8-full", "int8-exact", "int8", "int8-percentile", "int8-entropy",
-                 "int8-wide", "int8-edgetpu", "int8-dynamic-range"),
-    "size": ("float32", "float16", "int8-full", "int8-tensor", "int8-exact", "int8", "int8-percentile", "int8-entropy",
-             "int8-edgetpu", "int8-dynamic-range"),
-}
+    "accuracy": (
+        "float32", "float16", "int8-full", "int8-exact", "int8", "int8-asymmetric", "int8-percentile", "int8-entropy",
+        "int8-wide", "int8-edgetpu", "int8-dynamic-range",
+    ),
+    "size": (
+        "float32", "float16", "int8-full", "int8-tensor", "int8-exact", "int8", "int8-asymmetric", "int8-percentile",
+        "int8-entropy", "int8-edgetpu", "int8-dynamic-range",
+    ),
+}  # fmt: skip
 """What is tried without being asked for, best hope first."""
 
 

@@ -66,11 +66,15 @@ def plan_lines(recipe: Recipe, base: Path, *, as_json: bool) -> str:
     ]  # fmt: skip
     if as_json:
         return json.dumps({"candidates": rows, "notes": list(plan.notes)}, sort_keys=True)
+    widths = {column: max(len(str(row[column])) for row in rows) for column in ("variant", "engine", "method")}
     lines = [
-        f"{row['variant']:22} {row['engine']:20} {row['method']:54} for {', '.join(row['targets'])}" for row in rows
+        "  ".join([*(str(row[column]).ljust(width) for column, width in widths.items()), ", ".join(one.profiles)])
+        for row, one in zip(rows, plan.candidates, strict=True)
     ]
-    if len(rows) > 1:
-        lines.append(f"in this order for each engine; prefer {plan.prefer} stops at the first int8 variant that passes")
+    if any(one.method.is_quantised for one in plan.candidates):
+        lines.append(f"in this order for each engine; prefer {plan.prefer} stops where no later int8 can be better")
+    if recipe.methods is None and any(one.method.scheme == "static" for one in plan.candidates):
+        lines.append("where every int8 variant of ONNX Runtime loses too much, its most harmful layers stay in float")
     return "\n".join([*lines, *(f"note: {note}" for note in plan.notes)])
 
 

@@ -67,6 +67,7 @@ def _quantised(model: Any, job: CompileJob) -> Any:
         model,
         nncf.Dataset(samples, _load),
         subset_size=len(samples),
+        preset=nncf.QuantizationPreset.PERFORMANCE if job.method.symmetric else nncf.QuantizationPreset.MIXED,
         target_device=nncf.TargetDevice.CPU,
         advanced_parameters=parameters,
     )
