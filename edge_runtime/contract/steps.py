@@ -6,7 +6,7 @@ reason instead of making the whole document unreadable; `parse_preprocess` and `
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeVar, Union
+from typing import Annotated, Final, Literal, TypeVar, Union
 
 import msgspec
 
@@ -17,6 +17,11 @@ RawStep = dict[str, object]
 """One step as the manifest carries it: `op` and the fields of that operation."""
 
 Color = Literal["rgb", "bgr", "gray"]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
+"""At least one, and no more than memory can be taken for."""
+Band = Annotated[int, msgspec.Meta(ge=1, le=1 << 13)]
+"""Bands, coefficients or frames of which a matrix is made."""
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class _Pre(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="op"):
@@ -39,7 +44,7 @@ class Resize(_Pre, frozen=True, kw_only=True, tag="resize"):
     """Image to a fixed size; `antialias` true is Pillow's filter, false OpenCV's."""
 
     mode: Literal["stretch", "fit_pad", "fit_crop", "shortest_side", "none"]
-    size: tuple[int, int]
+    size: tuple[Count, Count]
     """Height, width."""
     filter: Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
     antialias: bool
@@ -53,7 +58,7 @@ class Crop(_Pre, frozen=True, kw_only=True, tag="crop"):
     """Cut a window out of an image."""
 
     mode: Literal["center", "boxes"]
-    size: tuple[int, int] | None = None
+    size: tuple[Count, Count] | None = None
     margin: float | None = None
 
 
@@ -88,7 +93,7 @@ class Cast(_Pre, frozen=True, kw_only=True, tag="cast"):
 class Resample(_Pre, frozen=True, kw_only=True, tag="resample"):
     """Audio to another sample rate."""
 
-    rate_hz: int
+    rate_hz: Count
     quality: str
 
 
@@ -105,16 +110,16 @@ class Amplitude(_Pre, frozen=True, kw_only=True, tag="amplitude"):
 class Frame(_Pre, frozen=True, kw_only=True, tag="frame"):
     """Cut audio into overlapping frames of samples."""
 
-    length: int
-    hop: int
+    length: Count
+    hop: Count
     tail: Literal["drop", "pad_zero", "reflect"]
-    context: int = 0
+    context: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] = 0
 
 
 class Stft(_Pre, frozen=True, kw_only=True, tag="stft"):
     """Short-time Fourier transform magnitudes (`power` 1) or powers (2) of frames, zero-padded to `fft` samples."""
 
-    fft: int
+    fft: Annotated[int, msgspec.Meta(ge=2, le=1 << 16)]
     window: Literal["hann_periodic", "hann_symmetric", "hamming"]
     center: bool
     """The signal was extended by half of `fft` at both ends before framing, as the frame's `tail` says."""
@@ -124,7 +129,7 @@ class Stft(_Pre, frozen=True, kw_only=True, tag="stft"):
 class Mel(_Pre, frozen=True, kw_only=True, tag="mel"):
     """Mel filter bank: triangles that are linear in Hz, as librosa and torchaudio build them."""
 
-    bins: int
+    bins: Band
     fmin_hz: float
     fmax_hz: float
     scale: Literal["htk", "slaney"]
@@ -145,14 +150,14 @@ class Dct(_Pre, frozen=True, kw_only=True, tag="dct"):
 
     type: Literal[2]
     norm: Literal["ortho"]
-    keep: int
+    keep: Band
 
 
 class Stack(_Pre, frozen=True, kw_only=True, tag="stack"):
     """Concatenate neighbouring feature frames."""
 
-    frames: int
-    hop: int
+    frames: Band
+    hop: Count
 
 
 class Columns(_Pre, frozen=True, kw_only=True, tag="columns"):
@@ -230,7 +235,7 @@ class Detect(_Post, frozen=True, kw_only=True, tag="detect"):
     box_format: Literal["xyxy", "yxyx", "cxcywh", "ltrb", "offsets"]
     box_units: Literal["normalized", "input_px", "grid"]
     min_score: float
-    max: int
+    max: Count
     """Most objects that an answer holds."""
     scores: str | None = None
     """Canonical tensor of class scores, where they are no part of `from`."""
@@ -238,7 +243,7 @@ class Detect(_Post, frozen=True, kw_only=True, tag="detect"):
     """Canonical tensor of class indices, where the model chose the class itself."""
     count: str | None = None
     """Canonical tensor that says how many boxes are valid."""
-    strides: list[int] = []
+    strides: list[Count] = []
     """Input pixels per cell of each grid, finest first."""
     anchors: str | None = None
     anchor_sizes: list[list[float]] = []
@@ -255,7 +260,7 @@ class Nms(_Post, frozen=True, kw_only=True, tag="nms"):
     `soft` is the linear form: a box that overlaps a better one by more than `iou` keeps 1 − overlap of its score.
     """
 
-    iou: float
+    iou: Share
     per_class: bool
     kind: Literal["hard", "soft"]
     in_graph: bool

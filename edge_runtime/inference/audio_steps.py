@@ -16,6 +16,8 @@ from edge_runtime.inference.backend import Array
 from edge_runtime.inference.values import Step, Value
 
 _INT16_UNIT: Final = 32768.0
+_NUMBERS_MAX: Final = 1 << 27
+"""Of all frames of one call: an hour of usual speech features."""
 _KAISER_BETA: Final = 5.0
 _SINC_REACH: Final = 10
 """Zero crossings of the interpolating sinc on either side, and its window: scipy.signal.resample_poly's defaults."""
@@ -176,6 +178,9 @@ def _frame(value: Value, *, step: Frame, extend: int) -> Value:
         because = f"it has {value.array.shape[1]} samples, one frame takes {step.length}"
         raise InferenceError("prepare a sound", because, "give a longer one")
     windows = np.lib.stride_tricks.sliding_window_view(signal, length, axis=1)[:, :: step.hop]
+    if windows.size > _NUMBERS_MAX:
+        because = f"its {windows.shape[1]} frames of {length} samples do not fit into memory"
+        raise InferenceError("prepare a sound", because, "give a shorter one")
     return _float32(value, windows, "NTC")
 
 

@@ -122,14 +122,17 @@ def find_candidates(asked: Asked) -> Candidates:
         InferenceError: tensors do not have the family's shape.
         UnsupportedFeature: a combination of fields that is not built.
     """
-    step, raw = asked.step, _FAMILIES[asked.step.family](asked)
-    if raw.classes.ndim == 1:
-        scores, classes = raw.objectness, raw.classes.astype(np.int64)
-        assert scores is not None
-    else:
-        scores, best = _scores(step, raw)
-        classes = best + raw.first_class
-    kept = (scores >= step.min_score) & np.isfinite(raw.boxes).all(axis=1)
+    step = asked.step
+    # What a model gives may be anything: what is no number drops out below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        raw = _FAMILIES[step.family](asked)
+        if raw.classes.ndim == 1:
+            scores, classes = raw.objectness, np.nan_to_num(raw.classes, nan=-1, posinf=-1, neginf=-1).astype(np.int64)
+            assert scores is not None
+        else:
+            scores, best = _scores(step, raw)
+            classes = best + raw.first_class
+    kept = (scores >= step.min_score) & (classes >= 0) & np.isfinite(raw.boxes).all(axis=1)
     return Candidates(raw.boxes[kept].astype(np.float64), scores[kept].astype(np.float64), classes[kept])
 
 
@@ -189,7 +192,7 @@ def _sigmoid(numbers: Array) -> Array:
 
 def _tflite_postprocess(asked: Asked) -> _Raw:
     step, boxes = asked.step, asked.rows(4)
-    count = int(np.clip(asked.named(step.count).ravel()[0], 0, len(boxes)))
+    count = int(np.clip(np.nan_to_num(asked.named(step.count).ravel()[0]), 0, len(boxes)))
     classes, scores = (asked.named(name).ravel()[:count] for name in (step.classes, step.scores))
     return _Raw(asked.corners(boxes[:count]), np.rint(classes), scores)
 

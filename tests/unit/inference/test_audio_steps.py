@@ -168,3 +168,21 @@ def test_stacking_joins_neighbouring_frames() -> None:
     stacked = run([[[1, 2], [3, 4], [5, 6]]], {"op": "stack", "frames": 2, "hop": 1}, layout="NTC")
 
     assert stacked.array.tolist() == [[[1, 2, 3, 4], [3, 4, 5, 6]]]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        FRAME | {"hop": 0},
+        FRAME | {"length": -1},
+        STFT | {"fft": 1 << 40},
+        {"op": "stack", "frames": 0, "hop": 1},
+        {"op": "resample", "rate_hz": 0, "quality": "linear"},
+        {"op": "mel", "bins": 1 << 30, "fmin_hz": 0.0, "fmax_hz": 1.0, "scale": "htk", "norm": "none"},
+        {"op": "dct", "type": 2, "norm": "ortho", "keep": 0},
+        {"op": "resize", "mode": "stretch", "size": [0, 5], "filter": "nearest", "antialias": False},
+    ],
+)
+def test_a_size_that_no_machine_can_mean_is_refused_when_it_is_read(step) -> None:
+    with pytest.raises(ContractError, match="Expected `int`"):
+        parse_preprocess([{"id": "s"} | step])

@@ -175,6 +175,15 @@ def test_boxes_that_are_no_numbers_drop_out() -> None:
     assert len(found(step(), boxes=[[np.nan, 0, 1, 1, 0.9, 0], [0, 0, 1, 1, np.nan, 0]]).scores) == 0
 
 
+def test_counts_and_classes_that_are_no_numbers_find_nothing() -> None:
+    detect = step("tflite_postprocess", scores="scores", classes="classes", count="count")
+    boxes, scores = [[0, 0, 1, 1]], [0.9]
+
+    assert len(found(detect, boxes=boxes, scores=scores, classes=[1], count=[np.nan]).scores) == 0
+    assert len(found(detect, boxes=boxes, scores=scores, classes=[np.nan], count=[1]).scores) == 0
+    assert len(found(detect, boxes=boxes, scores=scores, classes=[1], count=[np.inf]).scores) == 1
+
+
 def nms(**changes) -> Nms:
     plain = Nms(from_="detect", iou=0.5, per_class=False, kind="hard", in_graph=False)
     return msgspec.structs.replace(plain, **changes)
