@@ -20,8 +20,7 @@ from edge_runtime.contract.codec import encode
 from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.ids import LayerName, parse_model_name, parse_variant_id, parse_version
 from edge_runtime.contract.release import Licence, Limits, ReleaseManifest, Source, TensorBinding, reference_to
-from edge_runtime.contract.steps import RawStep
-from edge_runtime.contract.tensor import AxisRange, InputSpec, OutputSpec, Signature, TensorSpec
+from edge_runtime.contract.tensor import AxisRange, OutputSpec, Signature, TensorSpec
 from edge_runtime.inference.backend import Tensors
 
 LABELS_LAYER = LayerName("labels.txt")
@@ -70,27 +69,18 @@ def draft_release(recipe: Recipe, imported: Imported, source: Digest, *, is_labe
         BadModel: the recipe names a tensor that the model does not have.
         BadRecipe: an input of the model is fed by nothing, or sizes contradict the model.
     """
-    fed = {entry.tensor for entry in recipe.inputs.values()}
-    if missing := [port.name for port in imported.inputs if port.name not in fed]:
-        raise BadRecipe("use the recipe", f"nothing feeds the model's input {missing[0]}", "add it under inputs")
-    inputs = {canonical(entry.tensor): entry.tensor for entry in recipe.inputs.values()}
-    read = [tensor for entry in recipe.outputs.values() for tensor in entry.tensors()]
-    outputs = {canonical(tensor): tensor for tensor in read}
+    inputs, outputs = _named(recipe, imported)
     batch = _batch(recipe, imported)
     axes = {"N": batch}
-    tensors: dict[str, TensorSpec] = {}
-    preprocess: dict[str, list[RawStep]] = {}
-    specs: list[InputSpec] = []
-    for name, entry in recipe.inputs.items():
-        described = describe_input(name, entry, imported.input(entry.tensor), axes, is_only=len(recipe.inputs) == 1)
-        tensors[canonical(entry.tensor)] = described.tensor
-        preprocess[canonical(entry.tensor)] = described.steps
-        specs.append(described.public)
-    for tensor in outputs.values():
-        port = imported.output(tensor)
-        # Only where the axes may be permuted: ONNX puts channels first, some engines last.
-        layout = "NCHW" if imported.format == "onnx" and len(port.shape) == 4 else None
-        tensors[canonical(tensor)] = TensorSpec(dtype=port.dtype, shape=sizes_of(port, axes), layout=layout)
+    is_only = len(recipe.inputs) == 1
+    described = {
+        canonical(entry.tensor): describe_input(name, entry, imported.input(entry.tensor), axes, is_only=is_only)
+        for name, entry in recipe.inputs.items()
+    }
+    preprocess = {name: one.steps for name, one in described.items()}
+    tensors = {name: one.tensor for name, one in described.items()}
+    tensors |= {name: _output_tensor(imported, tensor, axes) for name, tensor in outputs.items()}
+    specs = [one.public for one in described.values()]
     postprocess = {name: postprocess_of(entry, canonical) for name, entry in recipe.outputs.items()}
     manifest = ReleaseManifest(
         kind="model",
@@ -112,6 +102,27 @@ def draft_release(recipe: Recipe, imported: Imported, source: Digest, *, is_labe
     ports = (*imported.inputs, *imported.outputs)
     stored = {canonical(port.name): port.stored for port in ports if port.stored is not None}
     return Draft(manifest, inputs, outputs, batch, stored)
+
+
+def _named(recipe: Recipe, imported: Imported) -> tuple[dict[str, str], dict[str, str]]:
+    """The model's inputs and outputs that the recipe uses, by canonical name."""
+    fed = [entry.tensor for entry in recipe.inputs.values()]
+    if missing := [port.name for port in imported.inputs if port.name not in fed]:
+        raise BadRecipe("use the recipe", f"nothing feeds the model's input {missing[0]}", "add it under inputs")
+    read = list(dict.fromkeys(tensor for entry in recipe.outputs.values() for tensor in entry.tensors()))
+    used = [*fed, *read]
+    by_name = {canonical(tensor): tensor for tensor in used}
+    if twins := [tensor for tensor in used if by_name[canonical(tensor)] != tensor or used.count(tensor) > 1]:
+        because = f"tensor {twins[0]} is used twice, or another is called {canonical(twins[0])} as well"
+        raise BadRecipe("use the recipe", because, "name each tensor once")
+    return {canonical(tensor): tensor for tensor in fed}, {canonical(tensor): tensor for tensor in read}
+
+
+def _output_tensor(imported: Imported, tensor: str, axes: dict[str, AxisRange]) -> TensorSpec:
+    port = imported.output(tensor)
+    # Only where the axes may be permuted: ONNX puts channels first, some engines last.
+    layout = "NCHW" if imported.format == "onnx" and len(port.shape) == 4 else None
+    return TensorSpec(dtype=port.dtype, shape=sizes_of(port, axes), layout=layout)
 
 
 def label_layer(outputs: Mapping[str, OutputRecipe], name: str) -> LayerName | None:

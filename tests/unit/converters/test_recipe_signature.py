@@ -318,3 +318,13 @@ def test_the_unit_of_numbers_is_part_of_the_signature() -> None:
     manifest = drafted(recipe_of({"x": {"tensor": "x", "kind": "tensor"}}, outputs), identity(["N", 2])).manifest
 
     assert manifest.signature.outputs[0].unit == "°C"
+
+
+def test_two_tensors_that_would_share_a_name_are_refused() -> None:
+    inputs = {"x": {"tensor": "x", "kind": "tensor"}}
+    model = identity(["N", 2], output="y:0")
+    model.graph.node.append(helper.make_node("Identity", ["x"], ["y_0"]))
+    model.graph.output.append(helper.make_tensor_value_info("y_0", TensorProto.FLOAT, ["N", 2]))
+
+    with pytest.raises(BadRecipe, match="another is called y_0 as well"):
+        drafted(recipe_of(inputs, {"a": {**IDENTITY, "tensor": "y:0"}, "b": {**IDENTITY, "tensor": "y_0"}}), model)
