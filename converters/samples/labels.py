@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from converters.errors import BadDataset
 from edge_runtime.contract.ids import shown
+
+_WHOLE: Final = re.compile(r"([0-9]{1,9})(?:\.0*)?\Z")
+"""A class number; tables and arrays of floats write 2 as 2.0."""
 
 
 def class_index(text: str, labels: Sequence[str] | None, where: str) -> int:
@@ -18,8 +23,9 @@ def class_index(text: str, labels: Sequence[str] | None, where: str) -> int:
     if labels is not None and text in labels:
         return labels.index(text)
     count = len(labels) if labels is not None else None
-    if text.isascii() and text.isdigit() and (count is None or int(text) < count):
-        return int(text)
+    whole = _WHOLE.match(text)
+    if whole and (count is None or int(whole[1]) < count):
+        return int(whole[1])
     raise BadDataset(
         "match the labels",
         f"{where} says {shown(text)}, which is none of the {count if count is not None else 'numeric'} labels",

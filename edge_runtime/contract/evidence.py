@@ -47,7 +47,7 @@ class Accuracy(Document, frozen=True, kw_only=True):
     agreement: float | None = None
     """With the source model, by the task's own measure."""
     agreement_metric: str | None = None
-    """`top1_agreement`, `box_agreement`, `pixel_agreement`, `cosine`; None: `top1_agreement`."""
+    """`top1_agreement`, `box_agreement`, `pixel_agreement`, `cosine`, `r2_agreement`; None: `top1_agreement`."""
     cosine: float | None = None
     """Between all answers and all of the source model's."""
     ci95: list[float] | None = None

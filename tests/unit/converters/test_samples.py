@@ -72,6 +72,12 @@ def test_labels_may_be_words_and_lie_in_a_file_of_their_own(tmp_path) -> None:
     assert [sample.truth for sample in dataset.samples] == [1, 0]
 
 
+def test_class_numbers_may_be_written_as_floats(tmp_path) -> None:
+    np.savez(tmp_path / "set.npz", x=np.zeros((3, 1)), y=np.array([0.0, 2.0, 1.0]))
+
+    assert [sample.truth for sample in opened(EvaluationRecipe(file="set.npz"), tmp_path).samples] == [0, 2, 1]
+
+
 def test_integers_of_a_quantised_set_become_the_real_numbers_they_stand_for(tmp_path) -> None:
     np.savez(tmp_path / "set.npz", x=np.array([[83], [85]], np.int8))
     stored = StoredRecipe(scale=0.5, zero_point=83)
@@ -98,6 +104,7 @@ def test_a_set_is_another_one_when_its_integers_stand_for_other_numbers(tmp_path
         ({"x": np.zeros((3, 1)), "y": np.zeros(2, int)}, {}, "hold .2, 3. samples"),
         ({"a": np.zeros((3, 1)), "b": np.zeros((3, 1))}, {}, "has arrays a, b, the model takes x"),
         ({"x": np.zeros((3, 1))}, {"truth": "target"}, "no array 'target'"),
+        ({"x": np.zeros((3, 1)), "y": np.array([0, 0.5, 1])}, {}, "says '0.5', which is none of the 2 labels"),
         ({"x": np.zeros((3, 1)), "y": np.array([0, 1, 9])}, {}, "says '9', which is none of the 2 labels"),
         ({"x": np.zeros((3, 1)), "y": np.zeros((3, 2), int)}, {}, "write one class per sample"),
         ({"x": np.zeros((3, 1)), "y": np.zeros(3, int)}, {"range": "7:"}, "holds none of its 3 samples"),
