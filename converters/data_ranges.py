@@ -21,6 +21,8 @@ _FLAT: Final = 0.05
 """A spread that no normalisation in use leaves of a picture."""
 _OTHER: Final = 8.0
 """Sets whose largest numbers differ by more were not prepared alike."""
+_MANY: Final = 64
+"""Numbers per sample from which a few samples say where the whole set reaches; a row of a table does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Span:
 
     low: float
     high: float
+    numbers: int
+    """In one sample."""
 
     @property
     def reach(self) -> float:
@@ -65,8 +69,8 @@ def _widen(spans: dict[str, Span], tensors: Tensors) -> None:
         seen: Array = array[np.isfinite(array)] if array.dtype.kind == "f" else array
         if seen.size:
             low, high = float(seen.min()), float(seen.max())
-            before = spans.get(name, Span(low, high))
-            spans[name] = Span(min(low, before.low), max(high, before.high))
+            before = spans.get(name, Span(low, high, array.size))
+            spans[name] = Span(min(low, before.low), max(high, before.high), max(array.size, before.numbers))
 
 
 def _given_notes(release: ReleaseManifest, given: Mapping[str, Span]) -> Iterator[str]:
@@ -94,7 +98,7 @@ def _fed_notes(release: ReleaseManifest, fed: Mapping[str, Span]) -> Iterator[st
 def _difference_notes(fed: Mapping[str, Span], also: Mapping[str, Span]) -> Iterator[str]:
     for name, span in fed.items():
         other = also.get(name)
-        if other is None or not min(span.reach, other.reach):
+        if other is None or span.numbers < _MANY or not min(span.reach, other.reach):
             continue
         if max(span.reach, other.reach) / min(span.reach, other.reach) > _OTHER:
             yield (
