@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
-from onnx import AttributeProto, helper, numpy_helper, version_converter
+from onnx import AttributeProto, checker, helper, numpy_helper, version_converter
 
 from converters.errors import BadModel
 
@@ -48,7 +48,18 @@ def convert_opset(model: Any, wanted: int) -> Any:
         for node in _nodes(converted.graph):
             if node.op_type == "Resize":
                 _write_modes(node, rounding.get(node.output[0]) or "floor")
+    # The converter keeps attributes that the older operator does not have; ONNX Runtime then loads nothing.
+    if (because := _invalid(converted)) and because != _invalid(model):
+        raise BadModel(cannot, because, remedy)
     return converted
+
+
+def _invalid(model: Any) -> str | None:
+    try:
+        checker.check_model(model)
+    except Exception as error:  # noqa: BLE001 (its classes differ between onnx versions)
+        return _first_line(error)
+    return None
 
 
 def drop_unused_domains(model: Any) -> None:

@@ -3,7 +3,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.errors import BadModel
-from converters.opset import convert_opset, standard_opset
+from converters.opset import convert_opset, drop_unused_domains, standard_opset
 
 ort = pytest.importorskip("onnxruntime")
 X = np.random.default_rng(0).standard_normal((1, 2, 5, 5)).astype(np.float32)
@@ -48,3 +48,19 @@ def test_a_raised_opset_answers_as_before(model) -> None:
 def test_what_cannot_be_raised_exactly_is_refused(model) -> None:
     with pytest.raises(BadModel, match="convert the model from opset"):
         convert_opset(model, 13)
+
+
+def test_what_the_older_operator_lacks_is_refused() -> None:
+    model = one_node("AveragePool", 19, kernel_shape=[2, 2], dilations=[2, 2])
+
+    with pytest.raises(BadModel, match="opset_version=17"):
+        convert_opset(model, 17)
+
+
+def test_operator_sets_that_no_node_is_of_are_taken_off() -> None:
+    model = one_node("Relu", 13)
+    model.opset_import.extend([helper.make_opsetid("ai.onnx.ml", 5), helper.make_opsetid("com.microsoft", 1)])
+
+    drop_unused_domains(model)
+
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 13)]

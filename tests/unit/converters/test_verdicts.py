@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from converters.preflight.edgetpu import find_edgetpu, map_to_edgetpu
 from converters.preflight.findings import stops
 from converters.preflight.inspect import inspect
+from converters.preflight.tflite_graph import EDGE_TPU_OPERATOR
+from converters.tflite_file import read_tflite
 
 pytestmark = pytest.mark.needs_shared
 FAMILIES = ("cpu", "coral", "jetson")
 YES: frozenset[str] = frozenset()
+DEEPLAB = "deeplabv3_mnv2_dm05_pascal_quant"
 
 # Codes of the errors that may refuse a file, by family; YES: it must build.
 ONNX = (YES, YES, YES)
@@ -77,6 +81,30 @@ def test_a_compiled_file_says_how_much_was_mapped(shared: Path) -> None:
     (finding,) = inspect(path, max_opset=21, families=FAMILIES)
 
     assert "1 compiled part, 8 operators left on the CPU" in finding.message
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1_0.25_128_quant", "mobilenet_v2_1.0_224_quant"])
+def test_what_coral_compiled_whole_is_forecast_to_be_mapped_whole(name: str, shared: Path) -> None:
+    folder = shared / "models" / "tflite"
+    compiled = read_tflite(folder / f"{name}_edgetpu.tflite").main
+    plain = read_tflite(folder / f"{name}.tflite").main
+
+    mapping = map_to_edgetpu(plain)
+
+    assert [operator.kind for operator in compiled.operators] == [EDGE_TPU_OPERATOR]
+    assert mapping.mapped == plain.operators
+
+
+def test_what_coral_left_to_the_cpu_is_refused_or_doubted_beforehand(shared: Path) -> None:
+    folder = shared / "models" / "tflite"
+    left = {operator.kind for operator in read_tflite(folder / f"{DEEPLAB}_edgetpu.tflite").main.operators}
+
+    findings = {one.code: one for one in find_edgetpu(read_tflite(folder / f"{DEEPLAB}.tflite"))}
+
+    # Everything else that stayed comes after the first resize.
+    assert {"ARG_MAX", "RESIZE_BILINEAR"} <= left
+    assert "ARG_MAX" in findings["edgetpu_operator"].message
+    assert len(findings["edgetpu_resize"].nodes) == 3
 
 
 def test_looking_at_every_model_loads_no_engine(shared: Path) -> None:
