@@ -28,6 +28,8 @@ class Options:
     evaluation: str | None
     calibration_range: str | None = None
     evaluation_range: str | None = None
+    truth: str | None = None
+    """Column or array of the labels, where a file holds the samples."""
     labels: str | None = None
     color: str | None = None
     resize: str | None = None
@@ -73,12 +75,12 @@ def recipe_from_options(options: Options, imported: Imported) -> Recipe:
         "targets": list(options.targets),
         "inputs": {"image": _image(options, port)} if is_image else {"input": {"tensor": port.name, "kind": "tensor"}},
         "outputs": {"classes": _classes(options, imported.outputs[0])},
-        "evaluation": _place(options.evaluation or "", options.evaluation_range),
+        "evaluation": _place(options.evaluation or "", options.evaluation_range, options.truth),
         "limits": _limits(options),
         **options.extra,
     }
     if options.calibration:
-        raw["calibration"] = _place(options.calibration, options.calibration_range)
+        raw["calibration"] = _place(options.calibration, options.calibration_range, options.truth)
     if options.precisions:
         raw["precisions"] = list(options.precisions)
     if options.prefer:
@@ -124,7 +126,9 @@ def with_options(recipe: Recipe, options: Options) -> Recipe:
         ("calibration", options.calibration, options.calibration_range),
         ("evaluation", options.evaluation, options.evaluation_range),
     ):
-        changes[key] = {**_elsewhere(raw[key] or {}, path), **({"range": part} if part else {})}
+        place = _elsewhere(raw[key] or {}, path)
+        told = {name: value for name, value in (("range", part), ("truth", options.truth)) if value is not None}
+        changes[key] = {**place, **told} if place else None
     try:
         changed = msgspec.convert({**raw, **{key: value for key, value in changes.items() if value}}, Recipe)
     except msgspec.ValidationError as error:
@@ -152,7 +156,7 @@ def _elsewhere(place: dict[str, object], path: str | None) -> dict[str, object]:
     if path is None:
         return place
     moved = {key: value for key, value in place.items() if key not in {"folder", "file", "range"}}
-    return {**moved, **_place(str(Path(path).resolve()), None)}
+    return {**moved, **_place(str(Path(path).resolve()), None, None)}
 
 
 def _golden(options: Options) -> dict[str, object]:
@@ -177,10 +181,11 @@ def parse_bounds(texts: tuple[str, ...]) -> dict[str, float]:
     return bounds
 
 
-def _place(path: str, part: str | None) -> dict[str, object]:
+def _place(path: str, part: str | None, truth: str | None) -> dict[str, object]:
     """A folder, or a file that holds all samples, as its ending says."""
-    place: dict[str, object] = {"file" if path.lower().endswith((".npz", ".npy", ".csv")) else "folder": path}
-    return {**place, "range": part} if part else place
+    is_file = path.lower().endswith((".npz", ".npy", ".csv"))
+    place = {"file" if is_file else "folder": path, "range": part, "truth": truth if is_file else None}
+    return {key: value for key, value in place.items() if value is not None}
 
 
 def _missing(options: Options, *, is_image: bool) -> list[str]:

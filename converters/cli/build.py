@@ -40,6 +40,7 @@ def build(
     calibration_range: Annotated[str | None, typer.Option(help="Which of them, FIRST:LAST, such as :200.")] = None,
     evaluate: Annotated[Path | None, typer.Option(help="Other examples, with labels, to judge by.")] = None,
     evaluate_range: Annotated[str | None, typer.Option(help="Which of them, such as 200: for all others.")] = None,
+    truth: Annotated[str | None, typer.Option(help="Column or array of the labels, in a file of samples.")] = None,
     labels: Annotated[Path | None, typer.Option(help="One label per line.")] = None,
     max_drop: Annotated[list[str] | None, typer.Option(help="Accuracy that may be lost: 0.01 or TARGET=0.01.")] = None,
     min_agreement: Annotated[
@@ -90,9 +91,10 @@ def build(
     given = Options(
         model=str(model or ""), name=name, version=version, targets=tuple(target or ()),
         calibration=_text(calibration), calibration_range=calibration_range, evaluation=_text(evaluate),
-        evaluation_range=evaluate_range, labels=_text(labels), color=color, resize=resize, filter=resize_filter,
-        antialias=antialias, scale=scale, mean=_numbers(mean), std=_numbers(std), activation=activation,
-        precisions=tuple(precision or ()), prefer=prefer, methods=tuple(method or ()), max_drop=tuple(max_drop or ()),
+        evaluation_range=evaluate_range, truth=truth, labels=_text(labels), color=color, resize=resize,
+        filter=resize_filter, antialias=antialias, scale=scale, mean=_numbers(mean), std=_numbers(std),
+        activation=activation, precisions=tuple(precision or ()), prefer=prefer, methods=tuple(method or ()),
+        max_drop=tuple(max_drop or ()),
         min_agreement=tuple(min_agreement or ()), min_snr_db=tuple(min_snr_db or ()), shapes=tuple(shape or ()),
         licence=licence, golden_count=golden_count, has_personal_data=personal_data, trusts_code=trust_code,
     )  # fmt: skip

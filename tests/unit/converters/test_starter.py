@@ -91,6 +91,27 @@ def test_options_beside_a_recipe_take_the_place_of_what_it_says() -> None:
     assert (changed.targets, changed.golden.count, changed.licence.spdx) == (["coral"], 4, "MIT")
 
 
+def test_a_file_of_samples_is_told_from_a_folder_and_its_labels_are_named() -> None:
+    given = dataclasses.replace(
+        GIVEN, calibration="t.csv", calibration_range="::5", evaluation="t.csv", evaluation_range="not ::5",
+        truth="kind",
+    )  # fmt: skip
+
+    recipe = recipe_from_options(given, MODEL)
+
+    assert recipe.calibration
+    assert (recipe.calibration.file, recipe.calibration.range, recipe.calibration.truth) == ("t.csv", "::5", "kind")
+    assert (recipe.evaluation.file, recipe.evaluation.folder, recipe.evaluation.truth) == ("t.csv", None, "kind")
+
+
+def test_a_recipe_without_calibration_gets_none_from_the_name_of_a_column() -> None:
+    recipe = recipe_from_options(dataclasses.replace(GIVEN, calibration=None, precisions=("float32",)), MODEL)
+
+    changed = with_options(recipe, dataclasses.replace(NOTHING, truth="kind"))
+
+    assert (changed.calibration, changed.evaluation.truth) == (None, "kind")
+
+
 def test_what_belongs_to_inputs_and_outputs_is_refused_beside_a_recipe_rather_than_ignored() -> None:
     given = dataclasses.replace(NOTHING, color="bgr", activation="none")
 
