@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
-from onnx import AttributeProto, checker, helper, numpy_helper, version_converter
+from onnx import AttributeProto, checker, helper, numpy_helper, shape_inference, version_converter
 
 from converters.errors import BadModel
 
 _STANDARD: Final = frozenset({"", "ai.onnx"})
 _RESIZE_OPSET: Final = 11
 """From here on Resize has coordinate and rounding modes; before it, it knew only `asymmetric`."""
+_PAD_AND_SPLIT_OPSET: Final = 18
+"""Gave Pad axes and Split a number of outputs."""
+_HELD: Final = "edgefleet.held"
 _LAST_AXIS_OPSET: Final = 13
 """Before, Hardmax flattened everything from its axis on; the onnx converter overlooks that (not so for Softmax)."""
 
@@ -41,13 +44,14 @@ def convert_opset(model: Any, wanted: int) -> Any:
         raise BadModel(cannot, because, remedy)
     rounding = {node.output[0]: _nearest_mode(model, node) for node in _nodes(model.graph) if _is_resize(node)}
     try:
-        converted = version_converter.convert_version(model, wanted)
+        converted = version_converter.convert_version(_with_held(model, current, wanted), wanted)
     except Exception as error:  # the C++ converter raises whatever its adapters happen to
         raise BadModel(cannot, _first_line(error), remedy) from error
     if current < _RESIZE_OPSET <= wanted:
         for node in _nodes(converted.graph):
             if node.op_type == "Resize":
                 _write_modes(node, rounding.get(node.output[0]) or "floor")
+    _release_held(converted)
     # The converter keeps attributes that the older operator does not have; ONNX Runtime then loads nothing.
     if (because := _invalid(converted)) and because != _invalid(model):
         raise BadModel(cannot, because, remedy)
@@ -82,6 +86,66 @@ def _inexact(model: Any, current: int, wanted: int) -> str | None:
         if node.op_type == "Hardmax" and current < _LAST_AXIS_OPSET <= wanted:
             return f"Hardmax {node.name} means something else there"
     return None
+
+
+def _with_held(model: Any, current: int, wanted: int) -> Any:
+    """A copy that hides from the converter what means the same in both opsets, because it has no way down for that.
+
+    Pad of opset 18 is that of 13 without its new input and its new mode; so is Split once its sizes are written.
+    """
+    if not wanted < _PAD_AND_SPLIT_OPSET <= current:
+        return model
+    copy = type(model)()
+    copy.CopyFrom(model)
+    sizes = _inferred_sizes(copy) if any(node.op_type == "Split" for node in _nodes(copy.graph)) else {}
+    for node in copy.graph.node:
+        if node.op_type == "Split" and node.domain in _STANDARD:
+            _write_split_sizes(copy.graph, node, sizes)
+        if _means_the_same(node):
+            node.domain = _HELD
+    copy.opset_import.append(helper.make_opsetid(_HELD, 1))
+    return copy
+
+
+def _release_held(model: Any) -> None:
+    for node in model.graph.node:
+        if node.domain == _HELD:
+            node.domain = ""
+    kept = [entry for entry in model.opset_import if entry.domain != _HELD]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+
+
+def _means_the_same(node: Any) -> bool:
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    if node.op_type == "Pad":
+        return len(node.input) <= 3 and ("mode" not in attributes or attributes["mode"].s != b"wrap")
+    return bool(node.op_type == "Split" and len(node.input) == 2 and "num_outputs" not in attributes)
+
+
+def _inferred_sizes(model: Any) -> dict[str, list[int]]:
+    try:
+        graph = shape_inference.infer_shapes(model).graph
+    except Exception:  # noqa: BLE001 (it fails on some exporters' graphs; the converter then refuses as before)
+        return {}
+    return {
+        entry.name: [size.dim_value for size in entry.type.tensor_type.shape.dim]
+        for entry in (*graph.value_info, *graph.input, *graph.output)
+    }
+
+
+def _write_split_sizes(graph: Any, node: Any, sizes: dict[str, list[int]]) -> None:
+    """Say in numbers what `num_outputs` says; left as it is where a size is not known."""
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+    parts = [sizes.get(name, []) for name in node.output]
+    if len(node.input) > 1 or not all(part and part[axis] > 0 for part in parts):
+        return
+    name = f"{node.output[0]}_split_sizes"
+    graph.initializer.append(numpy_helper.from_array(np.array([part[axis] for part in parts], np.int64), name))
+    node.input.append(name)
+    kept = [attribute for attribute in node.attribute if attribute.name != "num_outputs"]
+    del node.attribute[:]
+    node.attribute.extend(kept)
 
 
 def _is_resize(node: Any) -> bool:
