@@ -79,9 +79,8 @@ def test_sounds_go_through_the_releases_own_front_end(shared: Path, tmp_path: Pa
 
 def test_a_table_without_header_judges_the_hand_poses(shared: Path, tmp_path: Path) -> None:
     table = {"file": "data/hand_keypoint.csv", "header": False, "truth": "0", "max_samples": 5000}
-    bare = {"inputs": {"hand": {"tensor": "input_1", "kind": "tensor"}}}
 
-    _, reference = evaluated(shared, tmp_path, "tflite/keypoint_classifier.tflite", evaluation=table, **bare)
+    _, reference = evaluated(shared, tmp_path, "tflite/keypoint_classifier.tflite", evaluation=table)
 
     assert reference.score
     assert (reference.score.count, reference.score.value) == (4450, pytest.approx(0.9652, abs=0.0001))
