@@ -47,7 +47,10 @@ def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
         recipe = parse_recipe(content, path.suffix)
         base = path.resolve().parent
         if options.model:
-            model = options.model if ":" in options.model else str(Path(options.model).resolve())
+            named = Path(options.model)
+            # A function is looked for beside the recipe; everything else is a path from where the command runs.
+            is_function = ":" in options.model and not named.exists()
+            model = options.model if is_function else str(named.resolve())
             recipe = msgspec.structs.replace(recipe, model=model)
         return with_local_model(with_options(recipe, options), base, trusts_code=options.trusts_code), base
     if not options.model:
