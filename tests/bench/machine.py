@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-LIBRARIES = ("numpy", "onnxruntime", "paho-mqtt", "fastapi", "sqlalchemy")
+LIBRARIES = ("numpy", "onnxruntime", "openvino", "nncf", "paho-mqtt", "fastapi", "sqlalchemy")
 
 
 def describe() -> list[str]:
