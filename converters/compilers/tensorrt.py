@@ -38,6 +38,8 @@ _SETTINGS: Final = {
     "WeightSymmetric": True,
     # TensorRT adds biases in float32, and takes no int32 pair.
     "QuantizeBias": False,
+    # Without int32 biases no weight needs a larger scale for one; ONNX Runtime's repair also fails on some layers.
+    "QDQDisableWeightAdjustForInt32Bias": True,
     "AddQDQPairToWeight": True,
     "DedicatedQDQPair": True,
     # Pairs in front of what is quantised, none behind: a convolution stays beside the activation it fuses with, and the
@@ -73,7 +75,12 @@ def compile_job(job: CompileJob) -> Compiled:
 def _made(job: CompileJob, work: Path) -> Any:
     if job.method.is_quantised:
         return make_int8(*_prepared(job, work), job.method)
-    return make_half(Path(job.model), job.method)
+    if job.method.typing == "weak":
+        return make_half(Path(job.model), job.method)
+    # Batch normalisation is folded first: its small variances are 0 in fp16, and the answer is noise.
+    prepared = work / "prepared.onnx"
+    prepare(job.model, prepared)
+    return make_half(prepared, job.method)
 
 
 def make_half(model: Path, method: Method) -> Any:
@@ -160,6 +167,9 @@ def _check_symmetric(model: Any) -> None:
     from onnx import numpy_helper
 
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    if not any(node.op_type == "QuantizeLinear" and node.input[0] in constants for node in model.graph.node):
+        because = "nothing in its main graph has constant weights, so int8 would change nothing"
+        raise CompileFailed(_WHAT, because, "ship half precision")
     for node in model.graph.node:
         if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and len(node.input) > 2:
             zero = constants.get(node.input[2])
@@ -169,9 +179,11 @@ def _check_symmetric(model: Any) -> None:
 
 def _halve(model: Any) -> Any:
     """Everything between the int8 parts in fp16; inputs and outputs stay float32."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
-    return _in_order(convert_float_to_float16(model, keep_io_types=True))
+    # What is left of batch normalisation keeps float32, for the same reason for which it is folded.
+    kept = [*DEFAULT_OP_BLOCK_LIST, "BatchNormalization"]
+    return _in_order(convert_float_to_float16(model, keep_io_types=True, op_block_list=kept))
 
 
 def _in_order(model: Any) -> Any:

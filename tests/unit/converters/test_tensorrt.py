@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from converters.compilers.job import CompileJob
 from converters.compilers.tensorrt import compile_job
@@ -39,8 +39,8 @@ def answers(model: Any) -> np.ndarray[Any, Any]:
     return np.concatenate([session.run(None, {"input": sample})[0] for sample in SAMPLES[16:]])
 
 
-def snr_db(model: Any) -> float:
-    right, got = answers(conv_classifier()), answers(model)
+def snr_db(model: Any, source: Any | None = None) -> float:
+    right, got = answers(source or conv_classifier()), answers(model)
     return float(10 * np.log10(np.sum(right**2) / np.sum((right - got) ** 2)))
 
 
@@ -90,6 +90,33 @@ def test_half_precision_alone_is_a_flag_in_the_weak_file_and_types_in_the_strong
     assert {tensor.data_type for tensor in strong.graph.initializer} == {TensorProto.FLOAT16}
     assert standard_opset(weak) in range(13, 18)
     assert snr_db(strong) > 50
+
+
+def normalised_first() -> Any:
+    """The classifier behind a batch normalisation whose variances are nothing in half precision."""
+    model = conv_classifier()
+    for name, value in (("scale", 3e-5), ("shift", 0.0), ("mean", 0.0), ("variance", 1e-9)):
+        model.graph.initializer.append(numpy_helper.from_array(np.full(3, value, np.float32), name))
+    inputs = ["input", "scale", "shift", "mean", "variance"]
+    model.graph.node.insert(0, helper.make_node("BatchNormalization", inputs, ["n"], name="norm", epsilon=0.0))
+    model.graph.node[1].input[0] = "n"
+    return model
+
+
+def test_small_variances_survive_half_precision(tmp_path) -> None:
+    strong = made("strong-float16", tmp_path, normalised_first())
+
+    assert snr_db(strong, normalised_first()) > 40
+
+
+def test_a_model_with_nothing_to_quantise_has_no_int8_file(tmp_path) -> None:
+    model = conv_classifier()
+    del model.graph.node[0]
+    model.graph.node[0].input[0] = "input"
+    del model.graph.initializer[:]
+
+    with pytest.raises(CompileFailed, match="int8 would change nothing"):
+        made("weak", tmp_path, model)
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path) -> None:
