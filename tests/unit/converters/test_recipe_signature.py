@@ -8,11 +8,13 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
+from converters.candidates import write_calibration
 from converters.draft import draft_release
 from converters.errors import BadRecipe
 from converters.importers.onnx import describe
 from converters.layers import read_priors
-from converters.pipeline import BuildOptions, build
+from converters.material import read_material
+from converters.pipeline import BuildOptions, build, plan_of
 from converters.recipe import Recipe
 from converters.workshop import find_absorptions, open_source
 from edge_runtime import Model
@@ -328,3 +330,34 @@ def test_two_tensors_that_would_share_a_name_are_refused() -> None:
 
     with pytest.raises(BadRecipe, match="another is called y_0 as well"):
         drafted(recipe_of(inputs, {"a": {**IDENTITY, "tensor": "y:0"}, "b": {**IDENTITY, "tensor": "y_0"}}), model)
+
+
+def test_every_window_of_a_sample_is_a_calibration_sample_of_its_own(tmp_path) -> None:
+    onnx.save(identity([1, 640]), str(tmp_path / "m.onnx"))
+    for part, count in (("c", 8), ("e", 2)):
+        (tmp_path / part).mkdir()
+        for number in range(count):
+            np.save(tmp_path / part / f"{number}.npy", np.full((7, 128), number + count, np.float32))
+    recipe = parsed(**machine_sound("x", "y"), limits={"min_agreement": {"*": 0.9}})
+    material = read_material(recipe, tmp_path, plan_of(recipe, tmp_path))
+    (tmp_path / "written").mkdir()
+
+    write_calibration(material, tmp_path / "written")
+
+    written = sorted((tmp_path / "written").iterdir())
+    assert len(written) == 8 * 3
+    with np.load(written[0]) as first:
+        assert first["x"].shape == (1, 640)
+
+
+def test_frames_of_a_centred_transform_begin_before_the_sound() -> None:
+    steps = [{"op": "frame", "length": 8, "hop": 4, "tail": "pad_zero"},
+             {"op": "stft", "fft": 8, "window": "hann_periodic", "center": True, "power": 1}]  # fmt: skip
+    sound = {"tensor": "x", "kind": "audio", "sample_rate_hz": 8000, "channels": 1, "dtype": "float32", "steps": steps}
+
+    click = np.eye(1, 16, dtype=np.float32)[0]
+
+    seen = answer(recipe_of({"voice": sound}, {"y": IDENTITY}), identity(["N", 5, 5]), voice=click)
+
+    assert isinstance(seen, TensorAnswer)
+    assert seen.array[0] == pytest.approx(np.ones(5), abs=1e-6)
