@@ -1,4 +1,4 @@
-"""Our own build, alone in a fresh process: python -m tests.bench.fresh_build RECIPE OUT; prints seconds and memory."""
+"""Our own build, alone in a fresh process: python -m tests.bench.fresh_build RECIPE OUT CACHE prints its cost."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from tests.bench.rival import peak_bytes
 
 
 def main() -> None:
-    recipe, out = Path(sys.argv[1]), Path(sys.argv[2])
+    recipe, out, cache = map(Path, sys.argv[1:])
     began = time.monotonic()
-    build(parse_recipe(recipe.read_bytes(), recipe.suffix), BuildOptions(base=recipe.parent, out=out), lambda _: None)
+    options = BuildOptions(base=recipe.parent, out=out, cache=cache)
+    build(parse_recipe(recipe.read_bytes(), recipe.suffix), options, lambda _: None)
     # Compilers run in processes of their own: the largest of all counts.
     peak = max(peak_bytes(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
     print(json.dumps({"wall_s": time.monotonic() - began, "peak_bytes": peak, "version": "edgefleet"}))
