@@ -59,7 +59,8 @@ _EDGETPU: Final = Need(
     "program", "edgetpu_compiler", "install Coral's edgetpu-compiler, as docs/how-to/ship-to-coral.md says"
 )
 _X86_64: Final = Need("machine", "x86_64", "compile on a 64-bit x86 machine: Coral makes its compiler for no other")
-_QEMU: Final = Need("program", "qemu-aarch64", "apt install qemu-user")
+_QEMU_X86: Final = Need("program", "qemu-x86_64", "apt install qemu-user")
+_QEMU_ARM: Final = Need("program", "qemu-aarch64", "apt install qemu-user, and build with --aarch64-root")
 
 ROUTES: Final = (
     Route("ONNX → ONNX Runtime, float and int8", (_ORT,)),
@@ -74,7 +75,8 @@ ROUTES: Final = (
     Route("ONNX → Jetson (TensorRT builds on the device)", (_ORT,)),
     Route("scikit-learn → ONNX", (_module("skl2onnx", "sklearn"),)),
     Route("PyTorch → ONNX", (Need("module", "torch", "pip install torch onnxscript"),)),
-    Route("accuracy on aarch64, emulated", (_QEMU,)),
+    Route("accuracy on x86-64 without VNNI, emulated", (_QEMU_X86,)),
+    Route("accuracy on aarch64, emulated", (_QEMU_ARM,)),
 )
 """Every route, in the order that `edge-convert doctor` shows them."""
 
@@ -98,6 +100,7 @@ def _has_toolchain(name: str) -> bool:
 _ASK: Final[Mapping[str, Callable[[str], bool]]] = {
     "module": _has_module,
     "toolchain": _has_toolchain,
-    "program": lambda name: shutil.which(name) is not None,
+    # Debian's static build of an emulator has a name of its own.
+    "program": lambda name: any(shutil.which(one) for one in (name, f"{name}-static")),
     "machine": lambda name: platform.machine() == name,
 }
