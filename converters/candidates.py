@@ -16,7 +16,7 @@ from converters.asking import Asked, ask_elsewhere, ask_here, ask_itself
 from converters.building import build_candidate
 from converters.disagreement import Example
 from converters.emulation import EXECUTION, Emulator
-from converters.judge import PREFLIGHT, Judgement, Measured, is_narrow_target, judge, refuse_unmeasurable
+from converters.judge import NOT_NEEDED, PREFLIGHT, Judgement, Measured, is_narrow_target, judge, refuse_unmeasurable
 from converters.kernels import kernels_of, may_saturate
 from converters.material import Material, Order
 from converters.packaging import Measurement
@@ -225,6 +225,15 @@ def judge_candidate(built: Built, numbers: Numbers, bench: Bench) -> Result:
         ],
     )
     return Result(built.candidate, judgement, Measurement(built, evidence), here.answered.drop, worst=here.worst)
+
+
+def leave_out(result: Result, because: str) -> Result:
+    """A result that passed and does not ship, because another one is better."""
+    judgement = Judgement((), NOT_NEEDED, because)
+    if result.measurement is None:
+        return replace(result, judgement=judgement)
+    evidence = msgspec.structs.replace(result.measurement.evidence, verdict=judgement.verdict, detail=because)
+    return replace(result, judgement=judgement, measurement=replace(result.measurement, evidence=evidence))
 
 
 def with_layers(result: Result, layers: Sensitivity) -> Result:

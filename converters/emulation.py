@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from converters.answers import AnswerWriter, read_answers
-from converters.kernels import kernels_of, may_saturate
+from converters.kernels import UNMEASURED, kernels_of, may_saturate
 from converters.recipe import EngineName
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.errors import InferenceError
@@ -101,7 +101,7 @@ def answer_elsewhere(
         folder: where questions and answers are kept while the answers are read.
 
     Raises:
-        InferenceError: the emulated engine did not come up, or failed.
+        InferenceError: code `unmeasured`; the emulated engine did not come up, failed, or took too long.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "release.json").write_bytes(encode(subject.release))
@@ -117,9 +117,11 @@ def answer_elsewhere(
     try:
         finished = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False, env=environment)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise InferenceError(f"ask {subject.variant.id} on {emulator.kernels}", str(error)[:200]) from error
+        raise InferenceError(
+            f"ask {subject.variant.id} on {emulator.kernels}", str(error)[:200], code=UNMEASURED
+        ) from error
     if finished.returncode != 0:
-        raise InferenceError(f"ask {subject.variant.id} on {emulator.kernels}", _cause(finished))
+        raise InferenceError(f"ask {subject.variant.id} on {emulator.kernels}", _cause(finished), code=UNMEASURED)
     return read_answers(folder / "answers")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from converters.kernels import is_same_speed_class, may_saturate
+from converters.kernels import UNMEASURED, is_same_speed_class, may_saturate
 from converters.planner import Candidate, Plan
 from devices.catalogue import aliases_of
 from edge_runtime.contract import reasons
@@ -20,7 +20,6 @@ COMPILE_FAILED: Final = "compile_failed"
 NOT_NEEDED: Final = "not_needed"
 PREFLIGHT: Final = "preflight"
 SATURATION: Final = "saturation"
-UNMEASURED: Final = "unmeasured"
 LOSSES: Final = frozenset({ACCURACY, reasons.GOLDEN_FAILED})
 """Refusals for what quantisation itself lost, whatever the silicon."""
 SLOWER_MARGIN: Final = 1.03

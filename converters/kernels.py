@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+UNMEASURED: Final = "unmeasured"
+"""Code of a candidate that could not be asked with the kernels that count."""
+
 _DOT_PRODUCT: Final = frozenset({"avx_vnni", "avx512_vnni", "amx_int8"})
 """x86 extensions that sum products of bytes in 32 bits."""
 

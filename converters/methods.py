@@ -118,7 +118,7 @@ _ONNXRUNTIME: Final = (
     _ort("int8-tensor", reduce_range=True, per_channel=False),
     _ort("int8-full"),
     _ort("int8-full-tensor", per_channel=False),
-    # Exact sums on x86 CPUs without VNNI, at about half the speed; elsewhere the option changes nothing.
+    # Exact sums on x86 CPUs without VNNI; slower on every x86, and without effect on ARM.
     _ort("int8-exact", options={"session.x64quantprecision": "1"}),
     _ort("int8-signed", activations="int8"),
     _ort("int8-signed-symmetric", activations="int8", symmetric=True),

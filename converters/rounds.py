@@ -18,6 +18,7 @@ from converters.candidates import (
     Result,
     compile_candidate,
     judge_candidate,
+    leave_out,
     measure_candidate,
     refuse_candidate,
     refuse_unseen,
@@ -28,8 +29,9 @@ from converters.diagnosis import can_diagnose, diagnose
 from converters.errors import CompileFailed, CompilerRefused
 from converters.facts import Facts
 from converters.judge import COMPILE_FAILED, LOSSES, NOT_NEEDED, Judgement
+from converters.kernels import UNMEASURED
 from converters.planner import Candidate
-from converters.search import Tried, find_better, mixed_from, worth_mixing
+from converters.search import Tried, find_better, mixed_from, outdone, worth_mixing
 from converters.sensitivity import Sensitivity
 from converters.stages import Stages
 from converters.variants import Built
@@ -94,6 +96,8 @@ def try_all(bench: Bench, stages: Stages, facts: Facts) -> list[Result]:
     if bench.gate and bench.order.recipe.methods is None and (base := worth_mixing(tried)) is not None:
         for result in _mixed(results[base.id], floats.get(base.engine), (bench, stages, facts)):
             results[result.candidate.id] = result
+    for variant, better in outdone(tried).items():
+        results[variant] = leave_out(results[variant], f"{better} differs only in its ranges, and loses less")
     planned = [results.pop(candidate.id) for candidate in plan.candidates]
     return [*planned, *results.values()]
 
@@ -208,7 +212,7 @@ def _measured(
         try:
             return Measuring(numbers=measure_candidate(built, beside, bench))
         except InferenceError as error:
-            code = reasons.LOAD_FAILED if error.code == reasons.LOAD_FAILED else reasons.GOLDEN_FAILED
+            code = error.code if error.code in {reasons.LOAD_FAILED, UNMEASURED} else reasons.GOLDEN_FAILED
             return Measuring(refusal=Refusal(code, error.because))
 
     stage = facts.measure_stage(candidate, beside.candidate if beside else None, bench.emulators)

@@ -10,7 +10,7 @@ import msgspec
 from converters.planner import Candidate
 from converters.recipe import Prefer
 from converters.sensitivity import Sensitivity, layers_to_keep
-from edge_runtime.contract.ids import parse_variant_id
+from edge_runtime.contract.ids import VariantId, parse_variant_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,21 @@ def find_better(candidate: Candidate, tried: Iterable[Tried], prefer: Prefer) ->
     return ""
 
 
+def outdone(tried: Iterable[Tried]) -> dict[VariantId, VariantId]:
+    """Variants that passed though another one differs only in its ranges and loses less, with that other one.
+
+    Such twins are equally large and equally fast, so there is nothing that a device could choose the worse one for.
+    """
+    best: dict[bytes, Tried] = {}
+    passed = [one for one in tried if one.ships and one.candidate.method.scheme == "static"]
+    for one in passed:
+        key = _but_for_ranges(one.candidate)
+        if key not in best or one.lost < best[key].lost:
+            best[key] = one
+    winners = {one.candidate.id: best[_but_for_ranges(one.candidate)].candidate.id for one in passed}
+    return {variant: winner for variant, winner in winners.items() if variant != winner}
+
+
 def worth_mixing(tried: Iterable[Tried]) -> Candidate | None:
     """The refused candidate that a mixed-precision one would start from; None where an int8 variant passed."""
     static = [one for one in tried if one.candidate.engine == "onnxruntime" and one.candidate.method.scheme == "static"]
@@ -66,3 +81,8 @@ def mixed_from(base: Candidate, found: Sensitivity) -> Candidate | None:
         return None
     method = msgspec.structs.replace(base.method, name=f"{base.method.name}-mixed", excluded=tuple(nodes))
     return replace(base, id=parse_variant_id(f"{base.id}-mixed"), method=method)
+
+
+def _but_for_ranges(candidate: Candidate) -> bytes:
+    same = msgspec.structs.replace(candidate.method, name="", calibration=None, symmetric=False)
+    return msgspec.json.encode((same, candidate.profiles), order="sorted")

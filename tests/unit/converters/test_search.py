@@ -1,5 +1,5 @@
 from converters.planner import Candidate, plan_build
-from converters.search import Tried, find_better, mixed_from, worth_mixing
+from converters.search import Tried, find_better, mixed_from, outdone, worth_mixing
 from converters.sensitivity import CurvePoint, LayerError, Sensitivity
 from devices.catalogue import resolve_targets
 from tests.unit.converters.test_recipe import parsed
@@ -58,3 +58,12 @@ def test_a_mixed_candidate_bears_the_nodes_it_leaves_in_float() -> None:
     assert mixed
     assert (mixed.id, mixed.method.excluded) == ("ort-int8-mixed", ("conv3",))
     assert mixed_from(SAFE, flat) is None
+
+
+def test_of_variants_that_differ_only_in_their_ranges_the_one_that_loses_least_ships() -> None:
+    percentile = BY_ID["ort-int8-percentile"]
+
+    assert outdone([tried(SAFE, lost=0.009), tried(percentile, lost=0.004)]) == {SAFE.id: percentile.id}
+    assert outdone([tried(SAFE, lost=0.009), tried(percentile, lost=0.009)]) == {percentile.id: SAFE.id}
+    assert outdone([tried(SAFE, lost=0.009), tried(percentile, ships=False, lost=0.0)]) == {}
+    assert outdone([tried(TENSOR, lost=0.009), tried(SAFE, lost=0.0), tried(OPENVINO, lost=0.0)]) == {}
