@@ -239,6 +239,7 @@ def _alone(command: list[str]) -> dict[str, Any] | str:
     """What a fresh process reports, or why it failed."""
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
     if ended.returncode != 0:
-        return (ended.stderr.strip().splitlines() or ["it said nothing"])[-1][:160]
+        said = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1][:160]
+        return f"{said} (status {ended.returncode})"
     found: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
     return found
