@@ -42,6 +42,7 @@ from edge_runtime.inference.golden import pack_own
 from edge_runtime.inference.predictor import Predictor
 
 MEASURED_WITH: Final = BackendOptions(threads=1)
+NATIVE: Final = "native"
 FAKE_QUANT: Final = "fake_quant"
 _UNKEYED: Final = Digest("")
 
@@ -182,7 +183,8 @@ def measure_candidate(built: Built, beside: Built | None, bench: Bench) -> Numbe
         other = opened.enter_context(closing(open_built(draft, beside, MEASURED_WITH))) if beside else None
         here, execution = _ask_here(built, predictor, bench)
         elsewhere = _ask_elsewhere(built, predictor, bench)
-        latency = measure.measure_latency(predictor, other, sample) if is_real else None
+        is_timed = is_real and execution == NATIVE
+        latency = measure.measure_latency(predictor, other, sample) if is_timed else None
         emulated = ask_itself(built, predictor, order)
     peak = measure.measure_peak(draft.manifest, built.manifest, dict(built.files), sample) if is_real else None
     return Numbers(
@@ -268,7 +270,7 @@ def _ask_here(built: Built, predictor: Predictor, bench: Bench) -> tuple[Asked, 
         return ask_here(predictor, built, bench.order, kernels=FAKE_QUANT, is_narrow=False), FAKE_QUANT
     kernels, is_narrow = kernels_of(bench.where.arch, bench.where.isa), may_saturate(bench.where.arch, bench.where.isa)
     if not is_narrow or is_narrow_target(built.candidate, bench.order.plan) or built.candidate.method.is_overflow_safe:
-        return ask_here(predictor, built, bench.order, kernels=kernels, is_narrow=is_narrow), "native"
+        return ask_here(predictor, built, bench.order, kernels=kernels, is_narrow=is_narrow), NATIVE
     emulating = open_built(bench.order.material.draft, built, EMULATED)
     try:
         return ask_here(emulating, built, bench.order, kernels=FAKE_QUANT, is_narrow=False), FAKE_QUANT
