@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from converters.cache import Cache
+from converters.errors import CannotWrite
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.errors import EdgeError
@@ -153,11 +154,20 @@ class Stages:
         return self._timed(Stage(kind, subject, {}), work, is_logged=False)
 
     def restored(self, stage: Stage, folder: Path, work: Fill) -> None:
-        """Put a stage's files into a folder, from the cache if they are there and whole."""
+        """Put a stage's files into a folder, from the cache if they are there and whole.
+
+        Raises:
+            CannotWrite: the folder cannot be written; besides, whatever the work raises.
+        """
         key = self._key(stage)
-        if self.cache is not None and self.cache.restore(key, folder):
-            return
-        self._timed(stage, lambda: work(folder))
+        try:
+            if self.cache is not None and self.cache.restore(key, folder):
+                return
+            self._timed(stage, lambda: work(folder))
+        except OSError as error:
+            because = error.strerror or str(error)
+            remedy = "free some space, or set TMPDIR to another disk"
+            raise CannotWrite(f"prepare {stage.title} in {folder.parent}", because, remedy) from error
         if self.cache is not None:
             files = {path.name: path for path in sorted(folder.iterdir())}
             self.cache.store(key, stage.kind, stage.subject, files)

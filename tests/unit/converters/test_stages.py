@@ -1,3 +1,4 @@
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.cache import Cache
-from converters.errors import CompileFailed
+from converters.errors import CannotWrite, CompileFailed
 from converters.stages import Environment, Stage, StageEvent, Stages, environment_here, key_of, pack, unpack
 from edge_runtime.contract.digest import Digest
 from edge_runtime.inference.backend import Array
@@ -153,6 +154,16 @@ def test_a_folder_whose_entry_went_away_meanwhile_is_filled_again(tmp_path: Path
     cache.clear()
 
     assert found.read("0.npz") == b"numbers"
+
+
+def test_a_full_disk_below_a_stage_is_one_clear_error(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "work").mkdir()
+
+    with pytest.raises(CannotWrite, match=r"cannot prepare compile ort-int8 .*: No space left on device; free some"):
+        Stages(HERE).fill(STAGE, tmp_path / "work", write)
 
 
 def test_a_listener_hears_what_begins_and_how_it_ends() -> None:
