@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Final
 
 import msgspec
 
@@ -11,6 +12,9 @@ from converters.planner import Candidate
 from converters.recipe import Prefer
 from converters.sensitivity import Sensitivity, layers_to_keep
 from edge_runtime.contract.ids import VariantId, parse_variant_id
+
+_KEEPS_FLOAT: Final = {"optimization.disable_specified_optimizers": "WeightBiasQuantization"}
+"""Without it ONNX Runtime quantises again, when it loads the file, the weights of a node that was left in float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,12 @@ def mixed_from(base: Candidate, found: Sensitivity) -> Candidate | None:
     nodes = layers_to_keep(found)
     if not nodes:
         return None
-    method = msgspec.structs.replace(base.method, name=f"{base.method.name}-mixed", excluded=tuple(nodes))
+    method = msgspec.structs.replace(
+        base.method,
+        name=f"{base.method.name}-mixed",
+        excluded=tuple(nodes),
+        options={**base.method.options, **_KEEPS_FLOAT},
+    )
     return replace(base, id=parse_variant_id(f"{base.id}-mixed"), method=method)
 
 

@@ -115,7 +115,8 @@ def _static(method: Method, prepared: Path, ranges: Path, result: Path, extra: d
         [],
         list(method.excluded),
         sorted({*registry.QLinearOpsRegistry, *registry.QDQRegistry}),
-        {"ActivationSymmetric": method.symmetric, **extra},
+        # A Relu whose clipping the quantisation does is left out; next to a node in float the engine then drops both.
+        {"ActivationSymmetric": method.symmetric, "QDQKeepRemovableActivations": bool(method.excluded), **extra},
     )
     quantizer.quantize_model()
     onnx.save(quantizer.model.model, str(result))

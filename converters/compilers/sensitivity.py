@@ -169,8 +169,24 @@ def _undone(stored: Any, weights: Mapping[str, Sequence[_Weight]], nodes: Sequen
             decoder = producers.get(name)
             coder = producers.get(decoder.input[0]) if decoder is not None else None
             if coder is not None and coder.op_type == "QuantizeLinear":
-                node.input[position] = coder.input[0]
+                node.input[position] = _unrounded(model, coder)
     return model
+
+
+def _unrounded(model: Any, coder: Any) -> str:
+    """What goes into a QuantizeLinear, clipped to what it can hold: the Relu that this clipping replaced is gone."""
+    name = f"{coder.output[0]}_unrounded"
+    if any(name in node.output for node in model.graph.node):
+        return name
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    scale, zero = (numpy_helper.to_array(constants[given]) for given in coder.input[1:3])
+    held = np.iinfo(zero.dtype)
+    for bound, at in (("low", held.min), ("high", held.max)):
+        value = np.asarray((at - int(zero)) * float(scale), dtype=np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(value, f"{name}_{bound}"))
+    given = [coder.input[0], f"{name}_low", f"{name}_high"]
+    model.graph.node.append(onnx.helper.make_node("Clip", given, [name], name=name))
+    return name
 
 
 def _replace(model: Any, node: Any, position: int, values: Array) -> None:

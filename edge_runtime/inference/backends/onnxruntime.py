@@ -40,6 +40,7 @@ _OPTIMISATION: Final = {
 # A list of what may pass, because ONNX Runtime takes any key in silence and some of its keys name files to read.
 _SESSION_ENTRIES: Final = frozenset(
     {
+        "optimization.disable_specified_optimizers",
         "session.disable_double_qdq_remover",
         "session.disable_quant_qdq",
         "session.enable_quant_qdq_cleanup",
