@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from converters.fixed_shapes import Shapes, fix_shapes
-from converters.source import Imported, SourceFacts
-from converters.tflite_file import IDENTIFIER
+from converters.model.fixed_shapes import Shapes, fix_shapes
+from converters.model.source import Imported, SourceFacts
+from converters.model.tflite_file import IDENTIFIER
 
 
 def read_source(path: Path, shapes: Shapes | None = None) -> Imported:

@@ -21,8 +21,8 @@ from converters.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from converters.finishing import BuildOptions
-    from converters.recipe import Recipe
+    from converters.pipeline.finishing import BuildOptions
+    from converters.planning.recipe import Recipe
 
 app = typer.Typer()
 
@@ -85,8 +85,8 @@ def build(
 ) -> None:
     """Build a release: every variant compiled, measured with real kernels, judged, packaged."""
     from converters.commands.build import load_recipe
-    from converters.finishing import BuildOptions
-    from converters.starter import Options
+    from converters.pipeline.finishing import BuildOptions
+    from converters.starter.from_options import Options
 
     given = Options(
         model=str(model or ""), name=name, version=version, targets=tuple(target or ()),

@@ -21,7 +21,7 @@ def check(
 
     from converters.commands.check import check_model, print_checked
     from converters.commands.translate import local_model
-    from converters.fixed_shapes import parse_shapes
+    from converters.model.fixed_shapes import parse_shapes
 
     model = local_model(model, trusts_code=trust_code)
     checked = check_model(model, tuple(target or ["cpu"]), parse_shapes(shape or ()))

@@ -15,7 +15,7 @@ app = typer.Typer()
 @app.command()
 def keygen(path: Annotated[Path, typer.Argument(help="Private key to write; PATH.pub beside it.")]) -> None:
     """Make a model team's key pair: PATH.key stays with the team, PATH.pub goes to the server's owner."""
-    from converters.signing import keygen as make_key
+    from converters.release.signing import keygen as make_key
 
     public = make_key(path)
     typer.echo(f"{path.with_suffix('.key')}  private: keep it off the server\n{path.with_suffix('.pub')}  public")

@@ -17,15 +17,15 @@ from converters.commands.check import read_model
 from converters.commands.progress import StageView
 from converters.commands.translate import local_model, with_local_model
 from converters.errors import BadRecipe
-from converters.finishing import BuildOptions
-from converters.fixed_shapes import parse_shapes
-from converters.methods import describe_method
-from converters.pipeline import build, plan_of
-from converters.recipe import Recipe, parse_recipe
-from converters.report import as_json as report_json
-from converters.report import print_report
-from converters.report_page import report_page
-from converters.starter import Options, recipe_from_options, with_options
+from converters.model.fixed_shapes import parse_shapes
+from converters.pipeline.build import build, plan_of
+from converters.pipeline.finishing import BuildOptions
+from converters.planning.methods import describe_method
+from converters.planning.recipe import Recipe, parse_recipe
+from converters.report.build_report import as_json as report_json
+from converters.report.build_report import print_report
+from converters.report.page import report_page
+from converters.starter.from_options import Options, recipe_from_options, with_options
 from edge_runtime.interrupt import raise_on_interrupt
 
 REPORT_SUFFIX = ".report.json"

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from converters.cache import DEFAULT_MAX_BYTES, Cache
+from converters.caching.cache import DEFAULT_MAX_BYTES, Cache
 from converters.errors import CannotWrite
 
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.errors import BadModel, CannotWrite
-from converters.fixed_shapes import Shapes
-from converters.metadata.facts import merge
-from converters.metadata.find import find_facts
-from converters.planner import ceiling_of
+from converters.model.fixed_shapes import Shapes
+from converters.model.source import Imported
+from converters.planning.planner import ceiling_of
 from converters.preflight.findings import Finding, stops
 from converters.preflight.inspect import inspect, look_at_model
 from converters.reading import read_source
-from converters.source import Imported
-from converters.starter_file import starter_text
+from converters.starter.from_model import starter_text
+from converters.starter.metadata.facts import merge
+from converters.starter.metadata.find import find_facts
 from devices.catalogue import resolve_targets
 
 

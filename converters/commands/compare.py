@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from converters.compare import Comparison, Numbers, Side, VariantChange, compare
 from converters.errors import CannotWrite
-from converters.report_page import number_text, page_environment, size_text
+from converters.report.compare import Comparison, Numbers, Side, VariantChange, compare
+from converters.report.page import number_text, page_environment, size_text
 from edge_runtime.contract.codec import decode
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.evidence import EVIDENCE_LAYER, EvidenceFile

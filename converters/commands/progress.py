@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from converters.stages import StageEvent
+from converters.caching.stages import StageEvent
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -41,8 +41,8 @@ def sign_release_folder(release: Path, key: Path, metadata: Path | None, server:
     Raises:
         EdgeError: the release, the key or the metadata cannot be used.
     """
-    from converters.role_metadata import fetch_role_metadata
-    from converters.signing import sign_release
+    from converters.release.role_metadata import fetch_role_metadata
+    from converters.release.signing import sign_release
     from edge_runtime.contract.layout import LayoutFolder
     from edge_runtime.trust.keys import SigningKey
 

@@ -11,7 +11,7 @@ import msgspec
 
 from converters.errors import BadModel, CannotWrite
 from converters.foreign import LABELS, Translated, is_foreign, translate
-from converters.recipe import Recipe
+from converters.planning.recipe import Recipe
 
 _KEPT: Final[list[TemporaryDirectory[str]]] = []
 """Folders of translated models; they go when the command ends."""

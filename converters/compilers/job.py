@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from converters.methods import Method, RangeMethod
+from converters.planning.methods import Method, RangeMethod
 
 
 class RangesJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="ranges"):

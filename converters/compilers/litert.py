@@ -13,7 +13,7 @@ from typing import Final
 
 from converters.compilers.job import Compiled, CompileJob
 from converters.errors import BadModel, BadToolchain, CompileFailed
-from converters.tflite_file import TfliteTensor, read_tflite
+from converters.model.tflite_file import TfliteTensor, read_tflite
 from converters.toolchains import Installed, need_installed
 from edge_runtime.parent import end_with_parent
 

@@ -14,7 +14,7 @@ import msgspec
 from converters.compilers.job import Compiled, CompileJob
 from converters.compilers.ranges import prepare, read_ranges, take_ranges
 from converters.errors import CompileFailed
-from converters.methods import Method
+from converters.planning.methods import Method
 from edge_runtime.inference import vendor_telemetry
 
 _TYPES: Final = {"int8": "QInt8", "uint8": "QUInt8", "int16": "QInt16", "uint16": "QUInt16"}

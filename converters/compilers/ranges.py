@@ -19,7 +19,7 @@ import numpy as np
 
 from converters.compilers.job import Compiled, RangesJob
 from converters.errors import CompileFailed
-from converters.methods import RangeMethod
+from converters.planning.methods import RangeMethod
 from edge_runtime.inference import vendor_telemetry
 from edge_runtime.inference.backend import Array
 

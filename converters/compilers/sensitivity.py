@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from converters.compilers.job import Compiled, SensitivityJob
 from converters.compilers.ranges import read_samples
 from converters.errors import CompileFailed
-from converters.sensitivity import CurvePoint, LayerError, Sensitivity, most_in_float, ranked
+from converters.planning.sensitivity import CurvePoint, LayerError, Sensitivity, most_in_float, ranked
 from edge_runtime.inference import vendor_telemetry
 from edge_runtime.inference.agreement import snr_db
 from edge_runtime.inference.backend import Array

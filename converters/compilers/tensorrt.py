@@ -20,8 +20,8 @@ import numpy as np
 from converters.compilers.job import Compiled, CompileJob
 from converters.compilers.ranges import prepare, read_ranges, take_ranges
 from converters.errors import BadModel, CompileFailed
-from converters.methods import Method
-from converters.opset import convert_opset, drop_unused_domains, standard_opset
+from converters.model.opset import convert_opset, drop_unused_domains, standard_opset
+from converters.planning.methods import Method
 from edge_runtime.inference import vendor_telemetry
 
 WEAK_OPSETS: Final = (13, 17)

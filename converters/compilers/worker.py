@@ -16,7 +16,7 @@ import msgspec
 
 from converters.compilers.job import Compiled, CompileJob, Failure, Job, Outcome, RangesJob, SensitivityJob
 from converters.errors import CompileFailed
-from converters.recipe import EngineName
+from converters.planning.recipe import EngineName
 from edge_runtime.parent import end_with_parent
 
 COMPILERS: Final[Mapping[EngineName, str]] = {

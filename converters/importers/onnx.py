@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 from converters.errors import BadModel
-from converters.source import Imported, Port
+from converters.model.source import Imported, Port
 
 _DTYPES: Final = frozenset({"float32", "float16", "float64", "uint8", "int8", "int32", "int64", "bool"})
 

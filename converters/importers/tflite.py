@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from converters.errors import BadModel
-from converters.source import Imported, Port, Stored
-from converters.tflite_file import TfliteGraph, TfliteTensor, parse_tflite
+from converters.model.source import Imported, Port, Stored
+from converters.model.tflite_file import TfliteGraph, TfliteTensor, parse_tflite
 
 _DTYPES = frozenset({"float32", "float16", "uint8", "int8", "int16", "int32", "int64", "bool"})
 _QUANTISED = frozenset({"uint8", "int8", "int16"})

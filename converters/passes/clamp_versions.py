@@ -7,7 +7,7 @@ from typing import Any, Final
 from onnx import helper
 
 from converters.errors import BadModel
-from converters.opset import convert_opset, drop_unused_domains, standard_opset
+from converters.model.opset import convert_opset, drop_unused_domains, standard_opset
 
 _OLDEST_USEFUL_IR: Final = 4
 """Below, initialisers must be listed as inputs."""

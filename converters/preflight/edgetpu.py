@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from converters.model.tflite_file import TfliteFile, TfliteGraph, TfliteOperator
 from converters.preflight.edgetpu_rules import REWRITES, SRAM_BYTES, Refusal, step_of, why_not_mapped
 from converters.preflight.findings import Finding, Severity, named
 from converters.preflight.tflite_graph import EDGE_TPU_OPERATOR, WEIGHTED, is_quantised
-from converters.tflite_file import TfliteFile, TfliteGraph, TfliteOperator
 
 _CORAL: Final = ("coral",)
 _MIB: Final = 1024**2

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from converters.tflite_file import TfliteGraph, TfliteOperator, TfliteTensor
+from converters.model.tflite_file import TfliteGraph, TfliteOperator, TfliteTensor
 
 SRAM_BYTES: Final = int(7.9 * 1024**2)
 """On-chip memory that caches parameters: the compiler's log says 7.98 MiB free with a model of next to nothing."""

@@ -9,7 +9,8 @@ from typing import Any, Final
 import onnx
 
 from converters.errors import BadModel
-from converters.fixed_shapes import Shapes, fix_shapes
+from converters.model.fixed_shapes import Shapes, fix_shapes
+from converters.model.tflite_file import TfliteFile, read_tflite
 from converters.preflight.edgetpu import find_edgetpu
 from converters.preflight.edgetpu_onnx import find_edgetpu_in_onnx
 from converters.preflight.external_data import find_external_data
@@ -22,7 +23,6 @@ from converters.preflight.tensorrt import find_tensorrt
 from converters.preflight.tflite_graph import find_in_tflite
 from converters.preflight.versions import find_versions
 from converters.preflight.weights import find_weights
-from converters.tflite_file import TfliteFile, read_tflite
 
 NEWEST_IR: Final = 10
 """ONNX Runtime 1.23.2, the newest for Python 3.10, refuses anything above."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from onnx import defs
 
-from converters.opset import standard_opset
+from converters.model.opset import standard_opset
 from converters.preflight.findings import Finding, named
 from converters.preflight.onnx_graph import STANDARD_DOMAINS, label_of, walk
 

@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
+from converters.model.tflite_file import TfliteFile, TfliteGraph, TfliteOperator, TfliteTensor
 from converters.preflight.findings import Finding, named
-from converters.tflite_file import TfliteFile, TfliteGraph, TfliteOperator, TfliteTensor
 
 EDGE_TPU_OPERATOR: Final = "edgetpu-custom-op"
 """What the Edge TPU compiler puts in the place of everything it mapped."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 from onnx import TensorProto, defs
 
 from converters.errors import BadModel
-from converters.opset import convert_opset, standard_opset
+from converters.model.opset import convert_opset, standard_opset
 from converters.preflight.findings import Finding, named
 from converters.preflight.onnx_graph import constants_of, label_of, walk
 

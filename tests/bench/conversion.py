@@ -16,11 +16,11 @@ from typing import Any
 
 import msgspec
 
-from converters.candidates import write_calibration
-from converters.evaluate import Examination, evaluate
-from converters.material import Material, read_material, refer
-from converters.pipeline import plan_of
-from converters.recipe import Recipe, parse_recipe
+from converters.evaluation.evaluate import Examination, evaluate
+from converters.pipeline.build import plan_of
+from converters.pipeline.candidates import write_calibration
+from converters.pipeline.material import Material, read_material, refer
+from converters.planning.recipe import Recipe, parse_recipe
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.contract.ids import parse_variant_id
 from edge_runtime.contract.layout import LayoutFolder

@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from converters.finishing import BuildOptions
-from converters.pipeline import build
-from converters.recipe import parse_recipe
+from converters.pipeline.build import build
+from converters.pipeline.finishing import BuildOptions
+from converters.planning.recipe import parse_recipe
 from tests.bench.rival import peak_bytes
 
 

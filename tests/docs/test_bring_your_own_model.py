@@ -7,7 +7,7 @@ from pathlib import Path
 from typer.main import get_command
 
 from converters.cli.main import app
-from converters.recipe import parse_recipe
+from converters.planning.recipe import parse_recipe
 from edge_runtime.cli import app as runtime_app
 from fleet_server.cli.main import build as build_fleet_app
 

@@ -9,9 +9,9 @@ import pytest
 from typer.main import get_command
 
 from converters.cli.main import app
-from converters.metrics.choose import METRICS, USUAL
-from converters.recipe import check_recipe, parse_recipe
-from converters.recipe_outputs import OutputKind
+from converters.evaluation.metrics.choose import METRICS, USUAL
+from converters.planning.recipe import check_recipe, parse_recipe
+from converters.planning.recipe_outputs import OutputKind
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 JUDGE, FRAMEWORKS = ((GUIDES / name).read_text() for name in ("judge-a-model.md", "scikit-learn-and-pytorch.md"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.recipe import parse_recipe
+from converters.planning.recipe import parse_recipe
 from edge_runtime.contract.steps import Detect, PostStep, PreStep
 from tests.unit.converters.test_recipe import GOOD
 

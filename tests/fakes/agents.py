@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from converters.signing import sign_release
+from converters.release.signing import sign_release
 from edge_runtime.contract.device_state import Candidate, Policy
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.ids import DeviceId, ModelName, SlotId, target_path

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from converters.finishing import BuildOptions
-from converters.pipeline import build
-from converters.recipe import Recipe, parse_recipe
-from converters.report import BuildReport
+from converters.pipeline.build import build
+from converters.pipeline.finishing import BuildOptions
+from converters.planning.recipe import Recipe, parse_recipe
+from converters.report.build_report import BuildReport
 
 RECIPES = Path(__file__).resolve().parents[2] / "examples" / "fleet_on_a_laptop" / "recipes"
 

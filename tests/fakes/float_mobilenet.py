@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from converters.tflite_file import TfliteGraph, TfliteOperator, TfliteTensor, parse_tflite
+from converters.model.tflite_file import TfliteGraph, TfliteOperator, TfliteTensor, parse_tflite
 
 _SAME = 0
 

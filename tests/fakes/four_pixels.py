@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from converters.recipe import Recipe
+from converters.planning.recipe import Recipe
 from tests.fakes.litert_models import int8_four_pixel_tflite
 from tests.unit.converters.test_recipe import GOOD, parsed
 

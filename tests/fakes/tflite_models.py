@@ -10,7 +10,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from converters.tflite_file import IDENTIFIER
+from converters.model.tflite_file import IDENTIFIER
 
 
 @dataclass(frozen=True)

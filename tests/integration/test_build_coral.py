@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from converters.pipeline import BuildOptions, build
-from converters.report import BuildReport
+from converters.pipeline.build import BuildOptions, build
+from converters.report.build_report import BuildReport
 from edge_runtime.contract.codec import decode
 from edge_runtime.contract.evidence import EVIDENCE_LAYER, EvidenceFile
 from edge_runtime.contract.layout import LayoutFolder, open_variant, read_checked

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from converters.errors import BadDataset, BadModel, BadRecipe, CannotWrite, GoldenRefused
-from converters.report import BuildReport, as_json
+from converters.report.build_report import BuildReport, as_json
 from edge_runtime.contract.evidence import EVIDENCE_LAYER, EvidenceFile
 from edge_runtime.contract.ids import LayerName
 from edge_runtime.contract.layout import LayoutFolder, open_variant, read_checked

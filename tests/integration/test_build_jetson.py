@@ -10,8 +10,8 @@ from onnx import helper
 
 from converters.compilers.job import CompileJob
 from converters.compilers.tensorrt import compile_job
-from converters.methods import METHODS
-from converters.report_page import report_page
+from converters.planning.methods import METHODS
+from converters.report.page import report_page
 from edge_runtime.contract.device_profile import DeviceFacts, EngineFact
 from edge_runtime.contract.evidence import EVIDENCE_LAYER, EvidenceFile
 from edge_runtime.contract.ids import LayerName

@@ -16,10 +16,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from converters.commands.translate import with_local_model
-from converters.finishing import BuildOptions
-from converters.pipeline import build
-from converters.recipe import Recipe, check_recipe
-from converters.report import BuildReport
+from converters.pipeline.build import build
+from converters.pipeline.finishing import BuildOptions
+from converters.planning.recipe import Recipe, check_recipe
+from converters.report.build_report import BuildReport
 from edge_runtime import Model
 
 RNG = np.random.default_rng(5)

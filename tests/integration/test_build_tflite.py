@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from converters.pipeline import BuildOptions, build
-from converters.recipe import Recipe
-from converters.report import BuildReport
+from converters.pipeline.build import BuildOptions, build
+from converters.planning.recipe import Recipe
+from converters.report.build_report import BuildReport
 from edge_runtime import Model
 from edge_runtime.contract.layout import LayoutFolder, open_variant, read_checked
 from tests.fakes.four_pixels import four_pixel_folder, four_pixel_recipe

@@ -9,7 +9,7 @@ import pytest
 from converters.compilers.isolated import compile_isolated
 from converters.compilers.job import CompileJob
 from converters.errors import CompileFailed
-from converters.methods import METHODS, Method
+from converters.planning.methods import METHODS, Method
 from edge_runtime.inference.arrays import write_npz
 from tests.fakes.onnx_models import conv_classifier
 

@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from converters.cli.main import app
-from converters.pipeline import BuildOptions, build
-from converters.recipe import EngineName, LimitsRecipe, Recipe, parse_recipe
+from converters.pipeline.build import BuildOptions, build
+from converters.planning.recipe import EngineName, LimitsRecipe, Recipe, parse_recipe
 from edge_runtime import Model
 from edge_runtime.inference.results import Boxes
 

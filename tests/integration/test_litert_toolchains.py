@@ -10,11 +10,11 @@ import pytest
 
 from converters.compilers.isolated import compile_isolated
 from converters.compilers.job import CompileJob
-from converters.methods import METHODS
-from converters.pipeline import BuildOptions, build
+from converters.model.tflite_file import parse_tflite
+from converters.pipeline.build import BuildOptions, build
+from converters.planning.methods import METHODS
 from converters.preflight.edgetpu import find_edgetpu, map_to_edgetpu
-from converters.report import BuildReport
-from converters.tflite_file import parse_tflite
+from converters.report.build_report import BuildReport
 from converters.toolchains import TOOLCHAINS, find_installed
 from edge_runtime.contract.layout import LayoutFolder, OpenVariant, open_variant, read_checked
 from tests.fakes.float_mobilenet import float_mobilenet

@@ -6,9 +6,9 @@ import msgspec
 import onnx
 import pytest
 
-from converters.pipeline import BuildOptions, build
-from converters.recipe import Recipe, parse_recipe
-from converters.report import Row
+from converters.pipeline.build import BuildOptions, build
+from converters.planning.recipe import Recipe, parse_recipe
+from converters.report.build_report import Row
 from tests.fakes.float_mobilenet import float_mobilenet
 
 pytest.importorskip("onnxruntime")

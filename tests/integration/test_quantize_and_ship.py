@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from converters.report import BuildReport
+from converters.report.build_report import BuildReport
 from edge_runtime.contract.layout import LayoutFolder
 
 pytest.importorskip("onnxruntime")

@@ -5,10 +5,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from converters.kernels import may_saturate
-from converters.pipeline import BuildOptions, build
-from converters.recipe import Recipe, parse_recipe
-from converters.report import BuildReport, Row
+from converters.pipeline.build import BuildOptions, build
+from converters.planning.kernels import may_saturate
+from converters.planning.recipe import Recipe, parse_recipe
+from converters.report.build_report import BuildReport, Row
 from devices.probe import read_machine
 
 pytest.importorskip("onnxruntime")

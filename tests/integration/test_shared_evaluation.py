@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.evaluate import evaluate
-from converters.material import Material, Reference, read_material, refer
-from converters.pipeline import plan_of
-from converters.recipe import parse_recipe
-from converters.workshop import open_source
+from converters.building.workshop import open_source
+from converters.evaluation.evaluate import evaluate
+from converters.pipeline.build import plan_of
+from converters.pipeline.material import Material, Reference, read_material, refer
+from converters.planning.recipe import parse_recipe
 from edge_runtime.contract.golden import GoldenCheck
 from edge_runtime.inference.results import Anomaly
 from tests.fakes.shared_recipes import RECIPES

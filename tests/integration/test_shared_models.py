@@ -11,11 +11,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from converters.datasets import read_labels
-from converters.draft import draft_release
-from converters.pipeline import BuildOptions, build
-from converters.reading import read_source
-from converters.recipe import (
+from converters.building.workshop import open_source
+from converters.data.datasets import read_labels
+from converters.pipeline.build import BuildOptions, build
+from converters.planning.recipe import (
     CalibrationRecipe,
     EvaluationRecipe,
     GoldenRecipe,
@@ -23,7 +22,8 @@ from converters.recipe import (
     Recipe,
     parse_recipe,
 )
-from converters.workshop import open_source
+from converters.reading import read_source
+from converters.release.draft import draft_release
 from edge_runtime import Model
 from edge_runtime.contract.digest import digest_of
 from edge_runtime.inference.predictor import Predictor, load_predictor

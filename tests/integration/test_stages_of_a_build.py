@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from converters.cache import Cache
-from converters.report import BuildReport
+from converters.caching.cache import Cache
+from converters.report.build_report import BuildReport
 from tests.fakes.digits import RECIPES, build_digits, recipe_of
 
 pytest.importorskip("onnxruntime")
@@ -22,8 +22,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from tests.fakes.digits import RECIPES, recipe_of
-from converters.finishing import BuildOptions
-from converters.pipeline import build
+from converters.pipeline.finishing import BuildOptions
+from converters.pipeline.build import build
 def listener(event):
     if (event.title, event.state) == ("measure ort-int8", "running"):
         os.kill(os.getpid(), 9)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from converters.errors import BadRecipe, CannotWrite
-from converters.signing import keygen, sign_release
+from converters.release.signing import keygen, sign_release
 from edge_runtime.contract import reasons
 from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.errors import ContractError, TrustError

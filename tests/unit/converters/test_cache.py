@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from converters import cache as cache_module
-from converters.cache import Cache
+from converters.caching import cache as cache_module
+from converters.caching.cache import Cache
 
 KEY, OTHER, THIRD = "a" * 64, "b" * 64, "c" * 64
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from converters.commands.compare import as_json, cells, write_page
-from converters.compare import Comparison, Side, compare
+from converters.report.compare import Comparison, Side, compare
 from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.evidence import Accuracy, By, Evidence, EvidenceFile, Latency, Where
 from edge_runtime.contract.release import ReferenceScore, ReleaseManifest, VariantManifest, Waiver

@@ -10,7 +10,7 @@ import pytest
 from converters.compilers.isolated import compile_isolated
 from converters.compilers.job import CompileJob
 from converters.errors import CompileFailed
-from converters.methods import METHODS, Method
+from converters.planning.methods import METHODS, Method
 from converters.toolchains import TOOLCHAINS
 from tests.fakes.litert_models import four_pixel_tflite
 from tests.fakes.onnx_models import conv_classifier

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters.datasets import Dataset, open_dataset, read_labels
+from converters.data.datasets import Dataset, open_dataset, read_labels
+from converters.data.samples.sample import Wanted
 from converters.errors import BadDataset
-from converters.golden import ask_from, choose_samples
-from converters.recipe import EvaluationRecipe
-from converters.samples.sample import Wanted
+from converters.evaluation.golden import ask_from, choose_samples
+from converters.planning.recipe import EvaluationRecipe
 from edge_runtime.contract.golden import GOLDEN_MAX_BYTES
 from edge_runtime.contract.tensor import AxisRange
 from edge_runtime.inference.preprocess import compile_preprocess

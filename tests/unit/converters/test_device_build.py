@@ -1,10 +1,10 @@
 import msgspec
 import pytest
 
-from converters.device_build import as_device_build, provider_options, trtexec_command
-from converters.draft import Draft
 from converters.errors import CompileFailed
-from converters.methods import METHODS
+from converters.planning.methods import METHODS
+from converters.release.device_build import as_device_build, provider_options, trtexec_command
+from converters.release.draft import Draft
 from edge_runtime.contract.codec import decode, encode
 from edge_runtime.contract.digest import digest_of
 from edge_runtime.contract.ids import LayerName, ModelName, VariantId, Version

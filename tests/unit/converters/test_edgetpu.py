@@ -4,10 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converters.model.tflite_file import TfliteFile, parse_tflite
 from converters.preflight.edgetpu import find_edgetpu, map_to_edgetpu, parameters_fit
 from converters.preflight.findings import Finding
 from converters.preflight.tflite_graph import find_in_tflite
-from converters.tflite_file import TfliteFile, parse_tflite
 from tests.fakes.tflite_models import Model, Operator, Tensor, int8_classifier
 
 CLASSIFIER = int8_classifier()

@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from converters.emulation import list_emulators
-from converters.kernels import kernels_of, may_saturate
+from converters.evaluation.emulation import list_emulators
+from converters.planning.kernels import kernels_of, may_saturate
 
 VNNI = ("avx", "avx2", "fma", "avx512f", "avx512_vnni")
 AVX2 = ("avx", "avx2", "fma")

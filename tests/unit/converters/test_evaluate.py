@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.answers import AnswerWriter, read_answers
-from converters.datasets import Dataset
+from converters.data.answers import AnswerWriter, read_answers
+from converters.data.datasets import Dataset
+from converters.data.samples.files import Files
+from converters.data.samples.sample import Sample
 from converters.errors import BadRecipe, CannotWrite
-from converters.evaluate import Examination, interpreter_of, judge_answers
-from converters.metrics.choose import Task, task_of
-from converters.samples.files import Files
-from converters.samples.sample import Sample
+from converters.evaluation.evaluate import Examination, interpreter_of, judge_answers
+from converters.evaluation.metrics.choose import Task, task_of
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.inference.backend import Tensors
 from edge_runtime.inference.preprocess import compile_preprocess
@@ -147,7 +147,7 @@ def test_a_task_without_labels_has_no_metric(tmp_path) -> None:
 
 
 def test_weak_boxes_are_kept_for_the_precision_of_a_detector() -> None:
-    from converters.evaluate import _weaker
+    from converters.evaluation.evaluate import _weaker
 
     detect = {"op": "detect", "min_score": 0.7, "max": 10}
 

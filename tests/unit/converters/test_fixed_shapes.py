@@ -1,7 +1,7 @@
 import pytest
 
 from converters.errors import BadModel
-from converters.fixed_shapes import fix_shapes
+from converters.model.fixed_shapes import fix_shapes
 from converters.reading import read_source
 from tests.fakes.onnx_models import conv_classifier, saved
 

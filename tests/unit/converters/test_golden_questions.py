@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters.datasets import Dataset
-from converters.golden import ask_from, choose_samples
-from converters.golden_truth import Kept, truth_of
-from converters.samples.files import Files
-from converters.samples.sample import Sample
-from converters.truth import MaskFile, TrueBoxes, Truth
+from converters.data.datasets import Dataset
+from converters.data.samples.files import Files
+from converters.data.samples.sample import Sample
+from converters.data.truth import MaskFile, TrueBoxes, Truth
+from converters.evaluation.golden import ask_from, choose_samples
+from converters.evaluation.golden_truth import Kept, truth_of
 from edge_runtime.contract.golden import GOLDEN_MAX_BYTES
 from edge_runtime.contract.tensor import AxisRange
 from edge_runtime.inference.golden import narrowed

@@ -25,7 +25,7 @@ import sys
 from converters.commands.build import clean_up_when_ended
 from converters.compilers.isolated import compile_isolated
 from converters.compilers.job import CompileJob
-from converters.methods import METHODS
+from converters.planning.methods import METHODS
 clean_up_when_ended()
 out = sys.argv[1]
 compile_isolated(CompileJob(method=METHODS["onnxruntime"][2], model="m.onnx", out=out, calibration=out))

@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from converters.judge import (
+from converters.planning.judge import (
     Answered,
     Judgement,
     Measured,
@@ -10,7 +10,7 @@ from converters.judge import (
     refuse_unmeasurable,
     same_instructions,
 )
-from converters.planner import Candidate, plan_build
+from converters.planning.planner import Candidate, plan_build
 from devices.catalogue import resolve_targets
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.release import Limits

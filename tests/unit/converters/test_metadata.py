@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from converters.errors import BadModel
 from converters.importers.onnx import describe
 from converters.importers.tflite import import_tflite
-from converters.metadata.facts import Facts, PictureFacts, contradictions, merge
-from converters.metadata.find import find_facts
-from converters.metadata.flatbuffer import Table
-from converters.metadata.huggingface import facts_of_huggingface
-from converters.metadata.openvino_model_info import facts_of_model_info, model_info_of_xml
-from converters.metadata.ultralytics import facts_of_ultralytics
-from converters.recipe import parse_recipe
-from converters.source import Port, Stored
-from converters.starter_file import starter_text
+from converters.model.source import Port, Stored
+from converters.planning.recipe import parse_recipe
+from converters.starter.from_model import starter_text
+from converters.starter.metadata.facts import Facts, PictureFacts, contradictions, merge
+from converters.starter.metadata.find import find_facts
+from converters.starter.metadata.flatbuffer import Table
+from converters.starter.metadata.huggingface import facts_of_huggingface
+from converters.starter.metadata.openvino_model_info import facts_of_model_info, model_info_of_xml
+from converters.starter.metadata.ultralytics import facts_of_ultralytics
 from tests.fakes.onnx_models import conv_classifier
 
 YOLO = {"task": "detect", "stride": "32", "imgsz": "[640, 480]", "batch": "1", "license": "AGPL-3.0",

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from converters.methods import METHODS, Method, chosen, describe_method, is_known, variant_name
-from converters.recipe import EngineName
+from converters.planning.methods import METHODS, Method, chosen, describe_method, is_known, variant_name
+from converters.planning.recipe import EngineName
 
 EVERY = [method for methods in METHODS.values() for method in methods]
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.errors import BadDataset
-from converters.metrics.classes import TopK, TopOneAgreement
-from converters.metrics.metric import Reply, Score, wilson
-from converters.metrics.tensors import MeanCosine
+from converters.evaluation.metrics.classes import TopK, TopOneAgreement
+from converters.evaluation.metrics.metric import Reply, Score, wilson
+from converters.evaluation.metrics.tensors import MeanCosine
 
 
 def said(*scores: float) -> Reply:

@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.errors import BadModel
-from converters.opset import convert_opset, drop_unused_domains, standard_opset
+from converters.model.opset import convert_opset, drop_unused_domains, standard_opset
 
 ort = pytest.importorskip("onnxruntime")
 X = np.random.default_rng(0).standard_normal((1, 2, 5, 5)).astype(np.float32)

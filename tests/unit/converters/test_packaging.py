@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from converters.errors import CannotWrite
-from converters.packaging import check_destination, write_release
+from converters.release.packaging import check_destination, write_release
 from tests.fakes.models import release_manifest
 
 

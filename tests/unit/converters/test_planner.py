@@ -2,9 +2,9 @@ import msgspec
 import pytest
 
 from converters.errors import BadRecipe
-from converters.planner import plan_build
-from converters.recipe import Recipe
-from converters.search import Tried, find_better
+from converters.planning.planner import plan_build
+from converters.planning.recipe import Recipe
+from converters.planning.search import Tried, find_better
 from devices.catalogue import resolve_targets
 from tests.unit.converters.test_recipe import parsed
 

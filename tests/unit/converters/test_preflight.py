@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.errors import BadRecipe
-from converters.fixed_shapes import parse_shapes
+from converters.model.fixed_shapes import parse_shapes
 from converters.preflight.findings import Finding, has_errors, stops
 from converters.preflight.inspect import inspect, kind_of
 from tests.fakes.onnx_models import conv_classifier, saved

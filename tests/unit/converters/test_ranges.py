@@ -10,7 +10,7 @@ import pytest
 from converters.compilers.job import CompileJob, RangesJob
 from converters.compilers.worker import run
 from converters.errors import CompileFailed
-from converters.methods import METHODS, Method, RangeMethod
+from converters.planning.methods import METHODS, Method, RangeMethod
 from edge_runtime.inference.arrays import write_npz
 from tests.fakes.onnx_models import conv_classifier
 

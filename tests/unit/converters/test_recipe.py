@@ -4,11 +4,11 @@ import json
 import msgspec
 import pytest
 
-from converters.draft import draft_release
 from converters.errors import BadRecipe
 from converters.importers.onnx import describe
-from converters.recipe import Recipe, parse_recipe
-from converters.recipe_inputs import preprocess_of
+from converters.planning.recipe import Recipe, parse_recipe
+from converters.planning.recipe_inputs import preprocess_of
+from converters.release.draft import draft_release
 from edge_runtime.contract.digest import digest_of
 from tests.fakes.onnx_models import conv_classifier
 

@@ -8,15 +8,15 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from converters.candidates import write_calibration
-from converters.draft import draft_release
+from converters.building.workshop import find_absorptions, open_source
 from converters.errors import BadRecipe
 from converters.importers.onnx import describe
-from converters.layers import read_priors
-from converters.material import read_material
-from converters.pipeline import BuildOptions, build, plan_of
-from converters.recipe import Recipe
-from converters.workshop import find_absorptions, open_source
+from converters.pipeline.build import BuildOptions, build, plan_of
+from converters.pipeline.candidates import write_calibration
+from converters.pipeline.material import read_material
+from converters.planning.recipe import Recipe
+from converters.release.draft import draft_release
+from converters.release.layers import read_priors
 from edge_runtime import Model
 from edge_runtime.contract.digest import digest_of
 from edge_runtime.inference.results import Anomaly, Boxes, Mask, TensorAnswer, Values

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from converters.report import BuildReport, Row, print_report
+from converters.report.build_report import BuildReport, Row, print_report
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.evidence import Where
 from edge_runtime.contract.release import Waiver

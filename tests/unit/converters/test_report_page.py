@@ -8,13 +8,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from converters.disagreement import Disagreements, Example
-from converters.report import BuildReport, DataSet, Row, as_json
-from converters.report_page import report_page
-from converters.report_pictures import data_uri
-from converters.report_plot import Point, chart_of
-from converters.sensitivity import CurvePoint, LayerError, Sensitivity
-from converters.stages import StageEvent
+from converters.caching.stages import StageEvent
+from converters.evaluation.disagreement import Disagreements, Example
+from converters.pipeline.pictures import data_uri
+from converters.planning.sensitivity import CurvePoint, LayerError, Sensitivity
+from converters.report.build_report import BuildReport, DataSet, Row, as_json
+from converters.report.page import report_page
+from converters.report.plot import Point, chart_of
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.evidence import Accuracy, By, CheckResult, Evidence, Latency, Where
 from edge_runtime.contract.release import Limits, Source, Waiver

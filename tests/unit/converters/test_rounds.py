@@ -6,9 +6,9 @@ import pytest
 
 from converters.compilers import isolated
 from converters.errors import BadModel
-from converters.methods import METHODS
-from converters.planner import Candidate
-from converters.rounds import fitting_at_once, next_round, side_by_side
+from converters.pipeline.rounds import fitting_at_once, next_round, side_by_side
+from converters.planning.methods import METHODS
+from converters.planning.planner import Candidate
 from edge_runtime.contract.ids import VariantId
 
 GIB = 1024**3

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from converters.datasets import Dataset, open_dataset, without_shared
+from converters.data.datasets import Dataset, open_dataset, without_shared
+from converters.data.samples.sample import TruthKind, Wanted, digest_of_arrays
+from converters.data.truth import MaskFile, TrueBoxes, truth_text
 from converters.errors import BadDataset
-from converters.recipe import CalibrationRecipe, EvaluationRecipe, StoredRecipe
-from converters.samples.sample import TruthKind, Wanted, digest_of_arrays
-from converters.truth import MaskFile, TrueBoxes, truth_text
+from converters.planning.recipe import CalibrationRecipe, EvaluationRecipe, StoredRecipe
 from edge_runtime.contract.tensor import InputSpec, Signature
 from edge_runtime.inference.preprocess import Preprocessor, compile_preprocess
 from tests.fakes.models import release_manifest

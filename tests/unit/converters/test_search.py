@@ -1,6 +1,6 @@
-from converters.planner import Candidate, plan_build
-from converters.search import Tried, find_better, mixed_from, outdone, worth_mixing
-from converters.sensitivity import CurvePoint, LayerError, Sensitivity
+from converters.planning.planner import Candidate, plan_build
+from converters.planning.search import Tried, find_better, mixed_from, outdone, worth_mixing
+from converters.planning.sensitivity import CurvePoint, LayerError, Sensitivity
 from devices.catalogue import resolve_targets
 from tests.unit.converters.test_recipe import parsed
 

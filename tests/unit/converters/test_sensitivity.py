@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converters.compilers.job import CompileJob, RangesJob, SensitivityJob
 from converters.compilers.worker import run
-from converters.sensitivity import (
+from converters.planning.sensitivity import (
     CurvePoint,
     LayerError,
     Sensitivity,

@@ -7,13 +7,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from converters.data_ranges import range_notes
-from converters.datasets import Dataset
+from converters.data.data_ranges import range_notes
+from converters.data.datasets import Dataset
+from converters.data.samples.files import Files
+from converters.data.samples.sample import Sample
+from converters.data.sets import open_sets
 from converters.errors import BadDataset, BadRecipe
-from converters.recipe import Recipe
-from converters.samples.files import Files
-from converters.samples.sample import Sample
-from converters.sets import open_sets
+from converters.planning.recipe import Recipe
 from edge_runtime.contract.steps import RawStep
 from edge_runtime.inference.preprocess import compile_preprocess
 from tests.fakes.models import release_manifest

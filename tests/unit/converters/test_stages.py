@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converters.cache import Cache
+from converters.caching.cache import Cache
+from converters.caching.stages import Environment, Stage, StageEvent, Stages, environment_here, key_of, pack, unpack
 from converters.errors import CannotWrite, CompileFailed
-from converters.stages import Environment, Stage, StageEvent, Stages, environment_here, key_of, pack, unpack
 from edge_runtime.contract.digest import Digest
 from edge_runtime.inference.backend import Array
 

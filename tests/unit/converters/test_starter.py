@@ -4,9 +4,9 @@ import pytest
 
 from converters.errors import BadRecipe
 from converters.importers.onnx import describe
-from converters.recipe import parse_recipe
-from converters.starter import Options, parse_bounds, recipe_from_options, with_options
-from converters.starter_file import starter_text
+from converters.planning.recipe import parse_recipe
+from converters.starter.from_model import starter_text
+from converters.starter.from_options import Options, parse_bounds, recipe_from_options, with_options
 from tests.fakes.onnx_models import conv_classifier
 
 MODEL = describe(conv_classifier())

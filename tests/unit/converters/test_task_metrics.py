@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import jaccard_score, r2_score, roc_auc_score
 
+from converters.data.truth import MaskFile, TrueBoxes, Truth
 from converters.errors import BadDataset, BadRecipe
-from converters.metrics.detection import BoxAgreement, MeanAveragePrecision
-from converters.metrics.metric import Metric, Reply, Score
-from converters.metrics.own_function import own_metric
-from converters.metrics.ranking import Auc
-from converters.metrics.regression import R2, MeanAbsoluteError, NumbersAgreement
-from converters.metrics.segmentation import MeanIou, PixelAgreement
-from converters.truth import MaskFile, TrueBoxes, Truth
+from converters.evaluation.metrics.detection import BoxAgreement, MeanAveragePrecision
+from converters.evaluation.metrics.metric import Metric, Reply, Score
+from converters.evaluation.metrics.own_function import own_metric
+from converters.evaluation.metrics.ranking import Auc
+from converters.evaluation.metrics.regression import R2, MeanAbsoluteError, NumbersAgreement
+from converters.evaluation.metrics.segmentation import MeanIou, PixelAgreement
 from edge_runtime.inference.agreement import resized_map
 from edge_runtime.inference.results import Anomaly, Boxes, Mask, Result, Scored, Values
 

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from converters.compilers.job import CompileJob
 from converters.compilers.tensorrt import compile_job
 from converters.errors import CompileFailed
-from converters.methods import METHODS, Method
-from converters.opset import standard_opset
+from converters.model.opset import standard_opset
+from converters.planning.methods import METHODS, Method
 from edge_runtime.inference.arrays import write_npz
 from tests.fakes.onnx_models import conv_classifier, saved
 

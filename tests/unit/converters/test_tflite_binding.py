@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from converters.draft import Draft, draft_release
+from converters.building.tflite_binding import bind_tflite, full_ranges
 from converters.errors import CompileFailed
 from converters.importers.onnx import describe
-from converters.tflite_binding import bind_tflite, full_ranges
+from converters.release.draft import Draft, draft_release
 from edge_runtime.contract.digest import digest_of
 from tests.fakes.onnx_models import conv_classifier
 from tests.fakes.tflite_models import Model, Operator, Tensor

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.errors import BadModel
-from converters.tflite_file import parse_tflite, read_tflite
+from converters.model.tflite_file import parse_tflite, read_tflite
 from tests.fakes.tflite_models import Tensor, int8_classifier
 
 CONTENT = int8_classifier(metadata={"note": b"hello"}, signature="serving_default").content()
@@ -88,7 +88,7 @@ def test_a_missing_file_and_another_format_are_named(tmp_path: Path) -> None:
 def test_reading_a_file_loads_no_engine() -> None:
     code = """
 import sys
-from converters.tflite_file import parse_tflite
+from converters.model.tflite_file import parse_tflite
 parse_tflite(bytes.fromhex(sys.stdin.read()), "m.tflite")
 print([name for name in sys.modules if name.startswith("ai_edge_litert.")])
 """

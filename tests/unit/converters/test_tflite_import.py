@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from converters.draft import Draft, draft_release
+from converters.building.tflite_binding import find_raw_inputs
 from converters.errors import BadModel, BadRecipe
 from converters.importers.tflite import activation_bytes, import_tflite
-from converters.planner import plan_build
+from converters.model.source import SourceFacts, Stored
+from converters.planning.planner import plan_build
 from converters.reading import facts_of, read_source
-from converters.source import SourceFacts, Stored
-from converters.starter_file import starter_text
-from converters.tflite_binding import find_raw_inputs
+from converters.release.draft import Draft, draft_release
+from converters.starter.from_model import starter_text
 from devices.catalogue import resolve_targets
 from edge_runtime.contract.digest import digest_of
 from tests.fakes.litert_models import adder_of_namesakes, four_pixel_tflite, int8_four_pixel_tflite

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from converters.model.tflite_file import read_tflite
 from converters.preflight.edgetpu import find_edgetpu, map_to_edgetpu
 from converters.preflight.findings import stops
 from converters.preflight.inspect import inspect
 from converters.preflight.tflite_graph import EDGE_TPU_OPERATOR
-from converters.tflite_file import read_tflite
 
 pytestmark = pytest.mark.needs_shared
 FAMILIES = ("cpu", "coral", "jetson")

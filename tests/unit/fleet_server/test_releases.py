@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.signing import sign_release
+from converters.release.signing import sign_release
 from edge_runtime.contract import device_api
 from edge_runtime.contract.digest import digest_of
 from edge_runtime.contract.ids import ModelName, Version

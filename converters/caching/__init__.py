@@ -1,0 +1,1 @@
+"""Finished work is found again: what a stage is, and where its result is kept."""

@@ -1,0 +1,1 @@
+"""How good a candidate is: metrics, golden set, distance from the source model, latency and memory."""

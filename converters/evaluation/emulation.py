@@ -1,0 +1,140 @@
+"""Asks a variant on an instruction set that this machine does not have: QEMU's user mode runs the real engine there.
+
+It tells accuracy, never latency.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from converters.data.answers import AnswerWriter, read_answers
+from converters.planning.kernels import UNMEASURED, kernels_of, may_saturate
+from converters.planning.recipe import EngineName
+from edge_runtime.contract.codec import encode
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.release import ReleaseManifest, VariantManifest
+from edge_runtime.inference.backend import Array, Tensors
+
+EXECUTION: Final = "emulated:qemu-user"
+TIMEOUT_S: Final = 900.0
+PROBE_TIMEOUT_S: Final = 60.0
+_AVX2: Final = ("avx", "avx2", "fma")
+_REPORT_LINES: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Emulator:
+    """Another instruction set, and how to start a Python of its own there."""
+
+    arch: str
+    isa: tuple[str, ...]
+    command: tuple[str, ...]
+    engines: tuple[EngineName, ...] = ("onnxruntime", "openvino", "litert")
+    """Engines that can be asked there."""
+
+    @property
+    def kernels(self) -> str:
+        """Kind of its 8-bit kernels."""
+        return kernels_of(self.arch, self.isa)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether its 8-bit kernels may saturate."""
+        return may_saturate(self.arch, self.isa)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A variant that is asked."""
+
+    release: ReleaseManifest
+    variant: VariantManifest
+    files: Mapping[str, bytes]
+    """By role."""
+
+
+def find_emulators(arch: str, isa: Collection[str], *, aarch64_root: Path | None) -> tuple[Emulator, ...]:
+    """What can be emulated on a machine, tried by starting it; empty where QEMU's user mode is not installed.
+
+    Args:
+        arch: of this machine.
+        isa: of this machine.
+        aarch64_root: root file system with an aarch64 Python that has numpy, msgspec, Pillow and onnxruntime; see
+            docs/how-to/why-is-my-int8-model-worse-or-slower.md.
+    """
+    return tuple(one for one in list_emulators(arch, isa, shutil.which, aarch64_root=aarch64_root) if _works(one))
+
+
+def list_emulators(
+    arch: str, isa: Collection[str], which: Callable[[str], str | None], *, aarch64_root: Path | None
+) -> tuple[Emulator, ...]:
+    """What might be emulated, by the programs that are there."""
+    found: list[Emulator] = []
+    program = which("qemu-x86_64") or which("qemu-x86_64-static")
+    if program and arch == "x86_64" and not may_saturate(arch, isa):
+        # The newest CPU without VNNI that QEMU knows by name and emulates whole.
+        found.append(Emulator("x86_64", _AVX2, (program, "-cpu", "Haswell", sys.executable)))
+    program = which("qemu-aarch64") or which("qemu-aarch64-static")
+    if program and arch != "aarch64" and aarch64_root is not None:
+        python = next(iter(sorted(aarch64_root.glob("usr/bin/python3*"))), aarch64_root / "usr" / "bin" / "python3")
+        command = (program, "-cpu", "cortex-a76", "-L", str(aarch64_root), str(python))
+        found.append(Emulator("aarch64", ("asimd", "asimddp", "asimdhp"), command, ("onnxruntime",)))
+    return tuple(found)
+
+
+def answer_elsewhere(
+    emulator: Emulator, subject: Subject, questions: Iterable[Tensors], folder: Path
+) -> Iterator[dict[str, Array]]:
+    """A variant's canonical output tensors for each question (inputs after `decode`), in order.
+
+    Args:
+        emulator: where it runs.
+        subject: what is asked.
+        questions: inputs after `decode`.
+        folder: where questions and answers are kept while the answers are read.
+
+    Raises:
+        InferenceError: code `unmeasured`; the emulated engine did not come up, failed, or took too long.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "release.json").write_bytes(encode(subject.release))
+    (folder / "variant.json").write_bytes(encode(subject.variant))
+    for role, content in subject.files.items():
+        (folder / f"role-{role}").write_bytes(content)
+    with AnswerWriter(folder / "questions") as written:
+        for question in questions:
+            written.append(question)
+    # A process that is ended from outside leaves what it put into the temporary folder.
+    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [*emulator.command, "-m", "converters.evaluation.emulated", str(folder)]
+    try:
+        finished = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False, env=environment)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InferenceError(
+            f"ask {subject.variant.id} on {emulator.kernels}", str(error)[:200], code=UNMEASURED
+        ) from error
+    if finished.returncode != 0:
+        raise InferenceError(f"ask {subject.variant.id} on {emulator.kernels}", _cause(finished), code=UNMEASURED)
+    return read_answers(folder / "answers")
+
+
+def _works(emulator: Emulator) -> bool:
+    engines = "onnxruntime" if emulator.arch == "aarch64" else "sys"
+    command = [*emulator.command, "-c", f"import msgspec, numpy, {engines}"]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _cause(finished: subprocess.CompletedProcess[bytes]) -> str:
+    lines = finished.stderr.decode("utf-8", "replace").strip().splitlines()
+    said = [line for line in lines if "TCG doesn't support" not in line]
+    return " / ".join(said[-_REPORT_LINES:]) or f"it ended with code {finished.returncode}"

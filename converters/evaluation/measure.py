@@ -1,0 +1,75 @@
+"""Numbers of one candidate on this machine: latency beside the float variant, peak memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
+
+from edge_runtime.contract.codec import encode
+from edge_runtime.contract.evidence import Latency
+from edge_runtime.contract.release import ReleaseManifest, VariantManifest
+from edge_runtime.inference.arrays import write_npz
+from edge_runtime.inference.backend import Tensors
+from edge_runtime.inference.predictor import Predictor
+
+WARM_UP: Final = 10
+ROUNDS: Final = 200
+ROUNDS_MIN: Final = 30
+BUDGET_S: Final = 1.0
+PEAK_TIMEOUT_S: Final = 120.0
+
+
+def measure_latency(predictor: Predictor, beside: Predictor | None, decoded: Tensors) -> Latency:
+    """Milliseconds per call of one sample; with `beside`, the ratio from calls that alternate with it.
+
+    Alternating matters: on a shared machine two runs one after the other measure the neighbours.
+    """
+    feeds = predictor.preprocess.after_decode(decoded)
+    other = beside.preprocess.after_decode(decoded) if beside else {}
+    own_ms: list[float] = []
+    other_ms: list[float] = []
+    started = time.perf_counter()
+    for number in range(WARM_UP + ROUNDS):
+        took, took_other = _timed(predictor, feeds), _timed(beside, other) if beside else 0.0
+        if number >= WARM_UP:
+            own_ms.append(took)
+            other_ms.append(took_other)
+        if number >= WARM_UP + ROUNDS_MIN and time.perf_counter() - started > BUDGET_S:
+            break
+    p50, p95 = np.percentile(own_ms, [50, 95])
+    ratio = float(p50 / np.percentile(other_ms, 50)) if beside else None
+    return Latency(p50=round(float(p50), 4), p95=round(float(p95), 4), ratio_to_float=ratio and round(ratio, 3))
+
+
+def measure_peak(
+    release: ReleaseManifest, variant: VariantManifest, files: dict[str, bytes], decoded: Tensors
+) -> int | None:
+    """Bytes that loading and asking the variant adds in a fresh process; None when it could not be measured."""
+    with TemporaryDirectory(prefix="edge-convert-peak-") as name:
+        folder = Path(name)
+        (folder / "release.json").write_bytes(encode(release))
+        (folder / "variant.json").write_bytes(encode(variant))
+        (folder / "sample.npz").write_bytes(write_npz(dict(decoded)))
+        for role, content in files.items():
+            (folder / f"role-{role}").write_bytes(content)
+        command = [sys.executable, "-m", "converters.evaluation.peak", name]
+        try:
+            # A process that is ended from outside leaves what it put into the temporary folder.
+            environment = {**os.environ, "TMPDIR": name}
+            finished = subprocess.run(command, capture_output=True, timeout=PEAK_TIMEOUT_S, check=True, env=environment)
+            return int(finished.stdout)
+        except (subprocess.SubprocessError, ValueError):
+            return None
+
+
+def _timed(predictor: Predictor, feeds: Tensors) -> float:
+    started = time.perf_counter()
+    predictor.run_canonical(feeds)
+    return (time.perf_counter() - started) * 1000

@@ -1,0 +1,1 @@
+"""Runs a build from recipe to release."""

@@ -1,0 +1,1 @@
+"""What will be built and what may ship: recipe, methods, plan, search and judgement; pure."""

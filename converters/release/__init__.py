@@ -1,0 +1,1 @@
+"""What a release says and how it is written: manifests, files, signature."""

@@ -1,0 +1,1 @@
+"""What a build found, for people and machines."""
