@@ -48,6 +48,8 @@ class Dataset:
     source: Source
     allows_nan: bool = False
     """Whether missing numbers are the model's own business."""
+    listed: int = 0
+    """How many samples there were before `max_samples` took a part of them."""
 
     @property
     def is_labelled(self) -> bool:
@@ -125,7 +127,11 @@ def open_dataset(place: CalibrationRecipe | EvaluationRecipe, base: Path, wanted
         because = f"range {place.range!r} holds none of its {len(samples)} samples"
         raise BadDataset(f"read {root}", because, "correct the range")
     return Dataset(
-        root, tuple(_thinned(chosen, place.max_samples)), source, allows_nan=place.missing == "nan" or wanted.keeps_gaps
+        root,
+        tuple(_thinned(chosen, place.max_samples)),
+        source,
+        allows_nan=place.missing == "nan" or wanted.keeps_gaps,
+        listed=len(chosen),
     )
 
 

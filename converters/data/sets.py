@@ -58,12 +58,13 @@ def open_sets(recipe: Recipe, base: Path, labels: tuple[str, ...] | None) -> Set
     wanted = _wanted(recipe, truth_of(main, recipe), labels)
     evaluation = open_dataset(recipe.evaluation, base, wanted)
     _check_judgeable(recipe, main, evaluation)
-    notes: list[str] = []
+    notes = _thinned("evaluation", evaluation)
     calibration = None
     if recipe.calibration and "int8" in recipe.precisions:
         # Labels of a file are there anyway, and say whether its part is typical; folders of calibration have none.
         truth = wanted.truth if recipe.calibration.file and wanted.truth == "class" else None
         opened = open_dataset(recipe.calibration, base, replace(wanted, truth=truth))
+        notes += _thinned("calibration", opened)
         calibration, note = without_shared(opened, evaluation)
         notes += [note] if note else []
         notes += _missing_classes(calibration, evaluation)
@@ -113,6 +114,12 @@ def _check_judgeable(recipe: Recipe, main: OutputRecipe, evaluation: Dataset) ->
             "write evaluation.metric = 'module:function', or use min_agreement or min_snr_db",
         )  # fmt: skip
     raise BadRecipe("use max_drop", f"{evaluation.root} has no labels", "write labels.csv, or use min_agreement")
+
+
+def _thinned(which: str, dataset: Dataset) -> list[str]:
+    """That a set was larger than what is used of it."""
+    used = len(dataset.samples)
+    return [f"{used} of {dataset.listed} {which} samples are used (max_samples)"] if used < dataset.listed else []
 
 
 def _missing_classes(calibration: Dataset, evaluation: Dataset) -> list[str]:

@@ -16,7 +16,7 @@ from converters.evaluation.golden_spec import GOLDEN_LAYER
 from converters.pipeline.candidates import Result
 from converters.pipeline.coral import take_to_coral
 from converters.pipeline.material import Order, Reference
-from converters.planning.judge import failed_targets, same_instructions
+from converters.planning.judge import failed_targets, same_instructions, unjudged_latency
 from converters.planning.methods import describe_method
 from converters.planning.planner import Plan
 from converters.planning.recipe import Recipe
@@ -127,7 +127,7 @@ def _report(order: Order, out: Path, manifest: ReleaseManifest, results: list[Re
             *order.reference.notes,
             *_loud_licence(manifest),
             *_device_builds(results),
-            *_latency_note(order.plan, here),
+            *unjudged_latency(order.plan, machine.arch, machine.isa),
         ],
         waivers=manifest.waivers,
         failed_targets=failed_targets(order.plan, shipped, p95, manifest.limits, here=here),
@@ -191,12 +191,6 @@ def _named(example: Example, order: Order) -> Example:
         return example
     dataset = order.material.evaluation
     return msgspec.structs.replace(example, name=dataset.samples[example.position].name_in(dataset.root))
-
-
-def _latency_note(plan: Plan, here: str | None) -> list[str]:
-    if here is not None or plan.prefer != "latency":
-        return []
-    return ["no target has this machine's instruction set: latency is shown, and refuses nothing; devices decide"]
 
 
 def _device_builds(results: list[Result]) -> list[str]:

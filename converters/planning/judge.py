@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from converters.planning.kernels import UNMEASURED, is_same_speed_class, may_saturate
+from converters.planning.kernels import UNMEASURED, is_same_speed_class, may_saturate, speed_extensions
 from converters.planning.planner import Candidate, Plan
 from devices.catalogue import aliases_of
 from edge_runtime.contract import reasons
@@ -141,6 +141,22 @@ def same_instructions(plan: Plan, arch: str, isa: Collection[str]) -> str | None
     """The target whose instruction set is exactly a machine's, so that the machine's latency counts for it."""
     alike = (one.id for one in plan.profiles if one.arch == arch and is_same_speed_class(one.isa, isa))
     return next(alike, None)
+
+
+def unjudged_latency(plan: Plan, arch: str, isa: Collection[str]) -> list[str]:
+    """Why a machine's latency refuses nothing in this build; empty where it counts, or nobody asked for it."""
+    if plan.prefer != "latency" or same_instructions(plan, arch, isa) is not None:
+        return []
+    alike = next((profile for profile in plan.profiles if profile.arch == arch), None)
+    if alike is None:
+        because = f"no target is {arch} as this machine is"
+    else:
+        here, there = speed_extensions(isa), speed_extensions(alike.isa)
+        more, less = " ".join(sorted(here - there)), " ".join(sorted(there - here))
+        differences = [f"has {more} besides" if more else "", f"lacks {less}" if less else ""]
+        promised = " ".join(sorted(there)) or "no extension"
+        because = f"{alike.id} promises {promised}, this machine {' and '.join(filter(None, differences))}"
+    return [f"latency is not judged: {because}. Times are shown and refuse nothing; devices decide by their own"]
 
 
 def failed_targets(

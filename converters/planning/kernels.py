@@ -39,4 +39,9 @@ def kernels_of(arch: str, isa: Collection[str]) -> str:
 
 def is_same_speed_class(one: Collection[str], other: Collection[str]) -> bool:
     """Whether two CPUs of one architecture have the same extensions that decide about speed."""
-    return _SPEED.intersection(one) == _SPEED.intersection(other)
+    return speed_extensions(one) == speed_extensions(other)
+
+
+def speed_extensions(isa: Collection[str]) -> frozenset[str]:
+    """Those extensions of a CPU that decide about speed."""
+    return _SPEED.intersection(isa)

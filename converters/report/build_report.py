@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -13,6 +14,13 @@ from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.evidence import Elsewhere, Evidence, Where
 from edge_runtime.contract.release import Limits, Source, Waiver
 from edge_runtime.contract.steps import RawStep
+
+_TEXTS: Final = frozenset({"variant", "verdict"})
+_LEAST_IMPORTANT_FIRST: Final = ("peak", "SNR own", "ratio", "SNR float", "size", "drop", "p50")
+"""What a narrow terminal does without, besides columns that hold nothing."""
+_GAP: Final = 2
+"""Characters between columns."""
+_NOTHING: Final = "-"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -89,22 +97,15 @@ def as_json(report: BuildReport) -> str:
 
 def print_report(report: BuildReport, console: Any) -> None:
     """The report for a person, on a rich console."""
-    from rich.table import Table
     from rich.text import Text
 
     def say(text: str, style: str = "", *, wraps: bool = True) -> None:
         # Text, not str: rich would take '[openvino]' for its own markup and drop it.
         console.print(Text(text, style=style), soft_wrap=not wraps)
 
-    score = "unlabelled" if report.reference is None else f"{report.metric} {report.reference:.4f}"
-    title = f"{report.release} {report.version}: source model {score} on {report.count} samples"
-    table = Table(title=Text(title), title_justify="left", title_style="bold")
-    for name in ("variant", "size", report.metric, "drop", "SNR own", "SNR float", "p50", "ratio", "peak", "verdict"):
-        is_text = name in {"variant", "verdict"}
-        table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=name == "variant")
-    for row in report.rows:
-        table.add_row(*map(Text, _cells(row)))
-    console.print(table)
+    left_out = _print_table(report, console)
+    if left_out:
+        say(f"{', '.join(left_out)}: left out, the window is narrow; the report beside the release has all")
     if report.where:
         where = report.where
         say(f"measured on {where.cpu} ({where.arch}: {' '.join(where.isa)}), one thread")
@@ -122,6 +123,47 @@ def print_report(report: BuildReport, console: Any) -> None:
     say(f"release {report.digest}\nwritten to {report.out}", wraps=False)
 
 
+def _print_table(report: BuildReport, console: Any) -> list[str]:
+    """One row for each candidate, and no cell broken; the columns that there is no room for come back."""
+    from rich.table import Table
+    from rich.text import Text
+
+    score = "unlabelled" if report.reference is None else f"{report.metric} {report.reference:.4f}"
+    console.print(Text(f"{report.release} {report.version}: source model {score} on {report.count} samples", "bold"))
+    columns = _columns(report)
+    shown = columns_that_fit(columns, console.width)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold underline")
+    for name in shown:
+        # What cannot be left out is folded in a window that is too narrow even for that, rather than cut off.
+        table.add_column(name, justify="left" if name in _TEXTS else "right", overflow="fold")
+    for cells in zip(*(columns[name] for name in shown), strict=True):
+        table.add_row(*map(Text, cells))
+    console.print(table)
+    return [name for name in columns if name not in shown]
+
+
+def columns_that_fit(columns: Mapping[str, Sequence[str]], width: int) -> list[str]:
+    """The columns of a table that a terminal has room for, in order.
+
+    Args:
+        columns: cells by heading.
+        width: characters in a line of the terminal.
+    """
+    shown = list(columns)
+    empty = [name for name, cells in columns.items() if set(cells) <= {_NOTHING}]
+    for name in (*empty, *_LEAST_IMPORTANT_FIRST):
+        needed = sum(max(map(len, [heading, *columns[heading]])) + _GAP for heading in shown) - _GAP
+        if needed > width and name in shown:
+            shown.remove(name)
+    return shown
+
+
+def _columns(report: BuildReport) -> dict[str, list[str]]:
+    names = ("variant", "size", report.metric, "drop", "SNR own", "SNR float", "p50", "ratio", "peak", "verdict")
+    rows = [_cells(row) for row in report.rows]
+    return {name: [row[position] for row in rows] for position, name in enumerate(names)}
+
+
 def _cells(row: Row) -> list[str]:
     evidence = row.evidence
     accuracy = evidence.accuracy if evidence else None
@@ -129,14 +171,14 @@ def _cells(row: Row) -> list[str]:
     peak = evidence.peak_bytes if evidence else None
     return [
         row.variant,
-        f"{row.size_bytes / 1024:.0f} KiB" if row.size_bytes else "-",
+        f"{row.size_bytes / 1024:.0f} KiB" if row.size_bytes else _NOTHING,
         _number(accuracy.value if accuracy else None, 4),
         _number(row.drop, 4),
         _number(accuracy.own_snr_db if accuracy else None, 1, " dB"),
         _number(accuracy.float_snr_db if accuracy else None, 1, " dB"),
         _number(latency.p50 if latency else None, 3, " ms"),
         _number(latency.ratio_to_float if latency else None, 2),
-        f"{peak / 1024**2:.0f} MiB" if peak is not None else "-",
+        f"{peak / 1024**2:.0f} MiB" if peak is not None else _NOTHING,
         row.verdict,
     ]
 
@@ -147,4 +189,4 @@ def _elsewhere(other: Elsewhere) -> str:
 
 
 def _number(value: float | None, digits: int, unit: str = "") -> str:
-    return "-" if value is None else f"{value:.{digits}f}{unit}"
+    return _NOTHING if value is None else f"{value:.{digits}f}{unit}"

@@ -9,6 +9,7 @@ from converters.planning.judge import (
     judge,
     refuse_unmeasurable,
     same_instructions,
+    unjudged_latency,
 )
 from converters.planning.planner import Candidate, plan_build
 from devices.catalogue import resolve_targets
@@ -177,3 +178,12 @@ def test_saturation_anywhere_is_the_cause_even_where_these_kernels_differ_too() 
     clipped = answered(kernels=AVX2, is_narrow=True, checks=(failed(OWN), FLOAT))
 
     assert verdict(measured(checks=(failed(OWN), FLOAT), elsewhere=(clipped,)), FULL).verdict == "refused:saturation"
+
+
+def test_why_latency_is_not_judged_names_both_sides() -> None:
+    (note,) = unjudged_latency(PLAN, "x86_64", ("avx", "avx2", "fma", "avx512f"))
+    (foreign,) = unjudged_latency(PLAN, "riscv64", ())
+
+    assert "x86-64-cpu promises avx avx2 fma, this machine has avx512f besides" in note
+    assert "no target is riscv64" in foreign
+    assert unjudged_latency(PLAN, "x86_64", ("avx", "avx2", "fma")) == []

@@ -60,6 +60,16 @@ def test_small_sets_are_used_and_noted(data) -> None:
     assert judged == "judged on 50 samples: one of them is 2.0 % of accuracy"
 
 
+def test_what_max_samples_leaves_out_is_noted(data) -> None:
+    large = recipe(calibration={"file": "all.npz", "range": ":120", "max_samples": 50},
+                   evaluation={"file": "all.npz", "range": "120:", "max_samples": 79})  # fmt: skip
+
+    notes = open_sets(large, data, None).notes
+
+    assert "79 of 80 evaluation samples are used (max_samples)" in notes
+    assert "50 of 120 calibration samples are used (max_samples)" in notes
+
+
 def test_a_sorted_file_whose_first_samples_are_of_one_class_is_noted(tmp_path) -> None:
     np.savez(tmp_path / "all.npz", x=np.arange(200.0).reshape(200, 1), y=np.arange(200) // 50)
 
