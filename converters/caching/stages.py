@@ -226,14 +226,24 @@ class Once(Generic[T]):
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
         self._made: list[T] = []
+        self._failed: Exception | None = None
         self._lock = threading.Lock()
 
     def __call__(self) -> T:
-        """The value. Raises: whatever making it raises; the next call then tries again."""
+        """The value. Raises: what making it raised, to everybody who asks: half a try is no place for a second one."""
         with self._lock:
+            if self._failed is not None:
+                raise self._failed
             if not self._made:
-                self._made.append(self._make())
+                self._made.append(self._try())
             return self._made[0]
+
+    def _try(self) -> T:
+        try:
+            return self._make()
+        except Exception as error:
+            self._failed = error
+            raise
 
 
 def key_of(stage: Stage, environment: Environment) -> str:

@@ -51,7 +51,7 @@ def compile_isolated(job: Job, *, timeout_s: float = TIMEOUT_S, memory_bytes: in
     outcome_path.unlink()
     if outcome.compiled is not None:
         return outcome.compiled
-    if outcome.failure is None or outcome.failure.is_for_want_of_memory:
+    if outcome.failure is None or outcome.failure.may_pass:
         raise CompileFailed(what, outcome.failure.because if outcome.failure else "the compiler said nothing")
     raise CompilerRefused(what, outcome.failure.because)
 

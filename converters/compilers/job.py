@@ -91,8 +91,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Why a compiler made nothing."""
 
     because: str
-    is_for_want_of_memory: bool = False
-    """Then it may succeed another time; a refusal does not."""
+    may_pass: bool = False
+    """Whether the cause lies outside the model (memory, disk, a missing tool): then the next try may succeed."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Sequence
 from functools import partial
@@ -111,6 +112,9 @@ def _run(installed: Installed, arguments: Sequence[str], what: str) -> None:
         env={**installed.environment(), "TMPDIR": os.environ.get("TMPDIR", "/tmp")},  # noqa: S108 (the system's own)
         preexec_fn=partial(end_with_parent, os.getpid()),
     )
+    if finished.returncode < 0:
+        because = f"it was killed by {signal.Signals(-finished.returncode).name}"
+        raise CompileFailed(what, because) from subprocess.CalledProcessError(finished.returncode, installed.python)
     if finished.returncode != 0:
         said = (finished.stderr + b"\n" + finished.stdout).decode("utf-8", "replace").replace("\r", "\n")
         raise CompileFailed(what, _cause(said) or f"it ended with code {finished.returncode}")

@@ -60,21 +60,42 @@ def compile_job(job: RangesJob) -> Compiled:
 
 def prepare(model: str, prepared: Path) -> None:
     """Fold constants and batch normalisation, and write shapes into the file, as the quantiser wants it."""
+    import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     # Symbolic shape inference adds nothing for fixed shapes and fails on some exporters' graphs.
     quant_pre_process(model, str(prepared), skip_symbolic_shape=True)
-    _name_nodes(prepared)
+    made = onnx.load(str(prepared))
+    _name_nodes(made)
+    _flatten_biases(made)
+    onnx.save(made, str(prepared))
 
 
-def _name_nodes(path: Path) -> None:
+def _name_nodes(model: Any) -> None:
     """Layers are told apart by name, when some stay in float and when a report names them."""
-    import onnx
-
-    model = onnx.load(str(path))
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
-    onnx.save(model, str(path))
+
+
+def _flatten_biases(model: Any) -> None:
+    """Write biases [1, n] as [n]: ONNX Runtime's quantiser gives them a scale per channel, along the wrong axis.
+
+    A MatMul and an Add of such a constant become one Gemm when the model is prepared.
+    """
+    from onnx import numpy_helper
+
+    constants = {entry.name: entry for entry in model.graph.initializer}
+    taken = set(constants) | {name for node in model.graph.node for name in (*node.input, *node.output)}
+    for node in model.graph.node:
+        bias = constants.get(node.input[2]) if node.op_type == "Gemm" and len(node.input) == 3 else None
+        if bias is None or len(bias.dims) != 2 or bias.dims[0] != 1:
+            continue
+        # A new one: what else reads the old one may need both axes.
+        name = f"{bias.name}_flat"
+        if name not in taken:
+            taken.add(name)
+            model.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(bias)[0], name))
+        node.input[2] = name
 
 
 def read_ranges(path: Path) -> Any:

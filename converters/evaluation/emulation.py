@@ -6,11 +6,11 @@ It tells accuracy, never latency.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +38,8 @@ class Emulator:
     command: tuple[str, ...]
     engines: tuple[EngineName, ...] = ("onnxruntime", "openvino", "litert")
     """Engines that can be asked there."""
+    installed: tuple[str, ...] = ()
+    """Distributions of a Python of its own, with their versions; empty where it is this one."""
 
     @property
     def kernels(self) -> str:
@@ -60,22 +62,18 @@ class Subject:
     """By role."""
 
 
-def find_emulators(arch: str, isa: Collection[str], *, aarch64_root: Path | None) -> tuple[Emulator, ...]:
-    """What can be emulated on a machine, tried by starting it; empty where QEMU's user mode is not installed.
+def list_emulators(
+    arch: str, isa: Collection[str], which: Callable[[str], str | None], *, aarch64_root: Path | None
+) -> tuple[Emulator, ...]:
+    """What might be emulated on a machine, by the programs that are there; empty without QEMU's user mode.
 
     Args:
         arch: of this machine.
         isa: of this machine.
+        which: finds a program.
         aarch64_root: root file system with an aarch64 Python that has numpy, msgspec, Pillow and onnxruntime; see
             docs/how-to/why-is-my-int8-model-worse-or-slower.md.
     """
-    return tuple(one for one in list_emulators(arch, isa, shutil.which, aarch64_root=aarch64_root) if _works(one))
-
-
-def list_emulators(
-    arch: str, isa: Collection[str], which: Callable[[str], str | None], *, aarch64_root: Path | None
-) -> tuple[Emulator, ...]:
-    """What might be emulated, by the programs that are there."""
     found: list[Emulator] = []
     program = which("qemu-x86_64") or which("qemu-x86_64-static")
     if program and arch == "x86_64" and not may_saturate(arch, isa):
@@ -85,8 +83,22 @@ def list_emulators(
     if program and arch != "aarch64" and aarch64_root is not None:
         python = next(iter(sorted(aarch64_root.glob("usr/bin/python3*"))), aarch64_root / "usr" / "bin" / "python3")
         command = (program, "-cpu", "cortex-a76", "-L", str(aarch64_root), str(python))
-        found.append(Emulator("aarch64", ("asimd", "asimddp", "asimdhp"), command, ("onnxruntime",)))
+        neon = ("asimd", "asimddp", "asimdhp")
+        found.append(Emulator("aarch64", neon, command, ("onnxruntime",), _installed_in(aarch64_root)))
     return tuple(found)
+
+
+def try_emulator(emulator: Emulator) -> None:
+    """Start its Python and import what is needed there. Raises: InferenceError, code `unmeasured`."""
+    engines = "onnxruntime" if emulator.arch == "aarch64" else "sys"
+    command = [*emulator.command, "-c", f"import msgspec, numpy, {engines}"]
+    what = f"start Python on {emulator.kernels}"
+    try:
+        finished = subprocess.run(command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InferenceError(what, str(error)[:200], code=UNMEASURED) from error
+    if finished.returncode != 0:
+        raise InferenceError(what, _cause(finished), code=UNMEASURED)
 
 
 def answer_elsewhere(
@@ -125,13 +137,10 @@ def answer_elsewhere(
     return read_answers(folder / "answers")
 
 
-def _works(emulator: Emulator) -> bool:
-    engines = "onnxruntime" if emulator.arch == "aarch64" else "sys"
-    command = [*emulator.command, "-c", f"import msgspec, numpy, {engines}"]
-    try:
-        return subprocess.run(command, capture_output=True, timeout=PROBE_TIMEOUT_S, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+def _installed_in(root: Path) -> tuple[str, ...]:
+    """Read from the files: starting a Python there takes seconds."""
+    places = [str(place) for base in ("usr", "usr/local") for place in root.glob(f"{base}/lib/python3*/*-packages")]
+    return tuple(sorted({f"{one.name} {one.version}" for one in metadata.distributions(path=places)}))
 
 
 def _cause(finished: subprocess.CompletedProcess[bytes]) -> str:

@@ -16,7 +16,7 @@ from converters.building.workshop import Workshop
 from converters.caching.cache import Cache
 from converters.caching.stages import Filled, Listener, Once, Stage, Stages, environment_here, pack, unpack
 from converters.errors import BadDataset, BadRecipe
-from converters.evaluation.emulation import Emulator, find_emulators, list_emulators
+from converters.evaluation.emulation import Emulator, list_emulators, try_emulator
 from converters.pipeline.candidates import Bench, Result, open_workshop, write_calibration
 from converters.pipeline.facts import Facts, calibration_stage, model_digest, source_stage
 from converters.pipeline.finishing import BuildOptions, finish
@@ -33,7 +33,7 @@ from converters.toolchains import TOOLCHAINS, find_installed
 from devices.catalogue import resolve_targets
 from devices.probe import Machine, read_machine
 from edge_runtime.contract.digest import Digest
-from edge_runtime.contract.errors import EdgeError
+from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.evidence import Where
 from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.contract.layout import LayoutFolder
@@ -204,8 +204,7 @@ def _emulators(run: _Run) -> tuple[Emulator, ...]:
         return ()
     arch, isa = run.machine.arch, run.machine.isa
     listed = list_emulators(arch, isa, shutil.which, aarch64_root=root)
-    stage = Stage("probe", "emulators", {"listed": msgspec.to_builtins(listed)})
-    found = run.stages.run(stage, list[Emulator], lambda: list(find_emulators(arch, isa, aarch64_root=root)))
+    found = [emulator for emulator in listed if answers_here(emulator, run.stages)]
     if root is not None and not any(emulator.arch == "aarch64" for emulator in found):
         raise BadRecipe(
             f"ask aarch64 kernels in {root}",
@@ -213,6 +212,16 @@ def _emulators(run: _Run) -> tuple[Emulator, ...]:
             "see docs/how-to/why-is-my-int8-model-worse-or-slower.md, or leave --aarch64-root out",
         )
     return tuple(found)
+
+
+def answers_here(emulator: Emulator, stages: Stages) -> bool:
+    """Whether an emulator starts; kept only if it does: what is missing may be there when the next build looks."""
+    stage = Stage("probe", emulator.kernels, {"emulator": msgspec.to_builtins(emulator)})
+    try:
+        stages.run(stage, type(None), lambda: try_emulator(emulator))
+    except InferenceError:
+        return False
+    return True
 
 
 def _workshop(order: Order, run: _Run) -> Workshop:

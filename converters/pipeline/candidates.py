@@ -171,6 +171,8 @@ def compile_candidate(candidate: Candidate, bench: Bench) -> Built:
 def measure_candidate(built: Built, beside: Built | None, bench: Bench) -> Numbers:
     """Ask a compiled candidate everything, with real kernels; nothing else may run meanwhile.
 
+    The source model's answers must be there (`bench.answers`).
+
     Args:
         built: what was compiled.
         beside: the same engine's float variant, for the latency ratio; None when this is it.
@@ -182,7 +184,6 @@ def measure_candidate(built: Built, beside: Built | None, bench: Bench) -> Numbe
     """
     order = bench.order
     draft, candidate = order.material.draft, built.candidate
-    bench.answers.folder()
     sample = order.reference.golden.samples[0].inputs
     # Emulation says nothing about the speed and the memory of an engine that only a device can build.
     is_real = built.manifest.build is None

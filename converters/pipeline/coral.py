@@ -6,6 +6,7 @@ so; that file ships beside it, because what the accelerator cannot do, or no lon
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -72,7 +73,7 @@ def take_to_coral(results: list[Result], plan: Plan, *, timeout_s: float, out: P
 def command_for(content: bytes, out: Path) -> str:
     """What compiles a file of a release by hand."""
     blob = out / "blobs" / "sha256" / digest_of(content).removeprefix("sha256:")
-    return f"cp {blob} model.tflite && {COMPILER} -s model.tflite"
+    return f"cp {shlex.quote(str(blob))} model.tflite && {COMPILER} -s model.tflite"
 
 
 def _could_be_compiled(result: Result, boards: set[str]) -> bool:

@@ -56,7 +56,7 @@ class Facts:
                 "built": self._key(self.compile_stage(candidate)),
                 "beside": self._key(self.compile_stage(beside)) if beside else None,
                 "source": self._key(self.source),
-                "emulators": [[one.arch, one.kernels] for one in emulators],
+                "emulators": [[one.arch, one.kernels, one.installed] for one in emulators],
                 # Which kernels count depends on whose they are.
                 "profiles": msgspec.to_builtins(self.order.plan.profiles),
             },

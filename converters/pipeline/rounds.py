@@ -91,7 +91,7 @@ def try_all(bench: Bench, stages: Stages, facts: Facts) -> list[Result]:
             result = _measured(candidate, built, floats.get(candidate.engine), (bench, stages, facts))
             if isinstance(built, Built) and candidate.precision == "float32":
                 floats[candidate.engine] = built
-            tried.append(Tried(candidate, result.judgement.ships, result.lost, result.judgement.code in LOSSES))
+            tried.append(Tried(candidate, result.judgement.arch, result.lost, result.judgement.code in LOSSES))
             results[candidate.id] = explained(result, bench, stages, facts)
     if bench.gate and bench.order.recipe.methods is None and (base := worth_mixing(tried)) is not None:
         for result in _mixed(results[base.id], floats.get(base.engine), (bench, stages, facts)):
@@ -186,6 +186,8 @@ def _compile(needed: Sequence[Candidate], bench: Bench, stages: Stages, facts: F
 
 def _compiled(candidate: Candidate, bench: Bench, stages: Stages, facts: Facts) -> Built | Refusal:
     def work() -> Compilation:
+        # What is wrong with the model or the data ends the build; it is no candidate's fault.
+        bench.workshop()
         try:
             return Compilation(built=compile_candidate(candidate, bench))
         except CompilerRefused as error:
@@ -209,14 +211,23 @@ def _measured(
         return refuse_candidate(candidate, built.code, built.because)
 
     def work() -> Measuring:
+        bench.answers.folder()
         try:
             return Measuring(numbers=measure_candidate(built, beside, bench))
         except InferenceError as error:
-            code = error.code if error.code in {reasons.LOAD_FAILED, UNMEASURED} else reasons.GOLDEN_FAILED
+            if error.code == UNMEASURED:
+                raise
+            code = error.code if error.code == reasons.LOAD_FAILED else reasons.GOLDEN_FAILED
             return Measuring(refusal=Refusal(code, error.because))
 
     stage = facts.measure_stage(candidate, beside.candidate if beside else None, bench.emulators)
-    measuring = stages.run(stage, Measuring, work)
+    try:
+        measuring = stages.run(stage, Measuring, work)
+    except InferenceError as error:
+        if error.code != UNMEASURED:
+            raise
+        # The emulator took too long or did not come up: the next build tries again.
+        return refuse_candidate(candidate, UNMEASURED, error.because)
     if measuring.numbers is not None:
         return judge_candidate(built, measuring.numbers, bench)
     refusal = measuring.refusal or Refusal(reasons.GOLDEN_FAILED, "it said nothing")

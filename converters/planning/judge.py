@@ -20,7 +20,7 @@ COMPILE_FAILED: Final = "compile_failed"
 NOT_NEEDED: Final = "not_needed"
 PREFLIGHT: Final = "preflight"
 SATURATION: Final = "saturation"
-LOSSES: Final = frozenset({ACCURACY, reasons.GOLDEN_FAILED})
+LOSSES: Final = frozenset({ACCURACY, reasons.GOLDEN_FAILED, reasons.TRUTH_FAILED})
 """Refusals for what quantisation itself lost, whatever the silicon."""
 SLOWER_MARGIN: Final = 1.03
 """Interleaved measurements agree within about 3 %: less is no difference."""
@@ -96,6 +96,8 @@ def judge(
         # Kernels are not to blame for a file that is wrong in exact arithmetic.
         return Judgement((), reasons.GOLDEN_FAILED, f"too far from the source model: {failed}")
     if refusal := _wrong_kernels(candidate, measured):
+        return refusal
+    if gate and (refusal := _untrue(measured)):
         return refusal
     if candidate.id == plan.anchor:
         return Judgement(candidate.arch)
@@ -219,6 +221,15 @@ def _mismatch(candidate: Candidate, answered: Answered) -> Judgement | None:
         "rounds, the recipe may ask for less (golden.own_snr_min)"
     )
     return Judgement((), reasons.KERNEL_MISMATCH, because)
+
+
+def _untrue(measured: Measured) -> Judgement | None:
+    """A refusal where the labels of the golden set contradict the answers: every device would refuse the variant."""
+    for answered in (measured.here, *measured.elsewhere):
+        if failed := _failed(answered.checks, "truth"):
+            because = f"the golden set's labels contradict its answers on {answered.kernels}: {failed}"
+            return Judgement((), reasons.TRUTH_FAILED, because)
+    return None
 
 
 def _narrow_targets(candidate: Candidate, plan: Plan) -> list[str]:

@@ -22,11 +22,17 @@ class Tried:
     """How one candidate ended."""
 
     candidate: Candidate
-    ships: bool
+    arch: tuple[str, ...]
+    """Architectures it passed for; empty: refused."""
     lost: float
     """Accuracy lost; without labels the share of answers that differ from the source model's."""
     is_lossy: bool = False
     """Whether it was refused for what quantisation itself lost."""
+
+    @property
+    def ships(self) -> bool:
+        """Whether it passed anywhere."""
+        return bool(self.arch)
 
 
 def find_better(candidate: Candidate, tried: Iterable[Tried], prefer: Prefer) -> str:
@@ -43,7 +49,8 @@ def find_better(candidate: Candidate, tried: Iterable[Tried], prefer: Prefer) ->
             and other.candidate.method.typing == candidate.method.typing
             and other.candidate.method.is_quantised
         )
-        if not is_alike or not other.ships or not set(candidate.profiles) <= set(other.candidate.profiles):
+        serves_all = set(candidate.profiles) <= set(other.candidate.profiles) and set(candidate.arch) <= set(other.arch)
+        if not is_alike or not serves_all:
             continue
         if prefer == "accuracy" and other.lost > 0:
             continue
@@ -57,15 +64,16 @@ def find_better(candidate: Candidate, tried: Iterable[Tried], prefer: Prefer) ->
 def outdone(tried: Iterable[Tried]) -> dict[VariantId, VariantId]:
     """Variants that passed though another one differs only in its ranges and loses less, with that other one.
 
-    Such twins are equally large and equally fast, so there is nothing that a device could choose the worse one for.
+    Such twins are equally large and equally fast, so there is nothing that a device could choose the worse one for,
+    where both passed for the same architectures.
     """
-    best: dict[bytes, Tried] = {}
+    best: dict[tuple[bytes, tuple[str, ...]], Tried] = {}
     passed = [one for one in tried if one.ships and one.candidate.method.scheme == "static"]
     for one in passed:
-        key = _but_for_ranges(one.candidate)
+        key = (_but_for_ranges(one.candidate), one.arch)
         if key not in best or one.lost < best[key].lost:
             best[key] = one
-    winners = {one.candidate.id: best[_but_for_ranges(one.candidate)].candidate.id for one in passed}
+    winners = {one.candidate.id: best[_but_for_ranges(one.candidate), one.arch].candidate.id for one in passed}
     return {variant: winner for variant, winner in winners.items() if variant != winner}
 
 

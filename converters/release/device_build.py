@@ -5,6 +5,7 @@ An engine is machine code for one GPU and one version, so it never travels; the 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -100,7 +101,8 @@ def trtexec_command(manifest: VariantManifest) -> str:
         "--timingCacheFile=timing.cache",
         f"--saveEngine={manifest.id}.plan",
     ]
-    return " ".join(words)
+    # Names of inputs come from the model; what is copied into a shell must not run them.
+    return shlex.join(words)
 
 
 def _flags(method: Method) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from converters.errors import BadDataset, BadModel, BadRecipe, CannotWrite, GoldenRefused
+from converters.pipeline import rounds
 from converters.report.build_report import BuildReport, as_json
 from edge_runtime.contract.evidence import EVIDENCE_LAYER, EvidenceFile
 from edge_runtime.contract.ids import LayerName
@@ -189,12 +190,15 @@ def test_a_calibration_folder_without_pictures_is_named(tmp_path: Path, content:
         build_digits(tmp_path / "out", msgspec.structs.replace(recipe, calibration=calibration))
 
 
-def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
+def test_a_damaged_picture_is_named_even_when_candidates_are_compiled_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "fitting_at_once", lambda *_: 2)
     folder = tmp_path / "calibration"
     shutil.copytree(EXAMPLE / "model" / "calibration", folder)
     broken = sorted(folder.iterdir())[3]
     broken.write_bytes(broken.read_bytes()[:60])
-    recipe = recipe_of(1)
+    recipe = recipe_of(1, engines=["onnxruntime", "openvino"])
     calibration = msgspec.structs.replace(recipe.calibration, folder=str(folder))
 
     with pytest.raises(BadDataset, match=broken.name):

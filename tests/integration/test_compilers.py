@@ -1,15 +1,19 @@
 """The compilers in their own process: same bytes twice, nothing of this machine in them, limits that hold."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+from converters.building.workshop import prepare_model
 from converters.compilers.isolated import compile_isolated
 from converters.compilers.job import CompileJob
 from converters.errors import CompileFailed
 from converters.planning.methods import METHODS, Method
+from converters.planning.planner import Ceiling
+from converters.reading import read_source
 from edge_runtime.inference.arrays import write_npz
 from tests.fakes.onnx_models import conv_classifier
 
@@ -73,3 +77,37 @@ def test_a_model_the_compiler_refuses_is_one_message(tmp_path: Path) -> None:
         compile_isolated(asked)
 
     assert "Traceback" not in str(refused.value)
+
+
+@pytest.mark.needs_shared
+@pytest.mark.parametrize("name", ["int8", "int8-tensor"])
+def test_a_real_model_whose_bias_has_two_axes_keeps_its_accuracy(name: str, shared: Path, tmp_path: Path) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    with (
+        gzip.open(shared / "models/data/mnist/t10k-images-idx3-ubyte.gz") as images,
+        gzip.open(shared / "models/data/mnist/t10k-labels-idx1-ubyte.gz") as digits,
+    ):
+        pictures = np.frombuffer(images.read()[16:], np.uint8).reshape(-1, 1, 1, 28, 28).astype(np.float32)
+        labels = np.frombuffer(digits.read()[8:], np.uint8)
+    samples = tmp_path / "calibration"
+    samples.mkdir()
+    for number, picture in enumerate(pictures[:60]):
+        (samples / f"{number:06d}.npz").write_bytes(write_npz({"Input3": picture}))
+    model = read_source(shared / "models/onnx/mnist-8.onnx").model
+    onnx.save(prepare_model(model, Ceiling(opset=21, ir=10)), str(tmp_path / "float.onnx"))
+
+    files = compile_isolated(
+        CompileJob(
+            method=method("onnxruntime", name), model=str(tmp_path / "float.onnx"), out=str(tmp_path / "out"),
+            calibration=str(samples),
+        )
+    ).files  # fmt: skip
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(files["model"], options)
+    right = [
+        int(session.run(None, {"Input3": picture})[0].argmax()) == label
+        for picture, label in zip(pictures[60:560], labels[60:560], strict=True)
+    ]
+    assert np.mean(right) >= 0.97

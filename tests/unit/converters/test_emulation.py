@@ -1,6 +1,9 @@
 from pathlib import Path
 
-from converters.evaluation.emulation import list_emulators
+from converters.caching.cache import Cache
+from converters.caching.stages import Stages, environment_here
+from converters.evaluation.emulation import Emulator, list_emulators
+from converters.pipeline.build import answers_here
 from converters.planning.kernels import kernels_of, may_saturate
 
 VNNI = ("avx", "avx2", "fma", "avx512f", "avx512_vnni")
@@ -39,3 +42,29 @@ def test_arm_needs_a_root_file_system_of_its_own(tmp_path: Path) -> None:
 
     assert (emulator.arch, emulator.is_narrow) == ("aarch64", False)
     assert str(tmp_path) in emulator.command
+
+
+def test_what_is_installed_below_the_root_is_known_without_starting_it(tmp_path: Path) -> None:
+    packages = tmp_path / "usr/local/lib/python3.11/dist-packages"
+    (packages / "onnxruntime-1.20.0.dist-info").mkdir(parents=True)
+    (packages / "onnxruntime-1.20.0.dist-info/METADATA").write_text("Name: onnxruntime\nVersion: 1.20.0\n")
+
+    (emulator,) = list_emulators("x86_64", AVX2, "/usr/bin/{}".format, aarch64_root=tmp_path)
+
+    assert emulator.installed == ("onnxruntime 1.20.0",)
+
+
+def test_an_emulator_that_did_not_start_is_tried_again_and_one_that_did_is_not(tmp_path: Path) -> None:
+    program = tmp_path / "qemu"
+    program.write_text("#!/bin/sh\necho started >> \"$0.log\"\ntest -e \"$0.works\"\n")
+    program.chmod(0o755)
+    emulator = Emulator("aarch64", (), (str(program),), ("onnxruntime",))
+
+    def probe() -> bool:
+        return answers_here(emulator, Stages(environment_here({}), Cache(tmp_path / "cache")))
+
+    assert not probe()
+    (tmp_path / "qemu.works").touch()
+    assert probe()
+    assert probe()
+    assert (tmp_path / "qemu.log").read_text().count("started") == 2

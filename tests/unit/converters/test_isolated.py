@@ -9,6 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from converters.compilers import worker
+from converters.compilers.isolated import compile_isolated
+from converters.compilers.job import CompileJob
+from converters.errors import BadToolchain, CompileFailed, CompilerRefused
+from converters.planning.methods import METHODS
+
 ROOT = Path(__file__).resolve().parents[3]
 
 # As ONNX Runtime's quantiser does: a folder of its own among the temporary ones, then minutes of work.
@@ -23,6 +29,7 @@ def quant_pre_process(*_, **__):
 BUILD = """
 import sys
 from converters.commands.build import clean_up_when_ended
+from converters.compilers import worker
 from converters.compilers.isolated import compile_isolated
 from converters.compilers.job import CompileJob
 from converters.planning.methods import METHODS
@@ -30,6 +37,54 @@ clean_up_when_ended()
 out = sys.argv[1]
 compile_isolated(CompileJob(method=METHODS["onnxruntime"][2], model="m.onnx", out=out, calibration=out))
 """
+
+
+def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str) -> CompileFailed:
+    """How a compilation ends whose compiler executes a statement; a stand-in takes ONNX Runtime's place."""
+    package = tmp_path / "stand_in" / "onnxruntime" / "quantization"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "shape_inference.py").write_text(f"def quant_pre_process(*_, **__): {statement}\n")
+    monkeypatch.setenv("PYTHONPATH", f"{package.parents[1]}{os.pathsep}{ROOT}")
+    out = str(tmp_path / "out")
+    with pytest.raises(CompileFailed) as failed:
+        compile_isolated(CompileJob(method=METHODS["onnxruntime"][2], model="m.onnx", out=out, calibration=out))
+    return failed.value
+
+
+def test_a_full_disk_is_no_refusal_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = failing(tmp_path, monkeypatch, "raise OSError(27, 'File too large')")
+
+    assert "File too large" in failed.because
+    assert not isinstance(failed, CompilerRefused)
+
+
+def test_what_the_compiler_says_about_the_model_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = failing(tmp_path, monkeypatch, "raise ValueError('no such operator')")
+
+    assert "no such operator" in failed.because
+    assert isinstance(failed, CompilerRefused)
+
+
+@pytest.mark.parametrize(
+    ("because", "cause", "expected"),
+    [
+        ("write failed: No space left on device", RuntimeError(), True),
+        ("std::bad_alloc", RuntimeError(), True),
+        ("MLIR", MemoryError(), True),
+        ("it is not installed", BadToolchain("use toolchain tflite", "it is not installed"), True),
+        ("no module", ImportError(), True),
+        ("it was killed by SIGKILL", subprocess.CalledProcessError(-9, "python"), True),
+        ("no such operator", ValueError(), False),
+        ("no such operator", None, False),
+    ],
+)
+def test_only_what_lies_outside_the_model_may_pass(because: str, cause: Exception | None, expected: bool) -> None:
+    error = CompileFailed("compile", because)
+    error.__cause__ = cause
+
+    assert worker._may_pass(error) == expected
 
 
 def is_running(pid: int) -> bool:

@@ -23,6 +23,7 @@ ANCHOR, INT8, FULL = PLAN.candidates[:3]
 LIMITS = Limits(max_drop={"*": 0.01})
 OWN = CheckResult(against="own", metric="snr_db", value=50.0, passed=True, min=30.0)
 FLOAT = CheckResult(against="float", metric="snr_db", value=30.0, passed=True, min=15.0)
+TRUTH = CheckResult(against="truth", metric="top1", value=0.9, passed=True, min=0.75)
 HERE = "x86-64-cpu"
 
 
@@ -75,6 +76,18 @@ def test_an_answer_far_from_float_is_refused_and_the_gate_off_ships_it() -> None
 
     assert verdict(bad).verdict == "refused:golden_failed"
     assert verdict(bad, gate=False).ships
+
+
+@pytest.mark.parametrize("candidate", [ANCHOR, INT8])
+def test_what_every_device_would_refuse_for_its_labels_does_not_ship(candidate: Candidate) -> None:
+    untrue = answered(kernels="aarch64 (emulated:qemu-user)", checks=(OWN, FLOAT, failed(TRUTH)))
+
+    for found in (measured(checks=(OWN, FLOAT, failed(TRUTH))), measured(elsewhere=(untrue,))):
+        assert verdict(found, candidate).verdict == "refused:truth_failed"
+        assert "top1 against truth is 5.000" in verdict(found, candidate).because
+        assert verdict(found, candidate, gate=False).ships
+
+    assert verdict(measured(checks=(OWN, FLOAT, TRUTH)), candidate).ships
 
 
 def test_slower_than_float_is_left_out_only_where_it_was_measured() -> None:

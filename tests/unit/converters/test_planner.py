@@ -108,7 +108,7 @@ def test_other_boards_do_not_hear_of_tensorrt() -> None:
 def test_both_files_are_tried_although_one_passed() -> None:
     plan = plan_build(parsed(), resolve_targets(("jetson",)), ALL)
     by_id = {str(one.id): one for one in plan.candidates}
-    passed = [Tried(by_id["jetson-weak"], ships=True, lost=0.0)]
+    passed = [Tried(by_id["jetson-weak"], by_id["jetson-weak"].arch, lost=0.0)]
 
     assert not find_better(by_id["jetson-strong"], passed, "latency")
     assert "jetson-weak passed" in find_better(by_id["jetson-weak-minmax"], passed, "latency")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from converters.planning.planner import Candidate, plan_build
 from converters.planning.search import Tried, find_better, mixed_from, outdone, worth_mixing
 from converters.planning.sensitivity import CurvePoint, LayerError, Sensitivity
@@ -14,7 +16,7 @@ FLOAT, TENSOR, FULL, SAFE, OPENVINO = (
 
 
 def tried(candidate: Candidate, *, ships: bool = True, lost: float = 0.0) -> Tried:
-    return Tried(candidate, ships, lost)
+    return Tried(candidate, candidate.arch if ships else (), lost)
 
 
 def test_the_first_int8_variant_that_passes_ends_the_search_of_its_engine_only() -> None:
@@ -28,6 +30,19 @@ def test_a_refused_variant_and_a_float_variant_end_nothing() -> None:
     assert not find_better(FULL, [tried(FLOAT), tried(TENSOR, ships=False)], "size")
 
 
+def test_a_variant_that_passed_for_one_architecture_ends_no_search_for_the_others() -> None:
+    only_arm = Tried(TENSOR, ("aarch64",), 0.0)
+
+    assert not find_better(SAFE, [only_arm], "latency")
+    assert find_better(replace(SAFE, arch=("aarch64",)), [only_arm], "latency")
+
+
+def test_a_variant_outdoes_no_twin_that_passed_for_more_architectures() -> None:
+    percentile = Tried(BY_ID["ort-int8-percentile"], ("aarch64",), 0.0)
+
+    assert outdone([tried(SAFE, lost=0.009), percentile]) == {}
+
+
 def test_the_float_variant_is_always_built() -> None:
     assert not find_better(FLOAT, [tried(TENSOR)], "size")
 
@@ -38,8 +53,8 @@ def test_who_prefers_accuracy_goes_on_while_something_is_lost() -> None:
 
 
 def test_a_mixed_candidate_starts_from_the_one_that_loses_least_and_only_where_none_passed() -> None:
-    lossy = [Tried(TENSOR, ships=False, lost=0.3, is_lossy=True), Tried(SAFE, ships=False, lost=0.02, is_lossy=True)]
-    clipped = Tried(FULL, ships=False, lost=0.001)
+    lossy = [Tried(TENSOR, (), 0.3, is_lossy=True), Tried(SAFE, (), 0.02, is_lossy=True)]
+    clipped = tried(FULL, ships=False, lost=0.001)
 
     assert worth_mixing([tried(FLOAT), *lossy, clipped]) == SAFE
     assert worth_mixing([tried(FLOAT), clipped]) is None

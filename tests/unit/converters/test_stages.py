@@ -8,8 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converters.caching.cache import Cache
-from converters.caching.stages import Environment, Stage, StageEvent, Stages, environment_here, key_of, pack, unpack
-from converters.errors import CannotWrite, CompileFailed
+from converters.caching.stages import (
+    Environment,
+    Once,
+    Stage,
+    StageEvent,
+    Stages,
+    environment_here,
+    key_of,
+    pack,
+    unpack,
+)
+from converters.errors import BadDataset, CannotWrite, CompileFailed
 from edge_runtime.contract.digest import Digest
 from edge_runtime.inference.backend import Array
 
@@ -164,6 +174,18 @@ def test_a_full_disk_below_a_stage_is_one_clear_error(tmp_path: Path) -> None:
 
     with pytest.raises(CannotWrite, match=r"cannot prepare compile ort-int8 .*: No space left on device; free some"):
         Stages(HERE).fill(STAGE, tmp_path / "work", write)
+
+
+def test_what_cannot_be_made_fails_once_and_everybody_who_asks_hears_why(tmp_path: Path) -> None:
+    def make() -> Path:
+        (tmp_path / "calibration").mkdir()
+        raise BadDataset("use 3.png", "it is cut")
+
+    workshop = Once(make)
+
+    for _ in range(2):
+        with pytest.raises(BadDataset, match=r"cannot use 3\.png: it is cut"):
+            workshop()
 
 
 def test_a_listener_hears_what_begins_and_how_it_ends() -> None:
