@@ -122,7 +122,10 @@ class Stft(_Pre, frozen=True, kw_only=True, tag="stft"):
     fft: Annotated[int, msgspec.Meta(ge=2, le=1 << 16)]
     window: Literal["hann_periodic", "hann_symmetric", "hamming"]
     center: bool
-    """The signal was extended by half of `fft` at both ends before framing, as the frame's `tail` says."""
+    """Frames were centred on every `hop`-th sample, from the first one on; the `tail` says what lies outside.
+
+    A frame shorter than `fft` lies in the middle of it, as torch.stft and librosa.stft place a short window.
+    """
     power: Literal[1, 2]
 
 

@@ -150,28 +150,33 @@ def _polyphase(row: Array, up: int, down: int) -> Array:
     return out
 
 
-def _extension(step: Frame, following: PreStep | None) -> int:
-    """Samples that a centred transform adds at both ends."""
+def _extension(step: Frame, following: PreStep | None) -> tuple[int, int]:
+    """Samples that a centred transform adds before and after, less those that its window leaves out at both ends.
+
+    A window shorter than the transform lies in its middle, as torch.stft and librosa.stft place it; of an even
+    transform's half, (length + 1) // 2 and length // 2 samples remain.
+    """
     if not (isinstance(following, Stft) and following.center):
-        return 0
+        return 0, 0
     if step.tail == "drop":
         raise ContractError(
             f"run preprocess step frame ({step.id})", "a centred transform needs its tail to say what lies outside",
             "write tail pad_zero or reflect",
         )  # fmt: skip
-    return following.fft // 2
+    return (step.length + 1) // 2, step.length // 2
 
 
-def _frame(value: Value, *, step: Frame, extend: int) -> Value:
+def _frame(value: Value, *, step: Frame, extend: tuple[int, int]) -> Value:
     """[N, T] to [N, frames, context + length]."""
     signal = _signal(value, "frame", "NT")
     mode = {"drop": "constant", "pad_zero": "constant", "reflect": "reflect"}[step.tail]
     if step.context:
         signal = np.pad(signal, ((0, 0), (step.context, 0)))
-    if extend:
-        signal = _padded(signal, extend, extend, mode)
+    is_centred = extend != (0, 0)
+    if is_centred:
+        signal = _padded(signal, *extend, mode)
     length = step.context + step.length
-    if step.tail != "drop" and not extend:
+    if step.tail != "drop" and not is_centred:
         short = max(length - signal.shape[1], -(signal.shape[1] - length) % step.hop)
         signal = _padded(signal, 0, short, mode)
     if signal.shape[1] < length:

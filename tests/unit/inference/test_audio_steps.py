@@ -186,3 +186,22 @@ def test_stacking_joins_neighbouring_frames() -> None:
 def test_a_size_that_no_machine_can_mean_is_refused_when_it_is_read(step) -> None:
     with pytest.raises(ContractError, match="Expected `int`"):
         parse_preprocess([{"id": "s"} | step])
+
+
+@pytest.mark.parametrize("tail", ["pad_zero", "reflect"])
+@pytest.mark.parametrize(("length", "fft", "hop"), [(400, 512, 160), (401, 512, 160), (512, 512, 128), (7, 16, 3)])
+def test_a_short_window_lies_in_the_middle_of_a_centred_transform(tail: str, length: int, fft: int, hop: int) -> None:
+    signal = RANDOM.normal(size=1000)
+    frame = {"op": "frame", "length": length, "hop": hop, "tail": tail}
+
+    spectrum = run([signal], frame, STFT | {"fft": fft, "center": True}).array[0]
+
+    # As torch.stft writes it: the signal grows by half a transform, the window is filled with zeros on both sides.
+    around = np.pad(np.float32(signal), fft // 2, mode="reflect" if tail == "reflect" else "constant")
+    left = (fft - length) // 2
+    window = np.pad(np.hanning(length + 1)[:-1], (left, fft - length - left))
+    starts = range(0, len(around) - fft + 1, hop)
+    turns = np.exp(-2j * np.pi * np.outer(np.arange(fft), np.arange(fft // 2 + 1)) / fft)
+    expected = np.abs(np.stack([around[start : start + fft] * window for start in starts]) @ turns)
+    assert spectrum.shape == expected.shape == (1 + 1000 // hop, fft // 2 + 1)
+    assert spectrum == pytest.approx(expected, abs=1e-4, rel=1e-4)
