@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError
+from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError, printable
 
 if TYPE_CHECKING:
     from edge_runtime.inference.results import Answer
@@ -131,7 +131,7 @@ def _print_answers(title: str, answers: Iterable[tuple[Path, Answer | InferenceE
     for path, answer in answers:
         if not isinstance(answer, InferenceError):
             for name, part in answer.items():
-                table.add_row(Text(path.name), Text(name), Text(as_text(part)))
+                table.add_row(Text(printable(path.name)), Text(printable(name)), Text(as_text(part)))
     if table.row_count:
         Console().print(table)
 

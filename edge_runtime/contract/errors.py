@@ -14,8 +14,19 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: control characters and invisible ones are escaped, line ends and letters stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode("ascii") for one in text
+    )
+
+
 class EdgeError(Exception):
     """Something could not be done: says what, why, and what to do about it.
+
+    Names in it come from files and peers that nobody trusts: what would steer a terminal is escaped.
 
     Args:
         cannot: what was attempted, without the word "cannot" ("open release ./r1").
@@ -27,9 +38,9 @@ class EdgeError(Exception):
     default_code: ClassVar[str] = "error"
 
     def __init__(self, cannot: str, because: str, remedy: str = "", *, code: str | None = None) -> None:
-        self.cannot = cannot
-        self.because = because
-        self.remedy = remedy
+        self.cannot = printable(cannot)
+        self.because = printable(because)
+        self.remedy = printable(remedy)
         self.code = code or self.default_code
         super().__init__(str(self))
 

@@ -156,14 +156,16 @@ def f1(matched: int, first: int, second: int) -> float:
 
 
 def overlap_by_class(known: _Array, found: _Array, classes: int) -> _Array:
-    """Intersection, union and known pixels, int64 [3, classes]; both maps hold classes from 0, in any one shape.
+    """Intersection, union and known pixels, int64 [3, classes]; the maps have any one shape.
+
+    A pixel whose class in one map is none of 0 … classes − 1 counts for the other map alone.
 
     Raises:
         InferenceError: the shapes differ.
     """
     _same_shape(known, found)
     true, said, both = (
-        np.bincount(pixels.astype(np.int64).ravel(), minlength=classes)[:classes]
+        np.bincount(pixels[(pixels >= 0) & (pixels < classes)].astype(np.int64), minlength=classes)
         for pixels in (known, found, known[known == found])
     )
     return np.stack([both, true + said - both, true])

@@ -21,11 +21,22 @@ from edge_runtime.inference.agreement import (
     top1,
 )
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.results import OUTSIDE, Anomaly, Answer, Boxes, Classes, Mask, Result, Scored, Values
+from edge_runtime.inference.results import (
+    NO_CLASS,
+    OUTSIDE,
+    Anomaly,
+    Answer,
+    Boxes,
+    Classes,
+    Mask,
+    Result,
+    Scored,
+    Values,
+)
 
 _TOP: Final = 5
 _MASK_MAX: Final = 1 << 24
-"""Pixels; a picture that fits a golden set has fewer."""
+"""Pixels; all pictures that fit a golden set have fewer."""
 _CLASS_MAX: Final = 4095
 """More classes than any segmenter has; counts are kept for each."""
 _SCORES: Final[tuple[type[Anomaly | Scored], ...]] = (Anomaly, Scored)
@@ -94,17 +105,16 @@ def _true_objects(answers: Sequence[Answer], truth: Truth) -> float:
 
 
 def _true_masks(answers: Sequence[Answer], truth: Truth) -> float:
-    pairs = [
-        # What a broken model may answer takes no memory by its size.
-        (np.minimum(result.classes, _CLASS_MAX), unpack_mask(mask))
-        for result, mask in _judged(answers, truth.masks, Mask, "masks")
-    ]
-    classes = 1 + max((int(part.max(initial=0)) for pair in pairs for part in pair), default=0)
-    overlap = np.zeros((3, classes), np.int64)
-    for found, known in pairs:
-        placed = resized_map(found, (known.shape[0], known.shape[1]))
+    pairs = _judged(answers, truth.masks, Mask, "masks")
+    # Each mask is unpacked alone, and summed up before: a short document may promise many pictures of any size.
+    if sum(mask.height * mask.width for _, mask in pairs) > _MASK_MAX:
+        raise ContractError("check the golden set", f"its masks have over {_MASK_MAX} pixels")
+    overlap = np.zeros((3, _CLASS_MAX + 1), np.int64)
+    for result, mask in pairs:
+        known = unpack_mask(mask)
+        placed = resized_map(result.classes, (known.shape[0], known.shape[1]))
         judged = (known != OUTSIDE) & (placed != OUTSIDE)
-        overlap += overlap_by_class(known[judged], placed[judged], classes)
+        overlap += overlap_by_class(known[judged], placed[judged], _CLASS_MAX + 1)
     return mean_iou(overlap)
 
 
@@ -165,12 +175,20 @@ def _same_objects(pairs: Sequence[tuple[Result, Result]]) -> float:
 
 
 def _same_pixels(pairs: Sequence[tuple[Result, Result]]) -> float:
-    shares = [
-        float((one.classes == other.classes).mean())
+    return _mean([
+        pixel_agreement(one.classes, other.classes)
         for one, other in pairs
-        if isinstance(one, Mask) and isinstance(other, Mask) and one.classes.shape == other.classes.shape
-    ]
-    return _mean(shares)
+        if isinstance(one, Mask) and isinstance(other, Mask)
+    ])
+
+
+def pixel_agreement(first: Array, second: Array) -> float:
+    """Share of the judged pixels of two answers that are in the same class; 0 when the sizes differ, 1 without any."""
+    if first.shape != second.shape:
+        return 0.0
+    judged = (first != OUTSIDE) & (second != OUTSIDE)
+    same = (first == second) & (first != NO_CLASS)
+    return float(same[judged].mean()) if judged.any() else 1.0
 
 
 def pack_mask(classes: Array) -> TrueMask:
@@ -183,14 +201,14 @@ def pack_mask(classes: Array) -> TrueMask:
 
 
 def unpack_mask(mask: TrueMask) -> Array:
-    """int64 [H, W]. Raises: ContractError: the runs are no such picture."""
+    """int16 [H, W]. Raises: ContractError: the runs are no such picture."""
     lengths = [length for _, length in mask.runs]
     # Summed before anything is built: a short document may promise a picture of any size.
     if mask.height < 1 or mask.width < 1 or min(lengths, default=0) < 1 or sum(lengths) != mask.height * mask.width:
         raise ContractError("check the golden set", f"a mask's runs are no picture of {mask.width} by {mask.height}")
     if sum(lengths) > _MASK_MAX or not all(-1 <= label <= _CLASS_MAX for label, _ in mask.runs):
         raise ContractError("check the golden set", f"a mask has over {_MASK_MAX} pixels, or a class over {_CLASS_MAX}")
-    flat: Array = np.repeat(np.asarray([label for label, _ in mask.runs], np.int64), lengths)
+    flat: Array = np.repeat(np.asarray([label for label, _ in mask.runs], np.int16), lengths)
     return flat.reshape(mask.height, mask.width)
 
 

@@ -249,7 +249,10 @@ def _reconstruction(sample: _Sample, *, step: Reconstruction) -> Anomaly:
 
 
 def _top_k(sample: _Sample, *, step: TopK, labels: tuple[str, ...]) -> Classes:
-    scores = _activated(sample.only(step.from_).astype(np.float64).ravel(), step)
+    numbers = sample.only(step.from_).astype(np.float64).ravel()
+    if not numbers.size:
+        raise InferenceError("answer with classes", f"the model gave an empty tensor {step.from_}")
+    scores = _activated(numbers, step)
     # Stable, so that equal scores come in class order on every machine; NaN fails the comparison and drops out.
     order = np.argsort(-scores, kind="stable")
     ignored = set(step.ignore)

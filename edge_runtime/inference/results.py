@@ -7,13 +7,17 @@ from typing import Final
 
 import numpy as np
 
+from edge_runtime.contract.errors import printable
 from edge_runtime.inference.backend import Array
 
 _SHOWN: Final = 4
 """Numbers of a tensor that a line of text shows."""
 
 OUTSIDE: Final = -1
-"""Class of a picture's pixel that a crop kept from the model."""
+"""Class of a picture's pixel that a crop kept from the model; nothing else may say so, for nobody judges it."""
+
+NO_CLASS: Final = -2
+"""Class of a pixel for which the model gave none (a negative one, or no number): always wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class Mask:
     """A class for every pixel."""
 
     classes: Array
-    """int32 [H, W] of the caller's picture or of the model's input, as the release says; −1 where a crop cut it off."""
+    """int32 [H, W] of the caller's picture or of the model's input, as the release says; −1 where a crop cut it off,
+    −2 where the model named no class."""
     labels: tuple[str, ...]
     """By class; empty where the release has no label list."""
     ignored: frozenset[int]
@@ -129,7 +134,11 @@ def as_json(result: Result) -> Json:
 
 
 def as_text(result: Result) -> str:
-    """A result in one short line for a person."""
+    """A result in one short line for a person; labels and units come from files and are made printable."""
+    return printable(_line(result)).replace("\n", "\\n")
+
+
+def _line(result: Result) -> str:
     match result:
         case Classes():
             pairs = zip(result.labels, result.scores, strict=True)

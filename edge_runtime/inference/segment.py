@@ -8,7 +8,7 @@ from edge_runtime.contract.errors import ContractError, InferenceError
 from edge_runtime.contract.steps import Segment
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.geometry import Placement
-from edge_runtime.inference.results import OUTSIDE
+from edge_runtime.inference.results import NO_CLASS, OUTSIDE
 
 
 def classes_of(step: Segment, tensor: Array, placement: Placement | None) -> Array:
@@ -22,21 +22,31 @@ def classes_of(step: Segment, tensor: Array, placement: Placement | None) -> Arr
     Raises:
         InferenceError: the tensor is no map of classes, or the picture's size is not known.
     """
+    if not tensor.size:
+        raise InferenceError("read a mask", f"its shape is {list(tensor.shape)}, which holds nothing")
     if step.source == "logits":
         if step.axis is None or tensor.ndim != 3 or not 1 <= step.axis <= 3:
             raise InferenceError("read a mask", f"shape {list(tensor.shape)} has no class axis {step.axis}")
         classes = tensor.argmax(axis=step.axis - 1)
     else:
-        classes = np.rint(np.squeeze(tensor)) if tensor.ndim > 2 else np.rint(tensor)
+        classes = np.squeeze(tensor) if tensor.ndim > 2 else tensor
     if classes.ndim != 2:
         raise InferenceError("read a mask", f"its shape is {list(tensor.shape)}, not one class per pixel")
-    return _original(classes, placement) if step.resize_to == "original" else classes.astype(np.int32)
+    classes = _named(classes)
+    return _original(classes, placement) if step.resize_to == "original" else classes
 
 
 def check_segment(step: Segment) -> None:
     """Refuse fields that make no mask. Raises: ContractError."""
     if step.source == "logits" and step.axis is None:
         raise ContractError("run postprocess step segment", "logits need the axis of their classes", "write axis")
+
+
+def _named(classes: Array) -> Array:
+    """Classes int32, NO_CLASS where the model's number names none: only a crop may put a pixel beyond judgement."""
+    rounded = np.rint(classes)
+    known = (rounded >= 0) & (rounded <= np.iinfo(np.int32).max)
+    return np.where(known, rounded, NO_CLASS).astype(np.int32)
 
 
 def _original(classes: Array, placement: Placement | None) -> Array:
@@ -52,5 +62,5 @@ def _original(classes: Array, placement: Placement | None) -> Array:
         index = np.floor(centres * coarse).astype(np.int64)
         inside.append((index >= 0) & (index < classes.shape[axis]))
         picked.append(np.clip(index, 0, classes.shape[axis] - 1))
-    spread = classes[np.ix_(*picked)].astype(np.int32)
+    spread = classes[np.ix_(*picked)]
     return np.where(inside[0][:, None] & inside[1][None], spread, np.int32(OUTSIDE))

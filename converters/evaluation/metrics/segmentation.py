@@ -14,6 +14,7 @@ from converters.evaluation.metrics.resampling import interval_of
 from converters.evaluation.metrics.tensors import mean_of
 from edge_runtime.inference.agreement import mean_iou, overlap_by_class, resized_map
 from edge_runtime.inference.backend import Array
+from edge_runtime.inference.golden_answers import pixel_agreement
 from edge_runtime.inference.results import OUTSIDE, Mask
 
 VOID: Final = 255
@@ -58,8 +59,7 @@ class PixelAgreement:
     def add(self, reference: Reply, reply: Reply) -> None:
         """Take one sample in."""
         first, second = _classes(reference, self.output), _classes(reply, self.output)
-        judged = (first != OUTSIDE) & (second != OUTSIDE)
-        self._shares.append(float((first == second)[judged].mean()) if judged.any() else 1.0)
+        self._shares.append(pixel_agreement(first, second))
 
     def score(self) -> Score:
         """What came out."""

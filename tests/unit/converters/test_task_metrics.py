@@ -21,7 +21,7 @@ from converters.evaluation.metrics.ranking import Auc
 from converters.evaluation.metrics.regression import R2, MeanAbsoluteError, NumbersAgreement
 from converters.evaluation.metrics.segmentation import MeanIou, PixelAgreement
 from edge_runtime.inference.agreement import resized_map
-from edge_runtime.inference.results import Anomaly, Boxes, Mask, Result, Scored, Values
+from edge_runtime.inference.results import NO_CLASS, Anomaly, Boxes, Mask, Result, Scored, Values
 
 PICTURES = 6
 NAN = float("nan")
@@ -182,6 +182,11 @@ def test_segmenters_agree_on_the_share_of_equal_pixels() -> None:
                   said(Mask(np.array([[1, 2], [0, 5]]), (), frozenset())))  # fmt: skip
 
     assert agreement.score().value == pytest.approx(2 / 3)
+
+    nothing = said(Mask(np.full((2, 2), NO_CLASS), (), frozenset()))
+    agreement.add(said(Mask(np.array([[0, 1], [1, 1]]), (), frozenset())), nothing)
+
+    assert agreement.score().value == pytest.approx(1 / 3)
 
 
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=3, max_size=30))

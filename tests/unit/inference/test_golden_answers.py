@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from edge_runtime.contract.codec import decode, encode
 from edge_runtime.contract.errors import ContractError, UnsupportedFeature
 from edge_runtime.contract.golden import TrueMask, Truth
+from edge_runtime.contract.steps import Segment
 from edge_runtime.inference.golden import pack_golden, unpack_golden
 from edge_runtime.inference.golden_answers import (
     against_answers,
@@ -19,6 +20,7 @@ from edge_runtime.inference.golden_answers import (
     unpack_mask,
 )
 from edge_runtime.inference.results import Anomaly, Answer, Boxes, Classes, Mask, Result, Scored, Values
+from edge_runtime.inference.segment import classes_of
 
 NAN = float("nan")
 
@@ -141,3 +143,33 @@ def test_a_mask_comes_back_from_its_runs(height, width, data) -> None:
 def test_a_mask_that_is_no_picture_takes_no_memory(hostile) -> None:
     with pytest.raises(ContractError, match="a mask"):
         unpack_mask(hostile)
+
+
+def segmented(*rows: list[float]) -> Mask:
+    step = Segment(from_="map", source="classmap", resize_to="input")
+    return Mask(classes_of(step, np.array(rows, np.float32), None), (), frozenset())
+
+
+def test_a_pixel_that_a_model_leaves_without_a_class_is_wrong_not_beyond_judgement() -> None:
+    truth = Truth(masks={"out": [pack_mask(np.array([[0, 1], [1, 1]]))]})
+    silent, negative = segmented([0, -1], [-1, -1]), segmented([-1, -7], [NAN, 1e30])
+
+    assert against_truth("mean_iou", [out(silent)], truth) == pytest.approx(0.5)
+    assert against_truth("mean_iou", [out(negative)], truth) == 0.0
+    assert against_answers("pixel_agreement", [out(negative)], [out(mask([0, 1], [1, 1]))]) == 0.0
+    assert against_answers("pixel_agreement", [out(negative)], [out(negative)]) == 0.0
+
+
+def test_pixels_outside_a_crop_are_not_counted_and_another_size_agrees_nowhere() -> None:
+    cropped = mask([1, -1], [2, -1])
+
+    assert against_answers("pixel_agreement", [out(cropped)], [out(mask([1, -1], [3, -1]))]) == 0.5
+    assert against_answers("pixel_agreement", [out(cropped)], [out(mask([1, 2, 3]))]) == 0.0
+
+
+def test_masks_that_a_short_document_promises_take_no_memory_together() -> None:
+    wide = TrueMask(height=4096, width=4096, runs=[(0, 1 << 24)])
+    answers = [out(mask([0]))] * 16
+
+    with pytest.raises(ContractError, match="its masks have over 16777216 pixels"):
+        against_truth("mean_iou", answers, Truth(masks={"out": [wide] * 16}))

@@ -138,3 +138,12 @@ def test_a_label_list_is_text_with_one_label_a_line() -> None:
     assert parse_labels("é\r\nb\n".encode()) == ("é", "b")
     with pytest.raises(ContractError, match="not UTF-8"):
         parse_labels(b"\xff\xfe")
+
+
+def test_an_empty_answer_is_refused() -> None:
+    with pytest.raises(InferenceError, match="the model gave an empty tensor logits"):
+        answers({"op": "top_k", "activation": "softmax", "k": 1}, np.zeros((1, 0)))
+
+
+def test_a_label_cannot_steer_a_terminal() -> None:
+    assert as_text(Classes((0,), ("\x1b]0;mine\x07dög\n",), (0.5,))) == r"\x1b]0;mine\x07dög\n (0.500)"
