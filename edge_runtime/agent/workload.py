@@ -137,15 +137,15 @@ class LiveModel:
             try:
                 decoded = predictor.preprocess.decode({predictor.preprocess.inputs[0].name: content})
                 feeds = predictor.preprocess.after_decode(decoded)
-            except EdgeError:
+            except Exception:  # noqa: BLE001 - parsers of foreign bytes fail in ways that nobody can list
                 # A picture that cannot be read is not the model's fault and must not roll it back.
                 code = BAD_INPUT
             else:
                 loaded.requests += 1
                 try:
                     answer = predictor.interpret(predictor.run_canonical(feeds), decoded)[0]
-                except InferenceError as error:
-                    code = error.code
+                except Exception as error:  # noqa: BLE001 - counted, so that it can be rolled back
+                    code = error.code if isinstance(error, EdgeError) else InferenceError.default_code
                     loaded.errors += 1
             return Answered(loaded.activation, answer, code, (time.perf_counter() - started) * 1000)
 

@@ -116,19 +116,22 @@ def read_golden(packed: bytes) -> dict[str, bytes]:
     if len(packed) > GOLDEN_MAX_BYTES:
         raise ContractError("read the golden set", f"{len(packed)} bytes exceed {GOLDEN_MAX_BYTES}")
     members: dict[str, bytes] = {}
+    unpacked = 0
     try:
         # "r:" refuses compression: an archive of 4 MiB must not unfold into gigabytes.
         with tarfile.open(fileobj=io.BytesIO(packed), mode="r:") as archive:
             for info in archive:
                 _check_member(info.name)
-                if not info.isreg() or info.name in members or len(members) >= GOLDEN_MAX_MEMBERS:
+                # A sparse file declares what the archive does not hold.
+                is_plain = info.type in {tarfile.REGTYPE, tarfile.AREGTYPE} and not info.issparse()
+                if not is_plain or info.name in members or len(members) >= GOLDEN_MAX_MEMBERS:
                     raise ContractError(f"read golden member {shown(info.name)}", "it is no plain, single file")
-                # A sparse member can declare more than the archive holds.
-                source = archive.extractfile(info) if info.size <= len(packed) else None
+                unpacked += max(info.size, 0)
+                source = archive.extractfile(info) if info.size >= 0 and unpacked <= len(packed) else None
                 if source is None:
                     raise ContractError(f"read golden member {shown(info.name)}", "its size is impossible")
                 members[info.name] = source.read()
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise ContractError("read the golden set", f"it is not a tar archive ({shown(str(error))})") from error
     return members
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -20,6 +22,19 @@ ARCHIVE_MAX_BYTES: Final = 64 * 1024 * 1024
 
 _NUMBERS: Final = frozenset("biuf")
 _SUFFIX: Final = ".npy"
+_AXES_MAX: Final = 32
+"""As many as the oldest supported numpy has."""
+_SIZE_MAX: Final = 1 << 62
+_BROKEN_HEADER: Final = (
+    ValueError, EOFError, SyntaxError, TypeError, KeyError, OverflowError, RecursionError, MemoryError,
+    tokenize.TokenError,
+)  # fmt: skip
+"""What numpy raises at a header, which it reads as a Python literal."""
+_BROKEN_ARCHIVE: Final = (
+    zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+_METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""Those that numpy writes; the others take memory before they give a byte."""
 
 
 def read_npy(content: bytes, what: str) -> Array:
@@ -27,16 +42,20 @@ def read_npy(content: bytes, what: str) -> Array:
     stream = io.BytesIO(content)
     try:
         shape, is_fortran, dtype = _header(stream)
-    except (ValueError, EOFError, SyntaxError, TypeError, KeyError) as error:
+    except _BROKEN_HEADER as error:
         raise ContractError(f"read {what}", f"it is no .npy file ({shown(str(error))})") from error
-    if dtype.kind not in _NUMBERS or any(size < 0 for size in shape):
-        raise ContractError(f"read {what}", f"it holds {shown(str(dtype))} of shape {list(shape)}, not numbers")
+    if dtype.kind not in _NUMBERS:
+        raise ContractError(f"read {what}", f"it holds {shown(str(dtype))}, not numbers")
     body = memoryview(content)[stream.tell() :]
     # numpy's own reader takes the memory that the header asks for before it looks at the file.
     if math.prod(shape) * dtype.itemsize != len(body):
         raise ContractError(f"read {what}", f"shape {list(shape)} of {dtype} does not match its {len(body)} bytes")
-    flat: Array = np.frombuffer(body, dtype=dtype)
-    return flat.reshape(shape, order="F" if is_fortran else "C")
+    try:
+        flat: Array = np.frombuffer(body, dtype=dtype)
+        return flat.reshape(shape, order="F" if is_fortran else "C")
+    except (ValueError, OverflowError) as error:
+        # An empty array may have sizes whose product has no bound but is never formed.
+        raise ContractError(f"read {what}", f"it is no .npy file ({shown(str(error))})") from error
 
 
 def write_npy(array: Array) -> bytes:
@@ -57,11 +76,13 @@ def read_npz(content: bytes, what: str) -> dict[str, Array]:
                 raise ContractError(f"read {what}", f"it unfolds to more than {ARCHIVE_MAX_BYTES} bytes")
             if any(not member.filename.endswith(_SUFFIX) for member in members):
                 raise ContractError(f"read {what}", "it holds something that is no array")
+            if any(member.compress_type not in _METHODS for member in members):
+                raise ContractError(f"read {what}", "it is packed in a way that numpy does not write")
             return {
                 member.filename.removesuffix(_SUFFIX): read_npy(archive.read(member), f"{what} {member.filename}")
                 for member in members
             }
-    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, zlib.error) as error:
+    except _BROKEN_ARCHIVE as error:
         raise ContractError(f"read {what}", f"it is no .npz archive ({shown(str(error))})") from error
 
 
@@ -76,8 +97,11 @@ def write_npz(arrays: Mapping[str, Array]) -> bytes:
 
 def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(stream)
-    raise ValueError(f"version {version} is unknown")
+    if version not in {(1, 0), (2, 0)}:
+        raise ValueError(f"version {version} is unknown")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, is_fortran, dtype = read(stream)
+    # To Python, True is a whole number too.
+    if len(shape) > _AXES_MAX or not all(type(size) is int and 0 <= size <= _SIZE_MAX for size in shape):
+        raise ValueError(f"its shape is not up to {_AXES_MAX} sizes")
+    return shape, is_fortran, dtype

@@ -192,8 +192,11 @@ def _sigmoid(numbers: Array) -> Array:
 
 def _tflite_postprocess(asked: Asked) -> _Raw:
     step, boxes = asked.step, asked.rows(4)
-    count = int(np.clip(np.nan_to_num(asked.named(step.count).ravel()[0]), 0, len(boxes)))
-    classes, scores = (asked.named(name).ravel()[:count] for name in (step.classes, step.scores))
+    counted = asked.named(step.count).ravel()
+    if counted.size != 1:
+        raise _mismatch(f"{counted.size} numbers say how many boxes there are")
+    count = int(np.clip(np.nan_to_num(counted[0]), 0, len(boxes)))
+    classes, scores = (_one_each(asked.named(name), boxes)[:count] for name in (step.classes, step.scores))
     return _Raw(asked.corners(boxes[:count]), np.rint(classes), scores)
 
 
@@ -205,7 +208,7 @@ def _raw(asked: Asked) -> _Raw:
         return _Raw(asked.corners(rows[:, :4]), np.rint(rows[:, 5]), rows[:, 4])
     boxes, scores = asked.corners(asked.rows(4)), asked.named(step.scores)
     if step.classes is not None:
-        return _Raw(boxes, np.rint(asked.named(step.classes).ravel()), scores.ravel())
+        return _Raw(boxes, np.rint(_one_each(asked.named(step.classes), boxes)), _one_each(scores, boxes))
     return _Raw(boxes, _matching(scores, boxes))
 
 
@@ -227,8 +230,8 @@ def _ssd_priors(asked: Asked) -> _Raw:
 def _from_priors(asked: Asked, priors: Array) -> _Raw:
     """Offsets from priors: centre = offset · variance · side + centre, side = exp(offset · variance) · side."""
     offsets, (of_centre, of_size) = asked.rows(4), asked.step.variances
-    if len(offsets) != len(priors):
-        raise _mismatch(f"{len(offsets)} boxes for {len(priors)} priors")
+    if priors.shape != offsets.shape:
+        raise _mismatch(f"{len(offsets)} boxes for priors of shape {list(priors.shape)}")
     centres = offsets[:, :2] * of_centre * priors[:, 2:] + priors[:, :2]
     boxes = _from_centres(centres, np.exp(offsets[:, 2:] * of_size) * priors[:, 2:]) * asked.extent
     return _without_background(boxes, _matching(asked.named(asked.step.scores), boxes))
@@ -295,6 +298,8 @@ _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
 
 def _without_background(boxes: Array, scores: Array) -> _Raw:
     """SSD's first class is the background: it takes part in no comparison."""
+    if scores.shape[1] < 2:
+        raise _mismatch(f"scores of shape {list(scores.shape)} have no class beside the background")
     return _Raw(boxes, scores[:, 1:], first_class=1)
 
 
@@ -303,9 +308,16 @@ def _from_centres(centres: Array, sides: Array) -> Array:
 
 
 def _matching(scores: Array, boxes: Array) -> Array:
-    if scores.ndim != 2 or len(scores) != len(boxes):
+    if scores.ndim != 2 or len(scores) != len(boxes) or scores.shape[1] < 1:
         raise _mismatch(f"scores of shape {list(scores.shape)} for {len(boxes)} boxes")
     return scores
+
+
+def _one_each(numbers: Array, boxes: Array) -> Array:
+    """[A]: one number for each box. Raises: InferenceError."""
+    if numbers.size != len(boxes):
+        raise _mismatch(f"scores or classes of shape {list(numbers.shape)} for {len(boxes)} boxes")
+    return numbers.ravel()
 
 
 def _mismatch(because: str) -> InferenceError:

@@ -48,7 +48,9 @@ def decode_image(content: bytes, step: Decode, accepted: Sequence[str]) -> Array
     except UnidentifiedImageError as error:
         # Pillow's own sentence names the buffer's address, which tells nobody anything.
         raise _not_whole(codecs, "") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except InferenceError:
+        raise
+    except Exception as error:  # damaged metadata makes Pillow raise struct.error, and much besides
         raise _not_whole(codecs, f" ({shown(str(error), 120)})") from error
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     return pixels[None, :, :, ::-1] if step.color == "bgr" else pixels[None]

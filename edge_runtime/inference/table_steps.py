@@ -54,11 +54,26 @@ def decode_table(content: bytes, spec: InputSpec, names: Sequence[str]) -> Array
             rows = list(csv.DictReader(io.StringIO(text)))
     except UnicodeDecodeError as error:
         raise InferenceError("read a table", "it is neither CSV nor JSON but bytes", "give UTF-8 text") from error
-    except (ValueError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise InferenceError("read a table", f"it is neither CSV nor JSON ({shown(str(error), 120)})") from error
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise InferenceError("read a table", "it has no rows with named columns", "write the names in the first line")
-    return np.asarray([[_number(row, name) for name in names] for row in rows], dtype=spec.dtype)
+    numbers = np.asarray([[_number(row, name) for name in names] for row in rows], np.float64)
+    return _in_dtype(numbers, spec.dtype, names)
+
+
+def _in_dtype(numbers: Array, dtype: str, names: Sequence[str]) -> Array:
+    """[N, columns] as the input takes them. Raises: InferenceError: a whole number is asked, and there is none."""
+    if np.dtype(dtype).kind == "f":
+        with np.errstate(over="ignore"):
+            return numbers.astype(dtype)
+    with np.errstate(invalid="ignore"):
+        whole = numbers.astype(dtype)
+    if (unlike := whole != numbers).any():
+        row, column = (int(place[0]) for place in np.nonzero(unlike))
+        because = f"column {shown(names[column])} says {numbers[row, column]:g}, the model takes {dtype}"
+        raise InferenceError("read a table", because, "write a number of that type")
+    return whole
 
 
 def _number(row: dict[str, object], name: str) -> float:

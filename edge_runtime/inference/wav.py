@@ -18,6 +18,7 @@ _EXTENSIBLE: Final = 0xFFFE
 """The real format stands in the first two bytes of a GUID (Microsoft, WAVEFORMATEXTENSIBLE)."""
 
 _CHANNELS_MAX: Final = 64
+_BITS: Final = frozenset({8, 16, 24, 32, 64})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def _parse(content: bytes) -> tuple[_Format, bytes]:
 
 
 def _complete(samples: bytes, form: _Format) -> bytes:
-    if not 1 <= form.channels <= _CHANNELS_MAX or form.bits % 8 or not samples:
+    if not 1 <= form.channels <= _CHANNELS_MAX or form.bits not in _BITS or not samples:
         raise _not_whole(f"it has {form.channels} channels of {form.bits} bits and {len(samples)} bytes of samples")
     if len(samples) % (form.channels * form.bits // 8):
         raise _not_whole("its last sample is cut")

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import tarfile
 
 import msgspec
 import pytest
@@ -175,3 +176,30 @@ def test_a_batch_whose_borders_contradict_its_samples_is_refused(first_seq: int,
 
     assert read.count == len(read.samples) == 2
     assert 0 <= read.first_seq <= 2**53
+
+
+def sparse(realsize: int, number: int) -> bytes:
+    """A GNU sparse member's header that promises `realsize` bytes of zeros (GNU tar manual, "Old GNU Format")."""
+    info = tarfile.TarInfo(f"inputs/{number}/x.npy")
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386:482] = b"%011o\0" % realsize + b"%011o\0" % 0 + bytes(72)
+    header[482:495] = b"\0" + b"%011o\0" % realsize
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    return bytes(header[:512])
+
+
+def test_a_golden_set_never_unfolds_into_more_than_its_bytes() -> None:
+    holes = b"".join(sparse(4 << 20, number) for number in range(3)) + bytes(4 << 20)
+
+    with pytest.raises(ContractError, match="it is no plain, single file"):
+        read_golden(holes[: 4 << 20])
+
+
+def test_headers_that_only_name_further_headers_end_in_one_clear_error() -> None:
+    longname = tarfile.TarInfo("././@LongLink")
+    longname.type, longname.size = tarfile.GNUTYPE_LONGNAME, 2
+
+    with pytest.raises(ContractError, match="golden"):
+        read_golden((longname.tobuf(tarfile.GNU_FORMAT) + b"a\0" + bytes(510)) * 3000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,12 @@ from PIL import Image
 from edge_runtime.agent.workload import EngineLimits, LiveModel, ProcessBench, open_activation
 from edge_runtime.contract import reasons
 from edge_runtime.contract.digest import digest_of
-from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.errors import ContractError, InferenceError
 from edge_runtime.contract.ids import TargetPath, VariantId
 from edge_runtime.contract.layout import LayoutFolder
 from edge_runtime.inference.facts import engines, machine_facts
+from edge_runtime.inference.predictor import Predictor
+from edge_runtime.inference.preprocess import Preprocessor
 from edge_runtime.update.ports import Interrupted, TrialRequest
 from edge_runtime.update.states import Activation
 from edge_runtime.update.store import ContentStore
@@ -158,3 +161,43 @@ def test_a_trial_that_the_agent_ends_is_no_verdict_about_the_candidate(root: Pat
 
     with pytest.raises(Interrupted):
         ended.trial(TrialRequest(endless, running=None))
+
+
+@pytest.mark.parametrize("fault", [ValueError("x"), IndexError("x"), MemoryError(), ContractError("x", "y")])
+def test_whatever_a_broken_model_causes_is_counted_and_the_device_goes_on(
+    store: ContentStore, good: Activation, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    live = LiveModel(store, LIMITS, FACTS)
+    live.activate(good)
+
+    def fail(*_: object) -> None:
+        raise fault
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Predictor, "interpret", fail)
+        failed = live.ask_encoded(encoded(2))
+    answered = live.ask_encoded(encoded(2))
+
+    assert failed is not None
+    assert failed.answer is None
+    assert failed.error == ("contract" if isinstance(fault, ContractError) else "inference")
+    assert answered is not None
+    assert answered.answer is not None
+    assert (live.health().requests, live.health().errors) == (2, 1)
+
+
+def test_a_picture_that_breaks_its_parser_is_not_the_models_fault(
+    store: ContentStore, good: Activation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = LiveModel(store, LIMITS, FACTS)
+    live.activate(good)
+
+    def fail(*_: object) -> None:
+        raise struct.error("unpack requires a buffer of 2 bytes")
+
+    monkeypatch.setattr(Preprocessor, "decode", fail)
+    answered = live.ask_encoded(encoded(2))
+
+    assert answered is not None
+    assert answered.error == "bad_input"
+    assert (live.health().requests, live.health().errors) == (0, 0)

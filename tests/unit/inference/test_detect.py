@@ -274,3 +274,20 @@ def test_a_box_laid_into_the_input_comes_back_to_where_it_was(picture, wanted, m
 
     assert placement.to_picture(there * scale + offset) == pytest.approx(there)
     assert placement.size == wanted
+
+
+@pytest.mark.parametrize(
+    ("detect", "tensors"),
+    [
+        ({"family": "tflite_postprocess"}, {"scores": [0.5], "count": [2]}),
+        ({"family": "tflite_postprocess"}, {"scores": [0.5, 0.5], "count": []}),
+        ({"family": "raw"}, {"scores": [0.5]}),
+        ({"family": "ultraface", "classes": None}, {"scores": [[0.5], [0.5]]}),
+        ({"family": "raw", "classes": None}, {"scores": np.zeros((2, 0))}),
+    ],
+)
+def test_tensors_that_do_not_fit_each_other_are_refused(detect, tensors) -> None:
+    boxes = {"boxes": np.zeros((2, 4)), "classes": [1, 1]}
+
+    with pytest.raises(InferenceError, match="cannot read the detector's tensors"):
+        found(step(**({"scores": "scores", "classes": "classes", "count": "count"} | detect)), **(boxes | tensors))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 
 import numpy as np
@@ -188,3 +189,52 @@ def test_own_outputs_that_name_no_sample_are_refused(key: str) -> None:
 def test_what_is_no_zip_is_one_clear_error() -> None:
     with pytest.raises(ContractError, match=r"no \.npz archive"):
         load_own(b"junk")
+
+
+def npy_with(header: str, body: bytes = b"") -> bytes:
+    text = header.encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + body
+
+
+def shaped(shape: str) -> str:
+    return f"{{'descr':'<f4','fortran_order':False,'shape':{shape}}}\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npy_with("{'descr': (\n"),
+        npy_with("-" * 9000 + "1"),
+        npy_with("(" * 5000),
+        npy_with(shaped("(" + "1," * 100 + ")"), bytes(4)),
+        npy_with(shaped(f"(0,{2**70})")),
+        npy_with(shaped(f"(0,{2**61},{2**61})")),
+        npy_with(shaped("(0,0x1" + "0" * 5000 + ")")),
+        npy_with(shaped("(True,)"), bytes(4)),
+        npy_with(shaped("(-1,-1)"), bytes(4)),
+    ],
+)
+def test_a_hostile_header_is_one_clear_error(content: bytes) -> None:
+    with pytest.raises(ContractError, match=r"no \.npy file"):
+        read_npy(content, "a")
+
+
+def test_an_archive_packed_as_numpy_never_packs_is_refused() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("0/y.npy", write_npy(LOGITS[0]))
+
+    with pytest.raises(ContractError, match="packed in a way that numpy does not write"):
+        read_npz(buffer.getvalue(), "own.npz")
+
+
+@pytest.mark.parametrize("place", range(0, 200, 3))
+def test_a_damaged_archive_is_read_as_it_was_or_refused(place: int) -> None:
+    whole = bytearray(write_npz({"0/y": LOGITS[0]}))
+    whole[place % len(whole)] ^= 0xFF
+
+    try:
+        arrays = read_npz(bytes(whole), "own.npz")
+    except ContractError:
+        return
+    assert all(array.tolist() == LOGITS[0].tolist() for array in arrays.values())

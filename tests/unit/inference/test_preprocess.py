@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import msgspec
 import numpy as np
@@ -245,3 +246,14 @@ def test_colour_cannot_be_changed_where_none_is_declared() -> None:
 
     with pytest.raises(ContractError, match="does not say its colour"):
         compile_preprocess(manifest)({"image": np.zeros((1, 2, 2, 1), np.uint8)})
+
+
+def test_damaged_metadata_of_a_picture_is_a_picture_that_cannot_be_read() -> None:
+    # Held sideways, and -1 pixels wide: Pillow turns the picture, and cannot write its metadata again.
+    entries = [(0x0112, 3, 1, b"\0\x06\0\0"), (0x0100, 9, 1, b"\xff\xff\xff\xff")]
+    table = b"".join(struct.pack(">HHI", *entry[:3]) + entry[3] for entry in entries)
+    exif = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", len(entries)) + table + bytes(4)
+    damaged = encoded(Image.fromarray(PHOTO[0]), "JPEG", exif=exif)
+
+    with pytest.raises(InferenceError, match="cannot decode an image"):
+        decode_image(damaged, DECODE, ["jpeg"])

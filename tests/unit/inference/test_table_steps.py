@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -66,3 +67,17 @@ def test_csv_and_json_rows_are_read_by_column_name() -> None:
 def test_a_table_that_does_not_fit_is_refused_with_the_reason(content: bytes, because: str) -> None:
     with pytest.raises(InferenceError, match=because):
         decode_table(content, SPEC, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "content", "because"),
+    [
+        ("float32", b"[" * 200_000, "neither CSV nor JSON"),
+        ("int64", b'{"a": null, "b": 1}', "column 'a' says nan, the model takes int64"),
+        ("int64", b'{"a": 1, "b": 1e999}', "column 'b' says inf, the model takes int64"),
+        ("uint8", b"a,b\n1,300\n", "column 'b' says 300, the model takes uint8"),
+    ],
+)
+def test_numbers_that_the_model_cannot_take_are_refused(dtype: str, content: bytes, because: str) -> None:
+    with pytest.raises(InferenceError, match=because):
+        decode_table(content, msgspec.structs.replace(SPEC, dtype=dtype), ["a", "b"])

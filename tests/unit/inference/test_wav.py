@@ -71,6 +71,8 @@ def test_other_sample_formats_mean_the_same_sound() -> None:
         (wav(b"\0\0", rate=8000), "it has 8000 samples a second, the model takes 16000"),
         (wav(b"\0\0\0\0", channels=2), "it has 2 channels, the model takes 1"),
         (wav(b"\0\0\0"), "its last sample is cut"),
+        (wav(b"\0\0", bits=0), "it has 1 channels of 0 bits"),
+        (wav(b"\0" * 5, bits=40), "it has 1 channels of 40 bits"),
         (wav(b"\0\0")[:-1], "it ends early"),
         (wav(b"\0\0", code=2), "format 2 with 16 bits is not plain PCM; save it as 16-bit PCM"),
         (b"ID3 and so on", "the model accepts wav"),
