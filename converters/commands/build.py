@@ -20,6 +20,7 @@ from converters.errors import BadRecipe
 from converters.model.fixed_shapes import parse_shapes
 from converters.pipeline.build import build, plan_of
 from converters.pipeline.finishing import BuildOptions
+from converters.pipeline.material import rehearse
 from converters.planning.methods import describe_method
 from converters.planning.recipe import Recipe, parse_recipe
 from converters.report.build_report import as_json as report_json
@@ -60,15 +61,20 @@ def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
 
 
 def plan_lines(recipe: Recipe, base: Path, *, as_json: bool) -> str:
-    """What a build would do, without doing it. Raises: UnknownTarget, BadRecipe."""
+    """What a build would do, without doing it.
+
+    Raises:
+        EdgeError: what such a build would refuse before it reads an example.
+    """
     plan = plan_of(recipe, base)
+    noted = [*plan.notes, *rehearse(recipe, base, plan)]
     rows = [
         {"variant": one.id, "engine": f"{one.engine} {one.requirement}", "precision": one.precision,
          "arch": list(one.arch), "targets": list(one.profiles), "method": describe_method(one.method)}
         for one in plan.candidates
     ]  # fmt: skip
     if as_json:
-        return json.dumps({"candidates": rows, "notes": list(plan.notes)}, sort_keys=True)
+        return json.dumps({"candidates": rows, "notes": noted}, sort_keys=True)
     widths = {column: max(len(str(row[column])) for row in rows) for column in ("variant", "engine", "method")}
     lines = [
         "  ".join([*(str(row[column]).ljust(width) for column, width in widths.items()), ", ".join(one.profiles)])
@@ -78,7 +84,7 @@ def plan_lines(recipe: Recipe, base: Path, *, as_json: bool) -> str:
         lines.append(f"in this order for each engine; prefer {plan.prefer} stops where no later int8 can be better")
     if recipe.methods is None and any(one.method.scheme == "static" for one in plan.candidates):
         lines.append("where every int8 variant of ONNX Runtime loses too much, its most harmful layers stay in float")
-    return "\n".join([*lines, *(f"note: {note}" for note in plan.notes)])
+    return "\n".join([*lines, *(f"note: {note}" for note in noted)])
 
 
 def build_release(recipe: Recipe, options: BuildOptions, *, as_json: bool) -> bool:

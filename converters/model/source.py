@@ -45,6 +45,19 @@ class Port:
     stored: Stored | None = None
     """None: the file stores the numbers as they are."""
 
+    @property
+    def is_vector(self) -> bool:
+        """Whether a sample's numbers may lie along one axis: [N, C], [N, C, 1, 1]; not [N, A, C]."""
+        return len([size for size in self.shape[1:] if size not in {None, 1}]) <= 1
+
+    @property
+    def width(self) -> int | None:
+        """How many numbers a sample has where they lie along one axis; None where that is not known."""
+        sizes = [size for size in self.shape[1:] if size != 1]
+        if len(self.shape) < 2 or len(sizes) > 1:
+            return None
+        return sizes[0] if sizes else 1
+
 
 @dataclass(frozen=True, slots=True)
 class Imported:

@@ -61,8 +61,9 @@ def finish(order: Order, options: BuildOptions, results: list[Result]) -> BuildR
     anchor = next(result for result in results if result.candidate.id == order.plan.anchor)
     if not anchor.judgement.ships:
         raise ConvertError(
-            "build the release", f"its plain float variant fails: {anchor.judgement.because}", "report this model"
-        )
+            "build the release", f"its plain float variant fails: {anchor.judgement.because}",
+            "look at the recipe's outputs, steps and thresholds (golden) first; if they are right, report this model",
+        )  # fmt: skip
     coral = take_to_coral(results, order.plan, timeout_s=options.compile_timeout_s, out=options.out)
     results = [*results, *coral.results]
     shipped = [one.measurement for one in results if one.measurement and one.judgement.ships]

@@ -19,16 +19,17 @@ from converters.evaluation import golden
 from converters.evaluation.evaluate import Examination, ask_source, interpreter_of
 from converters.evaluation.metrics.choose import Task, task_of
 from converters.evaluation.metrics.metric import Score
+from converters.model.source import Imported
+from converters.planning.answers import check_answers, unlabelled
 from converters.planning.judge import describe_check
 from converters.planning.planner import Plan
 from converters.planning.recipe import Recipe
-from converters.planning.recipe_outputs import OutputRecipe
 from converters.preflight.findings import Finding, stops
 from converters.preflight.inspect import inspect
 from converters.reading import read_source
 from converters.release.draft import Draft, draft_release
 from converters.release.layers import layers_of, read_priors
-from edge_runtime.contract.digest import digest_of_file
+from edge_runtime.contract.digest import Digest, digest_of_file
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.contract.ids import LayerName
@@ -57,6 +58,25 @@ class Material:
     notes: tuple[str, ...]
     refusals: Mapping[str, str] = field(default_factory=dict)
     """Why preflight refuses the model for a target family, by family; its plain CPU variants are built all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A model and what describes it, before any example is read."""
+
+    imported: Imported
+    findings: tuple[Finding, ...]
+    labels: Mapping[str, tuple[str, ...]]
+    """By public output."""
+    priors: Mapping[LayerName, bytes]
+    digest: Digest
+    """Of the model's file."""
+
+    def draft(self, recipe: Recipe, *, is_labelled: bool) -> Draft:
+        """The release that the recipe promises. Raises: BadModel, BadRecipe."""
+        draft = draft_release(recipe, self.imported, self.digest, is_labelled=is_labelled)
+        arrays = {reference_to(title): read_npy(content, title) for title, content in self.priors.items()}
+        return replace(draft, priors=arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,48 +115,73 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
         BadDataset: a folder or label list cannot be used.
         BadRecipe: recipe and model contradict each other.
     """
+    seen = look(recipe, base, plan)
+    imported, model = seen.imported, seen.imported.model
+    if imported.ir is not None:
+        # The reference is the model as it came; only its version is lowered, or today's exporters would be refused.
+        model.ir_version = min(imported.ir, plan.ceiling.ir)
+    own = seen.labels.get(next(iter(recipe.outputs)))
+    sets = open_sets(recipe, base, own)
+    draft = seen.draft(recipe, is_labelled=sets.evaluation.is_labelled)
+    if sets.calibration:
+        draft = _with_calibration(draft, sets.calibration)
+    preprocessor = compile_preprocess(draft.manifest)
+    ranges = range_notes(draft.manifest, preprocessor, sets.evaluation, sets.calibration)
+    warnings = (_noted(finding) for finding in seen.findings if finding.severity != "note")
+    families = {profile.family for profile in plan.profiles}
+    return Material(
+        draft=draft,
+        model=model,
+        evaluation=sets.evaluation,
+        calibration=sets.calibration,
+        labels=seen.labels,
+        layers=layers_of(recipe, seen.labels, seen.priors),
+        preprocessor=preprocessor,
+        task=task_of(
+            draft.manifest, metric=recipe.evaluation.metric, is_labelled=sets.evaluation.is_labelled, folder=base
+        ),
+        notes=(*warnings, *unlabelled(recipe.outputs), *sets.notes, *ranges),
+        refusals={
+            family: "; ".join(
+                one.message for one in seen.findings if one.severity == "error" and family in one.families
+            )
+            for family in sorted(families)
+            if stops(seen.findings, family)
+        },
+    )
+
+
+def look(recipe: Recipe, base: Path, plan: Plan) -> Seen:
+    """Look at the model and the files that describe it, and at no example.
+
+    Raises:
+        BadModel: preflight found an error; all of them are in the message.
+        BadDataset: a label list cannot be used, or does not fit the model.
+        BadRecipe: recipe and model contradict each other.
+    """
     path = base / recipe.model
     families = tuple(sorted({profile.family for profile in plan.profiles}))
     findings = inspect(path, max_opset=plan.ceiling.opset, families=families, shapes=recipe.shapes)
     if all(stops(findings, family) for family in families):
         raise _refusal(path, findings)
     imported = read_source(path, recipe.shapes)
-    model = imported.model
-    if imported.ir is not None:
-        # The reference is the model as it came; only its version is lowered, or today's exporters would be refused.
-        model.ir_version = min(imported.ir, plan.ceiling.ir)
-    main = next(iter(recipe.outputs.values()))
     labels = {name: read_labels(base / entry.labels) for name, entry in recipe.outputs.items() if entry.labels}
-    own = labels.get(next(iter(recipe.outputs)))
-    _check_labels(own, main, imported.output(main.tensor).shape)
-    sets = open_sets(recipe, base, own)
-    source_digest, _ = digest_of_file(path)
-    draft = draft_release(recipe, imported, source_digest, is_labelled=sets.evaluation.is_labelled)
-    priors = read_priors(recipe, base)
-    draft = replace(draft, priors={reference_to(title): read_npy(content, title) for title, content in priors.items()})
-    if sets.calibration:
-        draft = _with_calibration(draft, sets.calibration)
-    preprocessor = compile_preprocess(draft.manifest)
-    ranges = range_notes(draft.manifest, preprocessor, sets.evaluation, sets.calibration)
-    warnings = (_noted(finding) for finding in findings if finding.severity != "note")
-    return Material(
-        draft=draft,
-        model=model,
-        evaluation=sets.evaluation,
-        calibration=sets.calibration,
-        labels=labels,
-        layers=layers_of(recipe, labels, priors),
-        preprocessor=preprocessor,
-        task=task_of(
-            draft.manifest, metric=recipe.evaluation.metric, is_labelled=sets.evaluation.is_labelled, folder=base
-        ),
-        notes=(*warnings, *sets.notes, *ranges),
-        refusals={
-            family: "; ".join(one.message for one in findings if one.severity == "error" and family in one.families)
-            for family in families
-            if stops(findings, family)
-        },
-    )
+    check_answers(recipe.outputs, imported, labels)
+    digest, _ = digest_of_file(path)
+    return Seen(imported, findings, labels, read_priors(recipe, base), digest)
+
+
+def rehearse(recipe: Recipe, base: Path, plan: Plan) -> tuple[str, ...]:
+    """Refuse what a build would refuse before it reads an example; what it would note about the recipe comes back.
+
+    Raises:
+        EdgeError: as `look`, or steps that cannot run.
+    """
+    seen = look(recipe, base, plan)
+    draft = seen.draft(recipe, is_labelled=False)
+    compile_preprocess(draft.manifest)
+    interpreter_of(draft.manifest, layers=draft.priors, labels=seen.labels)
+    return tuple(unlabelled(recipe.outputs))
 
 
 def refer(material: Material, answers: Path, *, golden_from: Path | None, allow_failed: bool) -> Reference:
@@ -224,16 +269,6 @@ def _refusal(path: Path, findings: tuple[Finding, ...]) -> BadModel:
     because = "; ".join(finding.message for finding in errors)
     advice = "; ".join(dict.fromkeys(finding.advice for finding in errors if finding.advice))
     return BadModel(f"use {path.name}", because, advice)
-
-
-def _check_labels(labels: tuple[str, ...] | None, main: OutputRecipe, shape: tuple[int | None, ...]) -> None:
-    classes = shape[-1] if shape and main.kind == "classes" else None
-    if labels is not None and classes is not None and len(labels) != classes:
-        raise BadDataset(
-            f"use {main.labels}",
-            f"it has {len(labels)} labels, the model's output {main.tensor} has {classes} classes",
-            "write one label per class, in the order of the classes",
-        )
 
 
 def _with_calibration(draft: Draft, dataset: Dataset) -> Draft:

@@ -13,6 +13,7 @@ from converters.errors import BadRecipe
 from converters.planning.configuration import Table
 from converters.planning.recipe_inputs import InputRecipe, input_problems
 from converters.planning.recipe_outputs import OutputRecipe, output_problems
+from edge_runtime.contract.choices import with_choices
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import parse_layer_name, parse_model_name, parse_version, shown
 
@@ -171,7 +172,8 @@ def parse_recipe(content: bytes, suffix: str) -> Recipe:
     except ImportError as error:
         raise BadRecipe("read the recipe", "PyYAML is not installed", "use TOML, or pip install pyyaml") from error
     except (msgspec.MsgspecError, ValueError) as error:
-        raise BadRecipe("read the recipe", shown(str(error), 300), "correct that entry") from error
+        because = shown(with_choices(str(error), Recipe), 300)
+        raise BadRecipe("read the recipe", because, "correct that entry") from error
     check_recipe(recipe)
     return recipe
 

@@ -16,6 +16,8 @@ _WHOLE: Final = frozenset(
 )
 _STATE_WORDS: Final = frozenset({"state", "states", "hidden", "cell", "cache", "past", "memory", "h", "h0", "c", "c0"})
 
+_CARRY: Final = "recipes cannot carry it from call to call yet: the application does, with kind = 'tensor' for both"
+
 
 def find_ports(model: Any) -> Iterator[Finding]:
     """Inputs and outputs worth a word."""
@@ -27,14 +29,13 @@ def find_ports(model: Any) -> Iterator[Finding]:
     for entry in fed_inputs(graph):
         yield from _sizes(entry)
         yield from _type(entry)
-    yield from _states(graph)
+    yield from find_states(graph)
 
 
 def _sizes(entry: Any) -> Iterator[Finding]:
     free = [axis for axis, size in enumerate(entry.type.tensor_type.shape.dim) if size.dim_value <= 0]
     if inner := [axis for axis in free if axis > 0]:
-        sizes = [size.dim_value for size in entry.type.tensor_type.shape.dim]
-        shape = ",".join("1" if axis == 0 else str(size or "SIZE") for axis, size in enumerate(sizes))
+        shape = ",".join(_wanted_size(entry, axis) for axis in range(len(entry.type.tensor_type.shape.dim)))
         message = f"axes {inner} of input {entry.name} have no fixed size"
         fix = f"fix them: --shape {entry.name}={shape}"
         yield Finding("warning", "dynamic_axes", message, fix,
@@ -43,6 +44,20 @@ def _sizes(entry: Any) -> Iterator[Finding]:
                       families=("coral",))  # fmt: skip
     if 0 in free:
         yield Finding("note", "dynamic_batch", f"the batch axis of input {entry.name} is free", nodes=(entry.name,))
+
+
+def _wanted_size(entry: Any, axis: int) -> str:
+    """What to write for an axis: its own size, 1 for the batch, else a word for the engineer to replace."""
+    sizes = entry.type.tensor_type.shape.dim
+    if sizes[axis].dim_value > 0:
+        return str(sizes[axis].dim_value)
+    # Recurrent states are [layers, batch, numbers].
+    batch = 1 if _is_state(entry) and sizes[0].dim_value > 0 else 0
+    return "1" if axis == batch else "SIZE"
+
+
+def _is_state(entry: Any) -> bool:
+    return bool(_STATE_WORDS & set(re.split(r"[^a-z0-9]+", entry.name.lower())))
 
 
 def _type(entry: Any) -> Iterator[Finding]:
@@ -56,16 +71,16 @@ def _type(entry: Any) -> Iterator[Finding]:
                       nodes=(entry.name,))  # fmt: skip
 
 
-def _states(graph: Any) -> Iterator[Finding]:
+def find_states(graph: Any) -> Iterator[Finding]:
     """Pairs of input and output that look like memory: same type, same rank, and a name that says so."""
     for entry in fed_inputs(graph):
-        if not _STATE_WORDS & set(re.split(r"[^a-z0-9]+", entry.name.lower())):
+        if not _is_state(entry):
             continue
         for answer in graph.output:
             if _fits(entry, answer) and _stem(entry.name) in _stem(answer.name):
                 pair = (entry.name, answer.name)
-                yield Finding("warning", "state", "input {} and output {} carry a state".format(*pair),
-                              "declare it under `states`; calibrate with whole sequences", pair)  # fmt: skip
+                message = "input {} and output {} carry a state".format(*pair)
+                yield Finding("warning", "state", message, _CARRY, pair)
                 break
 
 

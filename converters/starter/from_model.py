@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Final, get_args, get_type_hints
 
+from converters.model.ending import Activation, activation_in
 from converters.model.source import Imported, Port
+from converters.planning.recipe_outputs import OutputKind
+from converters.starter.guess import Guess, guess_answer, layout_of, looks_like_image, shape_text
 from converters.starter.metadata.facts import AnswerFacts, Facts, PictureFacts, SoundFacts, contradictions, merge
+from edge_runtime.contract.steps import Detect, RawStep
 
 _COLUMN = 29
 """Where comments start."""
@@ -15,23 +19,38 @@ _HEAD = (
     "# Recipe for edge-convert build. Paths are relative to this file. Lines with CHANGE need your knowledge:",
     "# nothing that changes numbers has a default, because a wrong guess here costs accuracy in silence.",
 )
-_TAIL = (
+_NAMES: Final[Mapping[str, str]] = {
+    "classes": "classes", "detections": "objects", "segmentation": "mask", "anomaly": "anomaly", "score": "score",
+}  # fmt: skip
+"""What applications call an answer, by its kind."""
+_WITH_LABELS: Final = frozenset({"classes", "detections", "segmentation"})
+_DOUBTS: Final[Mapping[tuple[str, str], str]] = {
+    ("detect", "activation"): 'CHANGE to "softmax" or "sigmoid" if the scores are raw numbers',
+    ("detect", "min_score"): "CHANGE: weaker objects are left out",
+    ("nms", "iou"): "CHANGE: boxes that overlap more are one object",
+    ("reconstruction", "metric"): 'CHANGE: as in training; "mae" is the mean absolute error',
+    ("segment", "resize_to"): 'CHANGE to "input" for a mask of the size that the model takes',
+}
+_CALIBRATION = (
     "[calibration]",
     'folder = "calibration"       # CHANGE: unlabelled examples that set the int8 ranges',
     "",
-    "[evaluation]",
-    'folder = "evaluation"        # CHANGE: class sub-folders, or files and labels.csv (file,label)',
-    "",
+)
+_GOLDEN = (
     "[golden]                     # questions every device must answer before it takes the release over",
     "count = 16",
     "own_snr_min = 20.0           # dB against the variant's own float emulation: is this silicon right?",
     "float_snr_min = 15.0         # dB against the source model: is this variant good?",
-    "truth_min = 0.75             # share of right answers: is this model good?",
-    "contains_personal_data = true  # CHANGE to false if nobody can be recognised in these examples",
-    "",
-    "[limits]",
-    'max_drop = { "*" = 0.01 }    # accuracy a variant may lose; by profile, family or *',
 )
+_PRIVACY = "contains_personal_data = true  # CHANGE to false if nobody can be recognised in these examples"
+_LABELLED: Final[Mapping[str, str]] = {
+    "classes": "CHANGE: class sub-folders, or files and labels.csv (file,label)",
+    "detections": 'CHANGE: photos; with annotations = "instances.json" (COCO) labels judge, without them agreement',
+    "segmentation": 'CHANGE: photos; masks = "masks" names a folder of class numbers per pixel',
+    "anomaly": "CHANGE: files and labels.csv (file,label) with 0 for normal, 1 for anomalous",
+    "score": "CHANGE: files and labels.csv (file,label) with 0 and 1",
+}
+"""Where truth comes from, by kind of answer."""
 
 
 def starter_text(model: str, imported: Imported, known: Sequence[Facts] = ()) -> str:
@@ -42,16 +61,15 @@ def starter_text(model: str, imported: Imported, known: Sequence[Facts] = ()) ->
         imported: the model.
         known: what metadata says about it, the source that counts most first.
     """
-    told = merge(known)
-    is_image = looks_like_image(imported.inputs[0])
-    task = told.task or ("image_classification" if is_image else "classification")
+    told, guess = merge(known), guess_answer(imported)
+    kind = told.answer.kind if told.answer else guess.kind
     lines = [
         *_HEAD,
-        *(f"# NOTE: {_one_line(note)}" for note in contradictions(known, imported.inputs)),
+        *(f"# NOTE: {_one_line(note)}" for note in (*contradictions(known, imported.inputs), *_memories(imported))),
         f"model = {_quoted(model)}",
         'name = "my-model"            # CHANGE: a-z 0-9 -',
         'version = "1.0.0"',
-        f'task = "{task}"',
+        _task_line(told, guess),
         'targets = ["cpu"]            # edge-device profiles lists the others',
         "",
         "[licence]",
@@ -60,27 +78,45 @@ def starter_text(model: str, imported: Imported, known: Sequence[Facts] = ()) ->
     ]
     for number, port in enumerate(imported.inputs):
         lines += _input_lines(port, number, told if number == 0 else merge(()))
-    used: set[str] = set()
-    for number, port in enumerate(imported.outputs):
-        if port.name not in used:
-            lines += _output_lines(port, told, is_first=number == 0)
-        if number == 0 and told.answer is not None:
-            used |= {str(value) for step in told.answer.steps for value in step.values()}
-    return "\n".join([*lines, *_TAIL]) + "\n"
+    lines += _outputs(imported, told, guess)
+    # A file whose numbers are integers already has its ranges.
+    lines += () if imported.facts.is_quantised else _CALIBRATION
+    return "\n".join([*lines, *_judged_by(kind)]) + "\n"
 
 
-def looks_like_image(port: Port) -> bool:
-    """Whether an input takes pictures: float32, four axes, one or three channels."""
-    return port.dtype == "float32" and len(port.shape) == 4 and layout_of(port) is not None
+def _memories(imported: Imported) -> list[str]:
+    """Inputs that carry something from call to call, which a recipe cannot say."""
+    if imported.format != "onnx":
+        return []
+    from converters.preflight.ports import find_states
+
+    return [f"{finding.message}: {finding.advice}" for finding in find_states(imported.model.graph)]
 
 
-def layout_of(port: Port) -> Literal["NCHW", "NHWC"] | None:
-    """Where the one or three channels stand; None when nowhere."""
-    if len(port.shape) != 4:
-        return None
-    if port.shape[1] in {1, 3}:
-        return "NCHW"
-    return "NHWC" if port.shape[3] in {1, 3} else None
+def _task_line(told: Facts, guess: Guess) -> str:
+    if told.task:
+        return f'task = "{told.task}"'
+    return _commented(f'task = "{guess.task}"', "CHANGE: guessed; what applications ask for")
+
+
+def _judged_by(kind: str) -> list[str]:
+    """How the build is judged, as far as the kind of answer says."""
+    is_labelled = kind in _LABELLED
+    bounds = ['max_drop = { "*" = 0.01 }    # accuracy a variant may lose; by profile, family or *']
+    if not is_labelled:
+        bounds = ['min_snr_db = { "*" = 15.0 }  # without a metric: how far a variant may be from the source model']
+    truth = "truth_min = 0.75             # share of right answers: is this model good?"
+    return [
+        "[evaluation]",
+        f'folder = "evaluation"        # {_LABELLED.get(kind, "CHANGE: other examples")}',
+        "",
+        *_GOLDEN,
+        *([truth] if kind == "classes" else []),
+        _PRIVACY,
+        "",
+        "[limits]",
+        *bounds,
+    ]
 
 
 def _licence(told: Facts) -> list[str]:
@@ -95,11 +131,11 @@ def _input_lines(port: Port, number: int, told: Facts) -> list[str]:
         return _sound_lines(port, told.sound, told.source)
     if looks_like_image(port):
         return _image_lines(port, told.picture or PictureFacts(), told.source)
-    shape = [size or "N" for size in port.shape]
+    name = "input" if number == 0 else f"input-{number}"
     return [
-        f"[inputs.{'input' if number == 0 else f'input-{number}'}]  # {port.dtype} {shape}, from .npy or .npz files",
+        f"[inputs.{name}]  # {port.dtype} {shape_text(port)}, from .npy or .npz files",
         f"tensor = {_quoted(port.name)}",
-        'kind = "tensor"',
+        _commented('kind = "tensor"', "CHANGE: image, audio and table are made from files by steps (docs/how-to)"),
         "",
     ]
 
@@ -114,7 +150,7 @@ def _image_lines(port: Port, told: PictureFacts, source: str) -> list[str]:
     return [
         "[inputs.image]",
         f"tensor = {_quoted(port.name)}",
-        'kind = "image"',
+        _commented('kind = "image"', 'CHANGE to "tensor" if it takes features, not pictures' if channels == 1 else ""),
         _commented(f"color = {color}", f"from {source}" if told.color else hint),
         _commented('exif = "apply"', 'turn photos upright as their camera says; "ignore": leave them'),
         f"# from {source}" if is_whole
@@ -172,41 +208,89 @@ def _sound_lines(port: Port, told: SoundFacts, source: str) -> list[str]:
         _commented(f"sample_rate_hz = {told.sample_rate_hz}", f"from {source}"),
         _commented(f"channels = {told.channels or 1}", f"from {source}" if told.channels else "CHANGE: 1 is mono"),
         _commented('dtype = "float32"', "samples in -1..1; int16: as sound files hold them"),
-        f"# CHANGE: the steps that make the model's {[size or 'N' for size in port.shape]} of it (docs/how-to)",
+        f"# CHANGE: the steps that make the model's {shape_text(port)} of it (docs/how-to)",
         "steps = []",
         "",
     ]
 
 
-def _output_lines(port: Port, told: Facts, *, is_first: bool) -> list[str]:
-    if not is_first:
-        return [f"[outputs.{port.name}]" if port.name.isidentifier() and port.name.isascii() else "[outputs.more]",
-                f"tensor = {_quoted(port.name)}", 'kind = "tensor"', ""]  # fmt: skip
-    labels = 'labels = "labels.txt"        # CHANGE: one label per line, in the order of the classes'
+def _outputs(imported: Imported, told: Facts, guess: Guess) -> list[str]:
+    """The answer first, as told or guessed, then outputs that it does not read, as they are."""
+    has_background = any(step.get("family") == "ultraface" for step in guess.steps)
+    order = ", the background first" if has_background else ""
+    labels = f'labels = "labels.txt"        # CHANGE: one label per line, in the order of the classes{order}'
     if told.labels:
         labels = _commented('labels = "labels.txt"', f"edge-convert recipe MODEL --labels labels.txt writes what "
                             f"{told.source} say: {len(told.labels)} labels")  # fmt: skip
-    if told.answer is not None and told.answer.steps:
-        return _detector_lines(port, told.answer, told.source, labels)
-    return _class_lines(port, told.answer, told.source, labels)
+    if told.answer is not None:
+        main, steps = imported.outputs[0], told.answer.steps
+        lines = _told_lines(main, told.answer, told.source, labels, activation_in(imported, main.name))
+    else:
+        main, steps = guess.port, guess.steps
+        lines = _guessed_lines(guess, labels, activation_in(imported, main.name))
+    read = {main.name, *(str(value) for step in steps for value in step.values())}
+    for port in imported.outputs:
+        lines += _plain_lines(port) if port.name not in read else []
+    return lines
 
 
-def _class_lines(port: Port, told: AnswerFacts | None, source: str, labels: str) -> list[str]:
-    activation = _commented('activation = "softmax"', 'CHANGE to "none" if the model ends in a softmax already')
-    if told is not None and told.activation is not None:
-        activation = _commented(f'activation = "{told.activation}"', f"from {source}")
-    score = told.min_score if told is not None else None
+def _plain_lines(port: Port) -> list[str]:
+    return [f"[outputs.{port.name}]" if port.name.isidentifier() and port.name.isascii() else "[outputs.more]",
+            f"tensor = {_quoted(port.name)}", 'kind = "tensor"', ""]  # fmt: skip
+
+
+def _told_lines(port: Port, told: AnswerFacts, source: str, labels: str, ending: Activation) -> list[str]:
+    if told.steps:
+        return _detector_lines(port, told, source, labels)
+    score = told.min_score
     return [
-        f"[outputs.classes]            # {port.dtype} {[size or 'N' for size in port.shape]}",
-        f"tensor = {_quoted(port.name)}",
-        "# other kinds: detections, segmentation, anomaly, values, score, embedding, tensor (docs/how-to)",
+        *_head(port, "classes"),
         'kind = "classes"             # "tensor" hands out the numbers as they are',
-        activation,
+        _commented(f'activation = "{told.activation}"', f"from {source}") if told.activation else _activation(ending),
         "k = 5",
         *([_commented(f"min_score = {score:.6g}", f"from {source}")] if score is not None else []),
         labels,
         "",
     ]
+
+
+def _guessed_lines(guess: Guess, labels: str, ending: Activation) -> list[str]:
+    name = _NAMES.get(guess.kind, "answer")
+    lines = [
+        *_head(guess.port, name),
+        _commented(f'kind = "{guess.kind}"', f"CHANGE: guessed, because {guess.because}"),
+        f"# kinds: {', '.join(get_args(OutputKind))} (docs/how-to/describe-inputs-and-answers.md)",
+    ]
+    if guess.kind == "classes":
+        lines += [_activation(ending), "k = 5"]
+    if guess.kind in _WITH_LABELS:
+        lines.append(labels)
+    lines.append("")
+    for step in guess.steps:
+        lines.append(f"[[outputs.{name}.steps]]")
+        lines += [_commented(f"{key} = {_value(value)}", _doubts(step, key)) for key, value in step.items()]
+        lines.append("")
+    return lines
+
+
+def _head(port: Port, name: str) -> list[str]:
+    return [f"[outputs.{name}]".ljust(_COLUMN) + f"# {port.dtype} {shape_text(port)}", f"tensor = {_quoted(port.name)}"]
+
+
+def _activation(ending: Activation) -> str:
+    if ending != "none":
+        return _commented('activation = "none"', f"the model ends in a {ending}")
+    hint = 'CHANGE to "none" if these are scores already, to "sigmoid" if several classes may be true'
+    return _commented('activation = "softmax"', hint)
+
+
+def _doubts(step: RawStep, key: str) -> str:
+    """What to ask oneself about a guessed field of a step; empty where nothing can be wrong."""
+    if step["op"] == "detect" and key in {"family", "box_format", "box_units"}:
+        values = ", ".join(get_args(get_type_hints(Detect)[key]))
+        more = "; ultraface: its first class is the background" if step[key] == "ultraface" else ""
+        return f"CHANGE: one of {values}{more}"
+    return _DOUBTS.get((str(step["op"]), key), "")
 
 
 def _detector_lines(port: Port, told: AnswerFacts, source: str, labels: str) -> list[str]:

@@ -11,7 +11,8 @@ from converters.errors import BadRecipe
 from converters.model.fixed_shapes import parse_shapes
 from converters.model.source import Imported, Port
 from converters.planning.recipe import Recipe, check_recipe
-from converters.starter.from_model import layout_of, looks_like_image
+from converters.starter.guess import layout_of, looks_like_image
+from edge_runtime.contract.choices import with_choices
 
 _WRITE = "write these options, or a recipe (edge-convert recipe MODEL > recipe.toml)"
 
@@ -63,7 +64,7 @@ def recipe_from_options(options: Options, imported: Imported) -> Recipe:
     if len(imported.inputs) != 1:
         raise BadRecipe("build from options", f"the model has {len(imported.inputs)} inputs", "use a recipe file")
     port = imported.inputs[0]
-    is_image = looks_like_image(port)
+    is_image = looks_like_image(port) or (options.color is not None and layout_of(port) is not None)
     missing = _missing(options, is_image=is_image)
     if missing:
         raise BadRecipe("build from options", f"missing: {', '.join(missing)}", _WRITE)
@@ -95,7 +96,7 @@ def recipe_from_options(options: Options, imported: Imported) -> Recipe:
     try:
         recipe = msgspec.convert(raw, Recipe)
     except msgspec.ValidationError as error:
-        raise BadRecipe("build from options", str(error)[:300], "correct that option") from error
+        raise BadRecipe("build from options", with_choices(str(error), Recipe)[:300], "correct that option") from error
     check_recipe(recipe)
     return recipe
 
@@ -132,7 +133,7 @@ def with_options(recipe: Recipe, options: Options) -> Recipe:
     try:
         changed = msgspec.convert({**raw, **{key: value for key, value in changes.items() if value}}, Recipe)
     except msgspec.ValidationError as error:
-        raise BadRecipe("build from options", str(error)[:300], "correct that option") from error
+        raise BadRecipe("build from options", with_choices(str(error), Recipe)[:300], "correct that option") from error
     check_recipe(changed)
     return changed
 

@@ -202,7 +202,7 @@ def test_whole_numbers_states_and_free_sizes_are_named(tmp_path) -> None:
 
     assert "sr is int64 and stays so" in found["integer_input"].message
     assert found["state"].nodes == ("state", "stateN")
-    assert found["dynamic_axes"].advice == "fix them: --shape state=1,SIZE,8"
+    assert found["dynamic_axes"].advice == "fix them: --shape state=2,1,8"
     fixed = inspect(path, max_opset=21, shapes={"state": [2, 1, 8]})
     assert "dynamic_axes" not in {finding.code for finding in fixed}
 
