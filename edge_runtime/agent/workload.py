@@ -17,6 +17,7 @@ from edge_runtime.agent.trial_task import TrialTask
 from edge_runtime.contract import reasons
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.errors import EdgeError, InferenceError
+from edge_runtime.contract.ids import shown
 from edge_runtime.installed import open_build
 from edge_runtime.update.ports import Health, Interrupted, TrialFailure, TrialMeasurement, TrialRequest
 from edge_runtime.update.states import Activation
@@ -96,9 +97,17 @@ class LiveModel:
         model = open_activation(self._store, activation, self._limits, self._facts)
         try:
             self._prepare(model)
-        except BaseException:
+        except BaseException as error:
             model.close()
-            raise
+            if isinstance(error, EdgeError | MemoryError) or not isinstance(error, Exception):
+                raise
+            # The update machine goes back to what ran before for an EdgeError, and for nothing else.
+            raise InferenceError(
+                f"activate variant {model.variant_id}",
+                f"it breaks at its golden set ({type(error).__name__}: {shown(str(error))})",
+                "the former release keeps answering",
+                code=reasons.LOAD_FAILED,
+            ) from error
         with self._asking:
             former, self._loaded = self._loaded, _Loaded(activation, model)
         if former is not None:

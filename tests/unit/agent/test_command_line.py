@@ -114,3 +114,17 @@ def test_what_cannot_be_done_is_one_sentence_and_exit_code_one(
     assert said.out == ""
     assert said.err.startswith("edge-runtime: cannot ")
     assert said.err.count("\n") == 1
+
+
+def test_json_on_a_terminal_steers_nothing_and_reads_as_it_was(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = tmp_path / "\x9b2Jzähler\x1b.png"
+    named.write_bytes(b"no picture")
+
+    call(["run", release, named, "--json", "--backend", "onnxruntime"], monkeypatch)
+
+    said = capsys.readouterr().out
+    assert not any(letter in said for letter in "\x9b\x1b")
+    assert "zähler" in said
+    assert json.loads(said)["answers"][0]["input"] == str(named)

@@ -201,3 +201,21 @@ def test_a_picture_that_breaks_its_parser_is_not_the_models_fault(
     assert answered is not None
     assert answered.error == "bad_input"
     assert (live.health().requests, live.health().errors) == (0, 0)
+
+
+def test_a_model_that_breaks_at_its_golden_set_is_refused_as_the_update_machine_expects(
+    store: ContentStore, good: Activation, wrong: Activation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = LiveModel(store, LIMITS, FACTS)
+    live.activate(good)
+
+    def fail(*_: object) -> None:
+        raise ValueError("no class")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Predictor, "run_decoded", fail)
+        with pytest.raises(InferenceError, match="it breaks at its golden set") as refusal:
+            live.activate(wrong)
+
+    assert refusal.value.code == reasons.LOAD_FAILED
+    assert live.activation == good
