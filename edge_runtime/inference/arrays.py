@@ -79,7 +79,7 @@ def read_npz(content: bytes, what: str) -> dict[str, Array]:
             if any(member.compress_type not in _METHODS for member in members):
                 raise ContractError(f"read {what}", "it is packed in a way that numpy does not write")
             return {
-                member.filename.removesuffix(_SUFFIX): read_npy(archive.read(member), f"{what} {member.filename}")
+                member.filename.removesuffix(_SUFFIX): read_npy(_member(archive, member), f"{what} {member.filename}")
                 for member in members
             }
     except _BROKEN_ARCHIVE as error:
@@ -93,6 +93,12 @@ def write_npz(arrays: Mapping[str, Array]) -> bytes:
         for key in sorted(arrays):
             archive.writestr(zipfile.ZipInfo(key + _SUFFIX), write_npy(arrays[key]))
     return stream.getvalue()
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    with archive.open(member) as source:
+        # Read without a size, a member would unfold whole before it is cut to the size that it says.
+        return source.read(member.file_size + 1)
 
 
 def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -238,3 +239,18 @@ def test_a_damaged_archive_is_read_as_it_was_or_refused(place: int) -> None:
     except ContractError:
         return
     assert all(array.tolist() == LOGITS[0].tolist() for array in arrays.values())
+
+
+def test_a_member_that_unfolds_into_more_than_it_says_takes_no_memory() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0/y.npy", bytes(64 * 1024 * 1024))
+    liar = buffer.getvalue().replace(struct.pack("<I", 64 * 1024 * 1024), struct.pack("<I", 100))
+
+    tracemalloc.start()
+    with pytest.raises(ContractError, match=r"no \.np. "):
+        read_npz(liar, "own.npz")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 4 * 1024 * 1024
