@@ -90,15 +90,22 @@ class Cache:
         index = self._index(key)
         if index is None:
             return False
+        entry = self._root / key
         try:
-            found = {name: digest_of_file(self._root / key / name)[0] for name in index.files}
+            for name in index.files:
+                shutil.copyfile(entry / name, folder / name)
+            # The copies are what is used, so they are what is checked: another build may trim the entry meanwhile.
+            is_whole = _is_whole(folder, index)
         except OSError:
-            found = {}
-        if found != _digests(index):
+            # A whole entry was not to blame, so the folder is.
+            if _is_whole(entry, index):
+                raise
+            is_whole = False
+        if not is_whole:
+            for name in index.files:
+                (folder / name).unlink(missing_ok=True)
             self._remove(key)
             return False
-        for name in index.files:
-            shutil.copyfile(self._root / key / name, folder / name)
         self._touch(key)
         return True
 
@@ -197,10 +204,9 @@ class Cache:
             return None
         try:
             index = msgspec.json.decode(content, type=_Index)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             index = None
-        # A name with a separator would reach outside the entry.
-        if index is not None and index.key == key and all(Path(name).name == name for name in index.files):
+        if index is not None and index.key == key and all(_is_plain(name) for name in index.files):
             return index
         self._remove(key)
         return None
@@ -209,8 +215,10 @@ class Cache:
         """Out of sight first, so that nobody finds half an entry."""
         with suppress(OSError):
             doomed = Path(tempfile.mkdtemp(dir=self._root, prefix=_STAGED))
-            (self._root / key).rename(doomed / key)
-            shutil.rmtree(doomed, ignore_errors=True)
+            try:
+                (self._root / key).rename(doomed / key)
+            finally:
+                shutil.rmtree(doomed, ignore_errors=True)
 
     def _touch(self, key: str) -> None:
         with suppress(OSError):
@@ -222,8 +230,17 @@ class Cache:
             self.problem = f"cannot {what} the cache {self.folder}: {because}; the build goes on without it"
 
 
-def _digests(index: _Index) -> dict[str, Digest]:
-    return {name: file.digest for name, file in index.files.items()}
+def _is_whole(folder: Path, index: _Index) -> bool:
+    """Whether a folder holds what an index says; False when it cannot be read."""
+    try:
+        return all(digest_of_file(folder / name)[0] == file.digest for name, file in index.files.items())
+    except OSError:
+        return False
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name stays inside its folder, and is one that a file can have."""
+    return name not in {"", ".."} and Path(name).name == name and name.isprintable()
 
 
 def _flush(path: Path) -> None:

@@ -24,6 +24,7 @@ from converters.errors import CannotWrite
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.errors import EdgeError
+from edge_runtime.inference.arrays import read_npy
 
 T = TypeVar("T")
 State = Literal["running", "done", "cached", "failed"]
@@ -124,7 +125,7 @@ class Stages:
         if self.cache is not None and (found := self.cache.read(key, _RESULT)) is not None:
             try:
                 value = unpack(found, result)
-            except (msgspec.MsgspecError, ValueError):
+            except ValueError:
                 pass
             else:
                 self._tell(stage, "cached")
@@ -269,8 +270,11 @@ def pack(value: object) -> bytes:
 
 
 def unpack(content: bytes, result: type[T]) -> T:
-    """The value again. Raises: MsgspecError, ValueError when the content is another type's."""
-    return msgspec.msgpack.decode(content, type=result, dec_hook=_array_in)
+    """The value again. Raises: ValueError: the content is damaged or another type's."""
+    try:
+        return msgspec.msgpack.decode(content, type=result, dec_hook=_array_in)
+    except (msgspec.MsgspecError, EdgeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
 
 
 def environment_here(machine: Mapping[str, object]) -> Environment:
@@ -308,5 +312,4 @@ def _array_out(value: Any) -> bytes:
 def _array_in(kind: type, value: Any) -> Any:
     if not isinstance(value, bytes):
         raise NotImplementedError(f"{kind} cannot be read from {type(value).__name__}")
-    # allow_pickle stays off: what lies in a cache must not run code.
-    return np.load(io.BytesIO(value), allow_pickle=False)
+    return read_npy(value, "an array of the cache").copy()

@@ -16,7 +16,7 @@ import msgspec
 from converters.commands.check import read_model
 from converters.commands.progress import StageView
 from converters.commands.translate import local_model, with_local_model
-from converters.errors import BadRecipe
+from converters.errors import BadRecipe, CannotWrite
 from converters.model.fixed_shapes import parse_shapes
 from converters.pipeline.build import build, plan_of
 from converters.pipeline.finishing import BuildOptions
@@ -92,6 +92,7 @@ def build_release(recipe: Recipe, options: BuildOptions, *, as_json: bool) -> bo
 
     Raises:
         EdgeError: nothing was written.
+        CannotWrite: the report could not be; the release is there.
     """
     from rich.console import Console
 
@@ -105,13 +106,20 @@ def build_release(recipe: Recipe, options: BuildOptions, *, as_json: bool) -> bo
 
         report = build(recipe, options, view, begin=begin)
     text = report_json(report)
-    _beside(options.out, REPORT_SUFFIX).write_text(text + "\n", encoding="utf-8")
-    _beside(options.out, PAGE_SUFFIX).write_text(report_page(report), encoding="utf-8")
+    _write(_beside(options.out, REPORT_SUFFIX), text + "\n")
+    _write(_beside(options.out, PAGE_SUFFIX), report_page(report))
     if as_json:
         sys.stdout.write(text + "\n")
     else:
         print_report(report, Console(width=None if errors.is_terminal else 140))
     return not report.failed_targets
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CannotWrite(f"write {path}", error.strerror or str(error), "the release beside it is whole") from error
 
 
 def _beside(out: Path, suffix: str) -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ import msgspec
 from converters.building.workshop import Workshop
 from converters.caching.cache import Cache
 from converters.caching.stages import Filled, Listener, Once, Stage, Stages, environment_here, pack, unpack
-from converters.errors import BadDataset, BadRecipe
+from converters.errors import BadDataset, BadRecipe, CannotWrite
 from converters.evaluation.emulation import Emulator, list_emulators, try_emulator
 from converters.pipeline.candidates import Bench, Result, open_workshop, write_calibration
 from converters.pipeline.facts import Facts, calibration_stage, model_digest, source_stage
@@ -109,8 +110,8 @@ def build(
     cache = Cache(options.cache, options.cache_max_bytes) if options.cache else None
     stages = Stages(environment, cache, listener, prepare=lambda: _import_engines(plan))
     material = stages.step("read", "model and data", lambda: read_material(recipe, options.base, plan))
-    with TemporaryDirectory(prefix="edge-convert-") as work:
-        run = _Run(recipe, plan, options, stages, machine, Path(work))
+    with _work_folder() as work:
+        run = _Run(recipe, plan, options, stages, machine, work)
         facts, answers = _ask_source(material, run)
         results = try_all(_bench(facts, answers, run), stages, facts)
         pictures = _pictures(facts, results, stages)
@@ -124,6 +125,17 @@ def build(
         command=options.command,
         pictures=pictures,
     )
+
+
+@contextmanager
+def _work_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards. Raises: CannotWrite: it cannot be made, or the disk is full."""
+    try:
+        with TemporaryDirectory(prefix="edge-convert-") as work:
+            yield Path(work)
+    except OSError as error:
+        because, remedy = error.strerror or str(error), "free some space, or set TMPDIR to another disk"
+        raise CannotWrite("write the build's temporary files", because, remedy) from error
 
 
 def _pictures(facts: Facts, results: list[Result], stages: Stages) -> dict[str, str]:

@@ -60,7 +60,9 @@ def test_a_damaged_file_is_never_restored(cache: Cache, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "index",
     [b"", b"{", b'{"key":"other","stage":"s","subject":"","files":{}}',
-     b'{"key":"' + KEY.encode() + b'","stage":"s","subject":"","files":{"../../secret":{"digest":"","size":1}}}'],
+     b'{"key":"' + KEY.encode() + b'","stage":"s","subject":"","files":{"../../secret":{"digest":"","size":1}}}',
+     b'{"key":"' + KEY.encode() + b'","stage":"s","subject":"","files":{"a\\u0000":{"digest":"","size":1}}}',
+     b'{"zz":' + b"[" * 100_000 + b"]" * 100_000 + b"}"],
 )  # fmt: skip
 def test_a_damaged_index_means_that_nothing_is_there(cache: Cache, index: bytes) -> None:
     (kept(cache) / "entry.json").write_bytes(index)
@@ -68,6 +70,60 @@ def test_a_damaged_index_means_that_nothing_is_there(cache: Cache, index: bytes)
     assert cache.read(KEY, "model") is None
 
     assert not (cache.folder / "v1" / KEY).exists()
+
+
+def test_an_entry_that_another_build_removes_meanwhile_means_that_nothing_is_there(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    cache.store(KEY, "calibration", "photos", {"0.npz": b"first", "1.npz": b"second"})
+
+    def copy_and_trim(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes())
+        cache.clear()
+
+    monkeypatch.setattr(cache_module.shutil, "copyfile", copy_and_trim)
+
+    assert not cache.restore(KEY, tmp_path / "work")
+
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_what_was_copied_before_the_entry_went_is_whole(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    kept(cache)
+    digest_of_file = cache_module.digest_of_file
+
+    def look_and_trim(path: Path) -> tuple[str, int]:
+        found = digest_of_file(path)
+        cache.clear()
+        return found
+
+    monkeypatch.setattr(cache_module, "digest_of_file", look_and_trim)
+
+    assert cache.restore(KEY, tmp_path / "work")
+
+    assert (tmp_path / "work" / "model").read_bytes() == b"weights"
+
+
+def test_a_folder_that_cannot_be_written_costs_no_entry(cache: Cache, tmp_path: Path) -> None:
+    kept(cache)
+
+    with pytest.raises(FileNotFoundError):
+        cache.restore(KEY, tmp_path / "absent")
+
+    assert cache.read(KEY, "model") == b"weights"
+
+
+def test_removing_what_is_gone_leaves_nothing_behind(cache: Cache, tmp_path: Path) -> None:
+    (kept(cache) / "model").unlink()
+    (tmp_path / "work").mkdir()
+
+    assert not cache.restore(KEY, tmp_path / "work")
+
+    assert list((cache.folder / "v1").iterdir()) == []
 
 
 def test_a_missing_file_means_that_nothing_is_there_and_it_can_be_stored_again(cache: Cache) -> None:

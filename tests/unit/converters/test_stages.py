@@ -2,6 +2,7 @@ import errno
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -200,6 +201,18 @@ def test_a_listener_hears_what_begins_and_how_it_ends() -> None:
 def test_arrays_that_would_run_code_are_neither_kept_nor_read() -> None:
     with pytest.raises(ValueError, match="allow_pickle"):
         pack(np.array([object()], dtype=object))
+
+
+@pytest.mark.parametrize("header", ["{'descr':'<f4','fortran_order':False,'shape':(9,)}"])
+def test_a_damaged_result_in_the_cache_is_made_again(tmp_path: Path, header: str) -> None:
+    body = b"\x93NUMPY\x01\x00" + len(header + "\n").to_bytes(2, "little") + header.encode() + b"\n"
+    damaged = msgspec.msgpack.encode({"files": {}, "answers": body})
+    cache, work = Cache(tmp_path), Counted()
+    cache.store(key_of(STAGE, HERE), "compile", "", {"result.msgpack": damaged})
+
+    found = Stages(HERE, cache).run(STAGE, Made, work)
+
+    assert (work.times, found.files) == (1, MADE.files)
 
 
 def test_packing_is_deterministic_and_reversible() -> None:
