@@ -10,6 +10,7 @@ from onnx import helper
 
 from converters.errors import BadModel
 from converters.model.source import Imported, Port
+from edge_runtime.contract.ids import shown
 
 _DTYPES: Final = frozenset({"float32", "float16", "float64", "uint8", "int8", "int32", "int64", "bool"})
 
@@ -34,9 +35,15 @@ def describe(model: Any) -> Imported:
 
 def _describe(entry: Any) -> Port:
     tensor = entry.type.tensor_type
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name if tensor.elem_type else "unknown"
+    # protobuf hands out a name that is no UTF-8 as bytes.
+    if not isinstance(entry.name, str):
+        raise BadModel(f"use tensor {shown(entry.name)}", "its name is no UTF-8 text", "rename it and export it again")
+    try:
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name if tensor.elem_type else "unknown"
+    except (KeyError, ValueError):
+        dtype = f"number {tensor.elem_type}"
     if dtype not in _DTYPES:
         remedy = "export it with numeric tensors"
-        raise BadModel(f"use tensor {entry.name}", f"its type {dtype} is not supported", remedy)
+        raise BadModel(f"use tensor {shown(entry.name)}", f"its type {dtype} is not supported", remedy)
     shape = tuple(size.dim_value if size.dim_value > 0 else None for size in tensor.shape.dim)
     return Port(entry.name, dtype, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from converters.errors import BadModel
@@ -38,13 +39,13 @@ def activation_bytes(content: bytes) -> int:
 
 
 def _ports(graph: TfliteGraph, indices: tuple[int, ...]) -> tuple[Port, ...]:
-    names = [graph.tensors[index].name for index in indices]
+    names = Counter(graph.tensors[index].name for index in indices)
     return tuple(_port(graph.tensors[index], names) for index in indices)
 
 
-def _port(tensor: TfliteTensor, names: list[str]) -> Port:
+def _port(tensor: TfliteTensor, names: Counter[str]) -> Port:
     # A name that repeats is told apart by the tensor's number, as the runtime's LiteRT adapter does.
-    name = tensor.name if tensor.name and names.count(tensor.name) == 1 else f"{tensor.name}#{tensor.index}"
+    name = tensor.name if tensor.name and names[tensor.name] == 1 else f"{tensor.name}#{tensor.index}"
     if tensor.dtype not in _DTYPES:
         remedy = "export it with numeric tensors"
         raise BadModel(f"use tensor {name}", f"its type {tensor.dtype} is not supported", remedy)

@@ -23,8 +23,12 @@ Option = str | int | float | bool | tuple[int | float, ...] | None
 
 _MOST_PARTS: Final = 200_000
 """Tensors, operators and other tables of one file: real models have thousands, and a small file can claim billions."""
-_MOST_NUMBERS: Final = 20_000_000
+_MOST_NUMBERS: Final = 4_000_000
 """Sizes, indices, scales and letters of one file: many parts may point at the same long vector."""
+_MOST_AXES: Final = 16
+"""Of one tensor; the kernels of TensorFlow Lite know eight at most."""
+_MOST_ELEMENTS: Final = 2**63 - 1
+"""Of one tensor: what the format's own libraries can count."""
 _EXPORT_AGAIN: Final = "it is truncated or another format; copy or export it again"
 
 
@@ -291,8 +295,8 @@ class _Reader:
     def _tensor(self, index: int, tensor: Any, contents: Sequence[memoryview | None]) -> TfliteTensor:
         shape = self._whole(tensor.ShapeAsNumpy())
         signature = self._whole(tensor.ShapeSignatureAsNumpy())
-        if any(size < 0 for size in shape):
-            raise ValueError("negative size")
+        if len(shape) > _MOST_AXES or any(size < 0 for size in shape) or math.prod(shape) > _MOST_ELEMENTS:
+            raise ValueError("impossible shape")
         kind = self._types.get(tensor.Type(), f"type_{tensor.Type()}").lower()
         return TfliteTensor(
             index=index,

@@ -5,7 +5,7 @@ Command-line options make the same recipe, so there is one definition of a build
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -20,6 +20,9 @@ from edge_runtime.contract.ids import parse_layer_name, parse_model_name, parse_
 Precision = Literal["float32", "float16", "int8"]
 EngineName = Literal["onnxruntime", "openvino", "litert", "tensorrt"]
 Prefer = Literal["latency", "accuracy", "size"]
+
+_NOT_READABLE: Final = "a value in it is not what its type says, or is nested too deeply"
+
 
 class StoredRecipe(Table, frozen=True, kw_only=True):
     """How real numbers became the integers of an array file: real = (stored − zero_point) · scale."""
@@ -171,8 +174,12 @@ def parse_recipe(content: bytes, suffix: str) -> Recipe:
             raise BadRecipe("read the recipe", f"its ending is {shown(suffix)}", "name it .toml, .yaml or .json")
     except ImportError as error:
         raise BadRecipe("read the recipe", "PyYAML is not installed", "use TOML, or pip install pyyaml") from error
-    except (msgspec.MsgspecError, ValueError) as error:
-        because = shown(with_choices(str(error), Recipe), 300)
+    except BadRecipe:
+        raise
+    except Exception as error:
+        # A value that contradicts its YAML tag, or deep nesting, ends in whatever class the reader happens to raise.
+        is_told = isinstance(error, msgspec.MsgspecError | ValueError)
+        because = shown(with_choices(str(error), Recipe), 300) if is_told else _NOT_READABLE
         raise BadRecipe("read the recipe", because, "correct that entry") from error
     check_recipe(recipe)
     return recipe

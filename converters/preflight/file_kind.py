@@ -34,8 +34,8 @@ _ARCHIVES: Final = (
     ("archive_format", "a program exported by PyTorch (.pt2)", "export it with torch.onnx.export"),
     ("model.weights.h5", "a model saved by Keras", "export it to ONNX first, for example with tf2onnx"),
     ("saved_model.pb", "a TensorFlow SavedModel", "unpack it and export it to ONNX first"),
-    (".onnx", "an ONNX model, packed", "unpack it and name the .onnx file"),
-    (".tflite", "a TensorFlow Lite model, packed", "unpack it and name the .tflite file"),
+    (".onnx", "an ONNX model", "unpack it and name the .onnx file"),
+    (".tflite", "a TensorFlow Lite model", "unpack it and name the .tflite file"),
 )
 
 
@@ -61,7 +61,19 @@ def look_at_file(path: Path) -> FileKind | Finding:
     for offset, signature, what, advice in _SIGNATURES:
         if head[offset : offset + len(signature)] == signature:
             return Finding("error", "not_onnx", f"{path.name} is {what}", advice)
+    if _is_text(head):
+        return Finding("error", "not_onnx", f"{path.name} is not a model but text", "name an .onnx or a .tflite file")
     return "onnx"
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether a file begins with lines of text; the first byte of an ONNX file is a control character."""
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        # A letter may be cut in two at the end of what was read.
+        text = head[: error.start].decode("utf-8") if error.start > len(head) - 4 else "\0"
+    return all(letter.isprintable() or letter in "\t\r\n" for letter in text)
 
 
 def _in_archive(path: Path) -> tuple[str, str]:

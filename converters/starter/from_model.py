@@ -15,6 +15,8 @@ from edge_runtime.contract.steps import Detect, RawStep
 
 _COLUMN = 29
 """Where comments start."""
+_WRITTEN_OUT = 1e15
+"""Whole numbers below are written without an exponent."""
 _HEAD = (
     "# Recipe for edge-convert build. Paths are relative to this file. Lines with CHANGE need your knowledge:",
     "# nothing that changes numbers has a default, because a wrong guess here costs accuracy in silence.",
@@ -184,9 +186,7 @@ def _side(told: PictureFacts, axis: int) -> object:
     return told.size[axis] if told.size else "CHANGE"
 
 
-def _scaling(
-    port: Port, told: PictureFacts, source: str, channels: int
-) -> tuple[float, list[float], list[float], str]:
+def _scaling(port: Port, told: PictureFacts, source: str, channels: int) -> tuple[float, list[float], list[float], str]:
     """Scale, means and deviations to begin with, and how sure they are.
 
     A quantised input says which pictures it takes as they are.
@@ -324,11 +324,13 @@ def _value(value: object) -> str:
         case str():
             return _quoted(value)
         case float():
-            return f"{value:.7g}" if value != int(value) else f"{value:.1f}"
+            return f"{value:.1f}" if value.is_integer() and abs(value) < _WRITTEN_OUT else f"{value:.7g}"
+        case list() | tuple():
+            return f"[{', '.join(_value(one) for one in value)}]"
         case _:
-            return str(value).replace("'", '"') if isinstance(value, list) else str(value)
+            return str(value)
 
 
 def _quoted(text: str) -> str:
-    # What JSON escapes, TOML reads.
-    return json.dumps(text, ensure_ascii=False)
+    # What JSON escapes, TOML reads; DEL is the one letter that only TOML wants escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -12,9 +12,11 @@ from converters.errors import BadDataset
 from converters.evaluation.metrics.metric import Reply, Score
 from converters.evaluation.metrics.resampling import interval_of
 from converters.evaluation.metrics.tensors import mean_of
+from edge_runtime.contract.ids import shown
 from edge_runtime.inference.agreement import mean_iou, overlap_by_class, resized_map
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.golden_answers import pixel_agreement
+from edge_runtime.inference.images import MAX_PIXELS
 from edge_runtime.inference.results import OUTSIDE, Mask
 
 VOID: Final = 255
@@ -68,16 +70,22 @@ class PixelAgreement:
 
 def read_mask(mask: MaskFile) -> Array:
     """uint8 [height, width]: the class of each pixel. Raises: BadDataset: no picture of class numbers."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(mask.path) as picture:
             if picture.mode not in {"P", "L", "1"}:
                 because = f"its pixels are {picture.mode}, not class numbers"
                 raise BadDataset(f"read mask {mask.path.name}", because, "write one number per pixel, gray or palette")
+            if picture.width * picture.height > MAX_PIXELS:
+                because = f"it is {picture.width} wide and {picture.height} high, over {MAX_PIXELS} pixels"
+                raise BadDataset(f"read mask {mask.path.name}", because, "make it as large as its picture")
             classes: Array = np.asarray(picture).astype(np.uint8)
-    except (OSError, UnidentifiedImageError) as error:
-        raise BadDataset(f"read mask {mask.path.name}", str(error), "write it as PNG") from error
+    except BadDataset:
+        raise
+    except Exception as error:
+        # Each of Pillow's decoders has classes of its own for a damaged file.
+        raise BadDataset(f"read mask {mask.path.name}", shown(str(error), 120), "write it as PNG") from error
     return classes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Final, Literal
@@ -104,9 +105,12 @@ def _quantised_otherwise(picture: PictureFacts, port: Port) -> str | None:
     scale = 1.0 if picture.scale is None else picture.scale
     # What a byte x becomes by normalising and quantising, minus x itself, at both ends of its range.
     apart = max(
-        abs((byte * scale - one_mean) / one_std * std + mean - byte)
-        for one_mean, one_std in zip(picture.mean, picture.std, strict=False)
-        for byte in (0, 255)
+        (
+            abs((byte * scale - one_mean) / one_std * std + mean - byte) if one_std else math.inf
+            for one_mean, one_std in zip(picture.mean, picture.std, strict=False)
+            for byte in (0, 255)
+        ),
+        default=0.0,
     )
     if apart < 0.5:
         return None

@@ -33,7 +33,9 @@ def find_facts(imported: Imported, preprocessor: Path | None) -> tuple[Facts, ..
     if imported.format == "tflite":
         found.append(facts_of_tflite(imported))
     else:
-        properties = {entry.key: entry.value for entry in imported.model.metadata_props}
+        said = [(entry.key, entry.value) for entry in imported.model.metadata_props]
+        # protobuf hands out what is no UTF-8 as bytes; no source of metadata writes such a thing.
+        properties = {key: value for key, value in said if isinstance(key, str) and isinstance(value, str)}
         found.append(facts_of_ultralytics(properties, imported.outputs))
         found.append(facts_of_model_info(model_info_of_properties(properties)))
     return tuple(facts for facts in found if facts is not None)

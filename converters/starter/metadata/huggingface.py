@@ -20,7 +20,7 @@ def facts_of_huggingface(path: Path) -> Facts:
     """What a preprocessor configuration says. Raises: BadModel: it cannot be read or is something else."""
     try:
         document = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BadModel(f"read {path.name}", shown(str(error), 120), "name a preprocessor_config.json") from error
     if not isinstance(document, dict) or not document.keys() & {"image_mean", "do_resize", "size", "sampling_rate"}:
         raise BadModel(f"read {path.name}", "it is no preprocessor configuration", "name a preprocessor_config.json")

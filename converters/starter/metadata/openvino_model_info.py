@@ -17,7 +17,8 @@ from edge_runtime.contract.ids import shown
 SOURCE: Final = "OpenVINO model_info"
 _PREFIX: Final = "model_info "
 """Of a property's key in an ONNX file."""
-_SECTION: Final = re.compile(r"<model_info>(.*?)</model_info>", re.DOTALL)
+_OPENS: Final = "<model_info>"
+_CLOSES: Final = "</model_info>"
 _ENTRY: Final = re.compile(r'<([A-Za-z0-9_]+)\s+value="([^"]*)"')
 _MODES: Final[Mapping[str, Mode]] = {
     "standard": "stretch",
@@ -37,10 +38,11 @@ def model_info_of_xml(path: Path) -> dict[str, str]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadModel(f"read {path.name}", shown(str(error), 120), "name the .xml of an OpenVINO model") from error
-    section = _SECTION.search(text)
-    if section is None:
+    first = text.find(_OPENS)
+    last = text.find(_CLOSES, first)
+    if -1 in {first, last}:
         raise BadModel(f"read {path.name}", "it has no model_info", "name the .xml of an OpenVINO model that has one")
-    return {name: _unescaped(value) for name, value in _ENTRY.findall(section[1])}
+    return {name: _unescaped(value) for name, value in _ENTRY.findall(text, first, last)}
 
 
 def model_info_of_properties(properties: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,9 @@ Field numbers are those of tensorflow/tflite-support, metadata_schema.fbs (ident
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -68,15 +70,17 @@ def facts_of_tflite(imported: Imported) -> Facts | None:
             return None
         inputs, outputs = ([_Tensor.read(one) for one in graph.tables(field)] for field in (2, 3))
         licence = root.text(5).strip()
+        answer = _answer(outputs, imported.outputs)
+        picture = _picture(inputs[0]) if inputs else None
+        sound = _sound(inputs[0]) if inputs else None
     except ValueError as error:
         because = f"its metadata is damaged ({error})"
         raise BadModel("read the TFLite metadata", because, "remove it, or write it again") from error
     names = [name for one in outputs for name in one.labels]
-    answer = _answer(outputs, imported.outputs)
     return Facts(
         source=SOURCE,
-        picture=_picture(inputs[0]) if inputs else None,
-        sound=_sound(inputs[0]) if inputs else None,
+        picture=picture,
+        sound=sound,
         answer=answer,
         labels=_labels(imported.model, names),
         task="object_detection" if answer is not None and answer.kind == "detections" else None,
@@ -136,6 +140,6 @@ def _labels(content: bytes, names: Sequence[str]) -> tuple[str, ...]:
             for name in names:
                 if name in archive.namelist() and archive.getinfo(name).file_size <= _LABELS_MAX_BYTES:
                     return tuple(archive.read(name).decode("utf-8").rstrip("\r\n").splitlines())
-    except (zipfile.BadZipFile, UnicodeDecodeError, OSError, RuntimeError):
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OSError, RuntimeError):
         return ()
     return ()

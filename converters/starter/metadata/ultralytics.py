@@ -21,6 +21,8 @@ _CONFIDENCE: Final = 0.25
 _ROW: Final = 6
 """Box, score, class: a row of a model that has done the suppression itself."""
 _NAMES_MAX: Final = 100_000
+_TEXT_MAX: Final = 1024 * 1024
+"""Characters; reading a literal takes 250 bytes for each."""
 
 
 def facts_of_ultralytics(properties: Mapping[str, str], outputs: Sequence[Port]) -> Facts | None:
@@ -72,18 +74,22 @@ def _steps(output: Port, classes: int, *, ends: bool) -> tuple[RawStep | None, R
 
 def _names(text: str) -> tuple[str, ...]:
     """Class names from the text of a Python dict or list."""
-    try:
-        names = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return ()
+    names = _literal(text)
     if isinstance(names, dict) and all(isinstance(key, int) for key in names) and len(names) <= _NAMES_MAX:
         return tuple(str(names[key]) for key in sorted(names)) if sorted(names) == list(range(len(names))) else ()
     return tuple(str(name) for name in names) if isinstance(names, list) else ()
 
 
 def _size(text: str) -> tuple[int, int] | None:
+    match _literal(text):
+        case [int(height), int(width)] if min(height, width) > 0:
+            return int(height), int(width)
+    return None
+
+
+def _literal(text: str) -> object:
+    """What a Python literal says; None when it is none, or longer than a list of names can be."""
     try:
-        height, width = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError):
+        return ast.literal_eval(text) if len(text) <= _TEXT_MAX else None
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None

@@ -70,7 +70,7 @@ def test_an_error_is_one_line_without_a_traceback(monkeypatch, capsys, tmp_path)
     ("content", "says"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "is a Git LFS pointer, not the model"),
-        (b"no model at all", "is not a whole ONNX file"),
+        (b"no model at all", "is not a model but text"),
         (b"\x08\x07", "holds no ONNX graph"),
     ],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -19,11 +21,12 @@ from converters.importers.tflite import import_tflite
 from converters.model.source import Port, Stored
 from converters.planning.recipe import parse_recipe
 from converters.starter.from_model import starter_text
-from converters.starter.metadata.facts import Facts, PictureFacts, contradictions, merge
+from converters.starter.metadata.facts import AnswerFacts, Facts, PictureFacts, contradictions, merge
 from converters.starter.metadata.find import find_facts
 from converters.starter.metadata.flatbuffer import Table
 from converters.starter.metadata.huggingface import facts_of_huggingface
 from converters.starter.metadata.openvino_model_info import facts_of_model_info, model_info_of_xml
+from converters.starter.metadata.tflite import _labels
 from converters.starter.metadata.ultralytics import facts_of_ultralytics
 from tests.fakes.onnx_models import conv_classifier
 
@@ -331,3 +334,85 @@ def test_real_files_say_what_their_makers_wrote(shared: Path, name: str, labels:
     assert facts.answer.kind == kind
     assert "up to 1.0 of 255 apart" in contradictions([facts], imported.inputs)[0]
     assert parse_recipe(starter_text("m.tflite", imported, [facts]).encode(), ".toml").outputs
+
+
+@pytest.mark.parametrize(
+    "size", ["-" * 200_000 + "1", "(" * 200_000, "[True, 0]", "{1, 2}", "[0, 640]", "{[]: 1}", "[1, 2, 3]"]
+)
+def test_a_size_that_is_none_is_left_out(size: str) -> None:
+    facts = yolo((1, 6, 8400), imgsz=size)
+
+    assert facts.picture
+    assert facts.picture.size is None
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"size": "\xff"}'])
+def test_a_configuration_that_no_reader_gets_through_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "preprocessor_config.json").write_bytes(content)
+
+    with pytest.raises(BadModel, match=r"cannot read preprocessor_config\.json"):
+        facts_of_huggingface(tmp_path / "preprocessor_config.json")
+
+
+def test_sections_that_never_end_are_looked_at_once(tmp_path: Path) -> None:
+    # Looked for again from each beginning, this would take hours.
+    (tmp_path / "m.xml").write_text("<model_info>" * 2_000_000)
+
+    with pytest.raises(BadModel, match="it has no model_info"):
+        model_info_of_xml(tmp_path / "m.xml")
+
+
+def test_damage_behind_the_first_look_at_metadata_is_refused_too(tmp_path: Path) -> None:
+    whole = metadata(0.0, 255.0)
+
+    # Whatever four bytes are an offset or a count point far outside.
+    for position in range(8, len(whole) - 4, 4):
+        entry = whole[:position] + b"\xff\xff\xff\x7f" + whole[position + 4 :]
+        with contextlib.suppress(BadModel):
+            assert find_facts(import_tflite(with_metadata(tmp_path / "m.tflite", entry)), None)
+
+
+@given(st.integers(0, 10_000), st.integers(0, 255))
+def test_a_damaged_archive_behind_a_model_has_labels_or_none(position: int, byte: int) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as written_:
+        written_.writestr("labels.txt", "\n".join(str(number) * 7 for number in range(300)))
+    content = bytearray(archive.getvalue())
+    content[position % len(content)] = byte
+
+    assert isinstance(_labels(bytes(content), ["labels.txt"]), tuple)
+
+
+@pytest.mark.parametrize(("mean", "std"), [((), ()), ((0.0,), (0.0,))])
+def test_a_normalisation_of_nothing_or_by_nothing_breaks_no_comparison(mean, std) -> None:
+    port = Port("x", "float32", (1, 8, 8, 3), Stored("int8", 1 / 255, -128))
+
+    assert isinstance(contradictions([Facts("s", PictureFacts(mean=mean, std=std))], [port]), list)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1e300])
+def test_numbers_without_bounds_are_written_as_toml_writes_them(number: float) -> None:
+    step = {"op": "detect", "min_score": number, "names": ['say "hi"', "it's", "del\x7f"], "box": [number, 1]}
+    facts = Facts("s\x7f", answer=AnswerFacts("detections", min_score=number, steps=(step,)))
+
+    text = starter_text("del\x7f.onnx", describe(conv_classifier()), [facts])
+
+    (read,) = tomllib.loads(text)["outputs"]["objects"]["steps"]
+    assert read["names"] == step["names"]
+    assert read["min_score"] == pytest.approx(number, nan_ok=True)
+
+
+def test_a_property_that_is_no_text_is_no_metadata() -> None:
+    model = conv_classifier()
+    model.metadata_props.add(key="keykey", value="v")
+    damaged = type(model).FromString(model.SerializeToString().replace(b"keykey", b"key\xff\xfe\xfd"))
+
+    assert find_facts(describe(damaged), None) == ()
+
+
+def test_a_tensor_whose_name_is_no_text_is_named_escaped() -> None:
+    model = conv_classifier()
+    damaged = type(model).FromString(model.SerializeToString().replace(b"logits", b"log\xff\xfe\xfd"))
+
+    with pytest.raises(BadModel, match=r"its name is no UTF-8 text"):
+        describe(damaged)

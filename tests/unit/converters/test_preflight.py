@@ -33,7 +33,9 @@ def test_a_sound_model_has_no_errors(tmp_path) -> None:
         (b"\x00\x00\x00\x00ftrtrest", "TensorRT engine"),
         (b"\x00\x00\x00\x00TFL3rest", "not a whole TensorFlow Lite file"),
         (b"<!DOCTYPE html>", "web page"),
-        (b"this is no model at all", "is not a whole ONNX file"),
+        (b"this is no model at all", "is not a model but text"),
+        ("für\n".encode() * 200, "is not a model but text"),
+        (b"\x08\x00this is no model at all", "is not a whole ONNX file"),
     ],
 )
 def test_a_file_of_another_kind_is_told_from_its_bytes(tmp_path, content, says) -> None:
@@ -128,7 +130,7 @@ def test_weights_that_are_shorter_than_the_model_says_are_named(tmp_path) -> Non
         ("archive/data.pkl", "weights saved by PyTorch"),
         ("model/archive_format", "exported by PyTorch"),
         ("model.weights.h5", "saved by Keras"),
-        ("folder/model.onnx", "ONNX model, packed"),
+        ("folder/model.onnx", "is a zip archive of an ONNX model"),
         ("cat.jpg", "1 other files"),
     ],
 )

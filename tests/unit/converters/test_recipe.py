@@ -43,6 +43,17 @@ def test_another_ending_and_broken_text_are_refused() -> None:
         parse_recipe(b"model = ", ".toml")
 
 
+@pytest.mark.parametrize(
+    ("content", "suffix"),
+    [(b"model = " + b"[" * 5000, ".toml"), (b"model: !!int ''", ".yaml"), (b"model: !!bool zz", ".yaml"),
+     (b"model: !!timestamp zz", ".yaml"), (b"model: " + b"[" * 5000, ".yaml"), (b"[" * 100_000, ".json"),
+     (b'{"zz":' + b"[" * 100_000, ".json"), (b"\xff", ".toml")],
+)  # fmt: skip
+def test_a_recipe_that_no_reader_gets_through_is_one_clear_error(content: bytes, suffix: str) -> None:
+    with pytest.raises(BadRecipe, match="cannot read the recipe"):
+        parse_recipe(content, suffix)
+
+
 def test_an_unknown_key_is_refused_by_name() -> None:
     with pytest.raises(BadRecipe, match="calibraton"):
         parsed(calibraton={"folder": "x"})

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from converters.evaluation.metrics.metric import Metric, Reply, Score
 from converters.evaluation.metrics.own_function import own_metric
 from converters.evaluation.metrics.ranking import Auc
 from converters.evaluation.metrics.regression import R2, MeanAbsoluteError, NumbersAgreement
-from converters.evaluation.metrics.segmentation import MeanIou, PixelAgreement
+from converters.evaluation.metrics.segmentation import MeanIou, PixelAgreement, read_mask
 from edge_runtime.inference.agreement import resized_map
 from edge_runtime.inference.results import NO_CLASS, Anomaly, Boxes, Mask, Result, Scored, Values
 
@@ -305,3 +307,21 @@ def test_a_class_of_the_engineers_says_what_is_no_mean(tmp_path) -> None:
 def test_code_of_the_engineers_that_fails_is_named(tmp_path, text, name, says) -> None:
     with pytest.raises(BadRecipe, match=says):
         judged(own(tmp_path, text, name), (Values((1.0,), ""), (1.0,)))
+
+
+def png(width: int, height: int, *, head: int = 0) -> bytes:
+    """A grey picture that says of itself to be this large, and holds no pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    said = struct.pack(">IIBBBBB", width, height, 8, head, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", said) + chunk(b"PLTE", b"\0" * 800) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("content", [png(40_000, 40_000), png(9_000, 9_000), png(4, 4), png(4, 4, head=3), b""])
+def test_a_damaged_or_huge_mask_is_one_clear_error(tmp_path, content) -> None:
+    (tmp_path / "m.png").write_bytes(content)
+
+    with pytest.raises(BadDataset, match=r"cannot read mask m\.png"):
+        read_mask(MaskFile(tmp_path / "m.png"))

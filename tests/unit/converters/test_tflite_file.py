@@ -107,3 +107,11 @@ def test_every_real_file_is_read(shared: Path) -> None:
     detector = models["ssd_mobilenet_v1_coco_quant.tflite"].main
     assert [one.kind for one in detector.operators if one.is_custom] == ["TFLite_Detection_PostProcess"]
     assert sum(tensor.size_bytes for tensor in models["mobilenet_v2_1.0_224_quant.tflite"].main.tensors) > 3_400_000
+
+
+@pytest.mark.parametrize("shape", [(1,) * 17, (2**31 - 1,) * 3], ids=["axes", "elements"])
+def test_a_shape_that_no_tensor_can_have_is_refused(shape: tuple[int, ...]) -> None:
+    tensors = [Tensor("image", shape), *int8_classifier().tensors[1:]]
+
+    with pytest.raises(BadModel, match="not a whole TensorFlow Lite file"):
+        parse_tflite(int8_classifier(tensors=tensors).content(), "m.tflite")
