@@ -52,7 +52,7 @@ def translate(model: str, base: Path, folder: Path, *, trusts_code: bool) -> Tra
         model: what `is_foreign` said yes to.
         base: folder that it is relative to.
         folder: empty one to write into.
-        trusts_code: whether a file may run code while it is opened.
+        trusts_code: whether a file may run code while it is opened, and a module while it is imported.
 
     Raises:
         BadModel: it cannot be read or translated; the message says why.
@@ -94,7 +94,7 @@ def main(model: str, base: Path, folder: Path, *, trusts_code: bool) -> None:
     """Translate in this process. Raises: BadModel."""
     out = folder / _file_name(model)
     if _FUNCTION.match(model) and not (base / model).exists():
-        torch.import_function(model, base, out)
+        torch.import_function(model, base, out, trusts_code=trusts_code)
     elif (base / model).suffix.lower() == torch.PROGRAM:
         torch.import_program(base / model, out, trusts_code=trusts_code)
     else:

@@ -20,7 +20,8 @@ Model = Annotated[
     ),
 ]
 TrustCode = Annotated[
-    bool, typer.Option("--trust-code", help="Let the model's file run code while it is opened (pickles, .pt2).")
+    bool,
+    typer.Option("--trust-code", help="Let the model run code while it is read (pickles, .pt2, MODULE:FUNCTION)."),
 ]
 Target = Annotated[list[str] | None, typer.Option("--target", help="Board class or family; repeat for more.")]
 Shape = Annotated[list[str] | None, typer.Option("--shape", help="Fix free sizes: NAME=1,3,224,224; repeat for more.")]

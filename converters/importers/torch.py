@@ -41,17 +41,24 @@ def import_program(path: Path, out: Path, *, trusts_code: bool) -> None:
     _export(torch, path.name, program, None, out)
 
 
-def import_function(name: str, folder: Path, out: Path) -> None:
+def import_function(name: str, folder: Path, out: Path, *, trusts_code: bool) -> None:
     """Write the ONNX model of what a function of the engineer's returns.
 
     Args:
         name: `module:function`; it takes nothing and returns a module and a tuple of example inputs.
         folder: where the module is looked for first.
         out: file to write.
+        trusts_code: whether the module may run.
 
     Raises:
-        BadModel: PyTorch is missing, the function fails, or the module cannot be translated.
+        BadModel: PyTorch is missing, the module may not be trusted, the function fails, or what it returns cannot be
+            translated.
     """
+    if not trusts_code:
+        raise BadModel(
+            f"call {name}", f"importing {name.partition(':')[0]} runs whatever code it holds",
+            "add --trust-code if you know who wrote it, or name an ONNX file",
+        )  # fmt: skip
     torch = _torch(name)
     module_name, _, attribute = name.partition(":")
     sys.path.insert(0, str(folder.resolve()))

@@ -56,6 +56,8 @@ class Facts:
                 "built": self._key(self.compile_stage(candidate)),
                 "beside": self._key(self.compile_stage(beside)) if beside else None,
                 "source": self._key(self.source),
+                # The samples that differ most are kept with what both said, in words.
+                "labels": msgspec.to_builtins(self.order.material.labels),
                 "emulators": [[one.arch, one.kernels, one.installed] for one in emulators],
                 # Which kernels count depends on whose they are.
                 "profiles": msgspec.to_builtins(self.order.plan.profiles),

@@ -23,7 +23,7 @@ SATURATION: Final = "saturation"
 LOSSES: Final = frozenset({ACCURACY, reasons.GOLDEN_FAILED, reasons.TRUTH_FAILED})
 """Refusals for what quantisation itself lost, whatever the silicon."""
 SLOWER_MARGIN: Final = 1.03
-"""Interleaved measurements agree within about 3 %: less is no difference."""
+"""Ratios within interleaved pairs agree within about 3 %: less is no difference."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,8 @@ class Latency(Document, frozen=True, kw_only=True):
     p50: float
     p95: float
     ratio_to_float: float | None = None
+    float_p50: float | None = None
+    """Of the same engine's float variant, in the very calls that the ratio is from."""
 
 
 class CheckResult(Document, frozen=True, kw_only=True):

@@ -165,6 +165,15 @@ def test_an_import_writes_the_model_and_its_labels_and_replaces_nothing(tmp_path
         write_translated(path, tmp_path / "iris.onnx", trusts_code=False)
 
 
+def test_a_module_is_not_imported_until_somebody_trusts_it(tmp_path) -> None:
+    (tmp_path / "net.py").write_text("import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n")
+
+    with pytest.raises(BadModel, match=r"importing net runs whatever code it holds.*--trust-code"):
+        translate("net:make", tmp_path, tmp_path, trusts_code=False)
+
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_program_of_pytorch_is_not_opened_until_somebody_trusts_it(tmp_path) -> None:
     (tmp_path / "net.pt2").write_bytes(b"PK")
 
@@ -202,7 +211,7 @@ def test_a_function_that_makes_a_module_is_exported_with_its_weights(tmp_path) -
     module, _ = scope["make"]()
     pixels = np.random.default_rng(0).standard_normal((1, 1, 8, 8)).astype(np.float32)
 
-    made = translate("net:make", tmp_path, tmp_path, trusts_code=False)
+    made = translate("net:make", tmp_path, tmp_path, trusts_code=True)
 
     session = onnxruntime.InferenceSession(str(made.model), providers=["CPUExecutionProvider"])
     (answer,) = session.run(None, {session.get_inputs()[0].name: pixels})
@@ -236,7 +245,7 @@ def test_a_function_that_makes_no_module_is_refused_with_the_reason(tmp_path, na
     (tmp_path / "net.py").write_text(NET)
 
     with pytest.raises(BadModel, match=says):
-        translate(name, tmp_path, tmp_path, trusts_code=False)
+        translate(name, tmp_path, tmp_path, trusts_code=True)
 
 
 def test_without_pytorch_its_models_say_what_to_install(tmp_path) -> None:
@@ -244,6 +253,6 @@ def test_without_pytorch_its_models_say_what_to_install(tmp_path) -> None:
         import torch  # noqa: F401
     except ImportError:
         with pytest.raises(BadModel, match=r"torch is not installed|onnxscript is not installed"):
-            translate("net:make", tmp_path, tmp_path, trusts_code=False)
+            translate("net:make", tmp_path, tmp_path, trusts_code=True)
     else:
         pytest.skip("PyTorch is installed here")

@@ -98,6 +98,20 @@ def test_other_calibration_data_compile_again_and_ask_the_source_model_no_more(c
     assert how(report)["measure ort-int8"] == "done"
 
 
+def test_corrected_labels_are_in_the_report_of_the_samples_that_differ(cache: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(1)
+    (tmp_path / "labels.txt").write_text("".join(f"corrected{digit}\n" for digit in range(10)))
+    digit = msgspec.structs.replace(recipe.outputs["digit"], labels=str(tmp_path / "labels.txt"))
+
+    changed = msgspec.structs.replace(recipe, outputs={"digit": digit})
+    report = build_digits(tmp_path / "again", changed, cache=cache).report
+
+    worst = [example for row in report.rows for example in row.worst]
+    assert worst
+    assert all("corrected" in example.source for example in worst)
+    assert how(report)["compile ort-int8"] == "cached"
+
+
 def test_what_was_finished_before_a_build_was_killed_is_not_done_again(tmp_path: Path) -> None:
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, tmp_path / "out", tmp_path / "cache"], check=False, capture_output=True,

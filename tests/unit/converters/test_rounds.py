@@ -1,14 +1,23 @@
 import os
 import sys
 import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from converters.caching.cache import Cache
+from converters.caching.stages import Stage, Stages, environment_here
 from converters.compilers import isolated
 from converters.errors import BadModel
+from converters.pipeline import rounds
 from converters.pipeline.rounds import fitting_at_once, next_round, side_by_side
+from converters.planning.kernels import UNMEASURED
 from converters.planning.methods import METHODS
 from converters.planning.planner import Candidate
+from edge_runtime.contract import reasons
+from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import VariantId
 
 GIB = 1024**3
@@ -78,3 +87,28 @@ def test_the_first_error_ends_the_compilers_of_the_others() -> None:
         side_by_side([endless, fail], at_once=2)
 
     assert isolated._running == set()
+
+
+@pytest.mark.parametrize(
+    ("code", "asked"), [(UNMEASURED, 2), (reasons.LOAD_FAILED, 1), (reasons.GOLDEN_FAILED, 1)]
+)
+def test_only_what_the_candidate_itself_did_wrong_is_remembered(
+    code: str, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    def fail(*given: object) -> None:
+        calls.append(given)
+        raise InferenceError("ask ort-int8 on aarch64", "it took longer than 900 seconds", code=code)
+
+    monkeypatch.setattr(rounds, "measure_candidate", fail)
+    bench = SimpleNamespace(answers=SimpleNamespace(folder=lambda: None), emulators=())
+    facts = SimpleNamespace(measure_stage=lambda *_: Stage("measure", "ort-int8", {}))
+
+    for _ in range(2):
+        tools: Any = (bench, Stages(environment_here({}), Cache(tmp_path)), facts)
+        result = rounds._measured(candidate(INT8), object(), None, tools)  # type: ignore[arg-type]
+
+        assert result.judgement.verdict == f"refused:{code}"
+        assert "900 seconds" in result.judgement.because
+    assert len(calls) == asked
