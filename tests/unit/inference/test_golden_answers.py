@@ -173,3 +173,16 @@ def test_masks_that_a_short_document_promises_take_no_memory_together() -> None:
 
     with pytest.raises(ContractError, match="its masks have over 16777216 pixels"):
         against_truth("mean_iou", answers, Truth(masks={"out": [wide] * 16}))
+
+
+@pytest.mark.parametrize(
+    ("metric", "answers", "truth", "because"),
+    [
+        ("box_f1", [boxes(DOG)], '{"objects":{"out":[[{"label":0,"box":[1,2,3]}]]}}', "not four"),
+        ("box_f1", [boxes(DOG)], '{"objects":{"out":[[{"label":0,"box":[1]},{"label":0,"box":[]}]]}}', "not four"),
+        ("r2", [Values((1.0,), ""), Values((1.0, 2.0), "")], '{"values":{"out":[[1],[1,2]]}}', "more or fewer numbers"),
+    ],
+)
+def test_a_truth_of_another_form_is_one_clear_error(metric, answers, truth, because) -> None:
+    with pytest.raises(ContractError, match=because):
+        against_truth(metric, [out(one) for one in answers], decode(truth.encode(), Truth))
