@@ -84,7 +84,7 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build a release: every variant compiled, measured with real kernels, judged, packaged."""
-    from converters.commands.build import load_recipe
+    from converters.commands.build import load_recipe, unedited
     from converters.pipeline.finishing import BuildOptions
     from converters.starter.from_options import Options
 
@@ -99,6 +99,8 @@ def build(
         licence=licence, golden_count=golden_count, has_personal_data=personal_data, trusts_code=trust_code,
     )  # fmt: skip
     loaded, base = load_recipe(recipe, given)
+    for note in unedited(recipe) if recipe else ():
+        typer.echo(f"note: {note}", err=True)
     options = BuildOptions(
         base=base, out=out, force=force, accuracy_gate=accuracy_gate, allow_failed_golden=allow_failed_golden,
         golden_from=golden_from, compile_timeout_s=compile_timeout_s, aarch64_root=aarch64_root,

@@ -31,6 +31,8 @@ from edge_runtime.interrupt import raise_on_interrupt
 
 REPORT_SUFFIX = ".report.json"
 PAGE_SUFFIX = ".report.html"
+_EXPLAINED = " Recipe for edge-convert"
+"""How the line begins that says what CHANGE means in a starter recipe."""
 
 
 def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
@@ -58,6 +60,20 @@ def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
         raise BadRecipe("build", "neither a model nor --recipe was given", "see edge-convert build --help")
     local = dataclasses.replace(options, model=str(local_model(Path(options.model), trusts_code=options.trusts_code)))
     return recipe_from_options(local, read_model(Path(local.model), parse_shapes(options.shapes))), Path.cwd()
+
+
+def unedited(path: Path) -> list[str]:
+    """A note about the lines of a recipe that still ask for a change; none when there are none."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    asked: list[str] = []
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        entry, _, comment = line.partition("#")
+        if "CHANGE" in comment and not comment.startswith(_EXPLAINED):
+            # A comment on a line of its own is about the entry below.
+            asked.append((entry if entry.strip() else following).partition("=")[0].strip())
+    if not asked:
+        return []
+    return [f"{path.name} still says CHANGE at {', '.join(dict.fromkeys(asked))}: take the word away where it is right"]
 
 
 def plan_lines(recipe: Recipe, base: Path, *, as_json: bool) -> str:

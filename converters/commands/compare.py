@@ -63,7 +63,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"{found.name}: {found.before} → {found.after}"), title_justify="left", title_style="bold")
+    table = Table(title=Text(found.title), title_justify="left", title_style="bold")
     for name in ("variant", "change", "size", "accuracy", "p50"):
         table.add_column(name, justify="left" if name in {"variant", "change"} else "right", no_wrap=name == "variant")
     for one in found.variants:

@@ -10,7 +10,6 @@ import msgspec
 
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.evidence import Evidence, EvidenceFile
-from edge_runtime.contract.ids import shown
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest, Waiver
 
 _IGNORED: Final = frozenset({"schema", "version", "variants", "waivers", "reference", "recipe"})
@@ -62,6 +61,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that differs."""
 
     name: str
+    title: str
+    """Both sides, for a person."""
     before: str
     """Version."""
     after: str
@@ -87,6 +88,7 @@ def compare(before: Side, after: Side) -> Comparison:
     variants = [_variant(name, before, after) for name in names]
     return Comparison(
         name=new.name,
+        title=_title(old, new),
         before=old.version,
         after=new.version,
         before_digest=before.digest,
@@ -100,6 +102,12 @@ def compare(before: Side, after: Side) -> Comparison:
         waivers_gone=[waiver for waiver in old.waivers if waiver not in new.waivers],
         notes=list(_notes(old, new, variants)),
     )
+
+
+def _title(old: ReleaseManifest, new: ReleaseManifest) -> str:
+    if old.name == new.name:
+        return f"{new.name}: {old.version} → {new.version}"
+    return f"{old.name} {old.version} → {new.name} {new.version}"
 
 
 def _variant(name: str, before: Side, after: Side) -> VariantChange:
@@ -168,9 +176,25 @@ def _differences(path: str, before: object, after: object) -> Iterator[FieldChan
 
 
 def _text(value: object) -> str:
-    if value is None:
-        return "–"
-    return shown(value if isinstance(value, str) else msgspec.json.encode(value).decode(), _SHOWN)
+    """For a person, on one line: whatever a release holds, only printable letters and no more than fit."""
+    plain = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in _words(value))
+    return plain if len(plain) <= _SHOWN else f"{plain[: _SHOWN - 1]}…"
+
+
+def _words(value: object) -> str:
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "yes" if value else "no"
+        case dict():
+            return ", ".join(f"{key} {_words(item)}" for key, item in value.items()) or "nothing"
+        case list() if any(isinstance(item, dict) for item in value):
+            return "; ".join(_words(item) for item in value)
+        case list():
+            return f"[{', '.join(map(_words, value))}]"
+        case _:
+            return str(value)
 
 
 def _notes(old: ReleaseManifest, new: ReleaseManifest, variants: list[VariantChange]) -> Iterator[str]:
@@ -183,4 +207,7 @@ def _notes(old: ReleaseManifest, new: ReleaseManifest, variants: list[VariantCha
     if old.signature != new.signature:
         yield "the signature changed: applications must be changed with it"
     if old.preprocess == new.preprocess and old.source == new.source and old.calibration != new.calibration:
-        yield "same model, other calibration data"
+        if old.calibration and new.calibration:
+            yield "same model, other calibration data"
+        else:
+            yield f"same model, and only {(old if old.calibration else new).version} was calibrated"

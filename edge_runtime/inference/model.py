@@ -55,6 +55,11 @@ class Model:
     """Variants that were better placed or misfits, and why they were not taken."""
     _source: BlobSource
 
+    def __repr__(self) -> str:
+        """Which release and which build; what it holds would fill pages."""
+        manifest = self.release.manifest
+        return f"<Model {manifest.name}:{manifest.version}, variant {self.variant.manifest.id}>"
+
     @classmethod
     def open(
         cls,

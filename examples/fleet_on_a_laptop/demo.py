@@ -53,10 +53,10 @@ class Demo:
         self.start()
         # The converter works while the fleet does: what an act needs is built during the act before.
         if 4 in acts:
-            self._launch_careless()
+            self._launch_careless(" (in the background, for act 4)")
         self.first_release(first)
         if 5 in acts:
-            self._launch_bad(first)
+            self._launch_bad(first, " (in the background, for act 5)")
         if 4 in acts:
             self.careless_release()
         if 5 in acts:
@@ -157,7 +157,7 @@ class Demo:
             refusal = self.stage.collect(_REFUSED)
             if refusal.status == 0:
                 raise DemoFailure("the converter built a model that contradicts its labels without a word")
-            self.tell.proved(f"the converter refuses it: {refusal.errors.strip().splitlines()[-1][:160]}")
+            self.tell.proved(f"the converter refuses it: {refusal.errors.strip().splitlines()[-1]}")
         release = self._collect("release-3")
         if "golden" not in releases.waivers(release):
             raise DemoFailure("the manifest does not record that the golden set was overruled")
@@ -196,19 +196,19 @@ class Demo:
     def _folder(self) -> Path:
         return self.stage.folder / "releases"
 
-    def _launch_careless(self) -> None:
-        self._launch("release-2", 2, "--no-accuracy-gate")
+    def _launch_careless(self, why_now: str = "") -> None:
+        self._launch("release-2", 2, "--no-accuracy-gate", why_now=why_now)
 
-    def _launch_bad(self, first: BuiltRelease) -> None:
-        self._launch(_REFUSED, 3, "--golden-from", first.folder)
-        self._launch("release-3", 3, "--golden-from", first.folder, "--allow-failed-golden")
+    def _launch_bad(self, first: BuiltRelease, why_now: str = "") -> None:
+        self._launch(_REFUSED, 3, "--golden-from", first.folder, why_now=why_now)
+        self._launch("release-3", 3, "--golden-from", first.folder, "--allow-failed-golden", why_now=why_now)
 
-    def _launch(self, name: str, number: int, *options: str | Path) -> None:
+    def _launch(self, name: str, number: int, *options: str | Path, why_now: str = "") -> None:
         """Let the converter begin, unless it has or an earlier run's releases are used."""
         if self.built is None and name not in self._launched:
             self._launched.add(name)
             words = " ".join(str(option) for option in options if isinstance(option, str) and option != "--golden-from")
-            self.tell.say(f"edge-convert build --recipe release-{number}.toml {words}".rstrip() + " …")
+            self.tell.say(f"edge-convert build --recipe release-{number}.toml {words}".rstrip() + f" …{why_now}")
             releases.launch_build(self.stage, number, self._folder / name, *options)
 
     def _collect(self, name: str) -> BuiltRelease:
@@ -300,7 +300,7 @@ class Demo:
         victim = self.devices[0].name
         before = self._running(victim)
         pushed = self.fleet.command("releases", "push", folder, "--metadata", metadata)
-        said = pushed.errors.strip().splitlines()[-1][:160] if pushed.status else "taken"
+        said = pushed.errors.strip().splitlines()[-1] if pushed.status else "taken"
         self.tell.say(f"release 9.9.9, signed with a foreign key: {said}")
         answer = self.fleet.try_post(
             "/api/v1/rollouts",

@@ -140,6 +140,7 @@ class Rollouts:
             fleet = self._inventory.fleet(session, plan.slot, parse_selector(plan.selector))
             matched = len(fleet)
             if not matched:
+                self._refuse_empty_fleet(session, plan)
                 raise InvalidRequest(
                     "start the rollout",
                     f"no active device matches {shown(plan.selector)}",
@@ -162,6 +163,15 @@ class Rollouts:
             detail = {"release": plan.release, "selector": plan.selector, "unsafe_gate_off": plan.unsafe_gate_off}
             record(session, rollout, "rollout.created", now=now, who=by, detail=detail)
         return rollout.id
+
+    def _refuse_empty_fleet(self, session: Session, plan: RolloutPlan) -> None:
+        """Say so where there is nobody at all, rather than blame the selector. Raises: InvalidRequest."""
+        if not self._inventory.fleet(session, plan.slot, parse_selector("")):
+            raise InvalidRequest(
+                "start the rollout",
+                "no device has enrolled yet, or none is active any more",
+                "edge-fleet devices claim makes its enrolment; start the agent on the device with it",
+            )
 
     def _refuse_unknown_slot(self, session: Session, plan: RolloutPlan, devices: set[DeviceId]) -> None:
         """A device reports every slot it has; one that never reported may have any."""

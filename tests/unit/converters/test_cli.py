@@ -110,6 +110,72 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(monkeypatch, capsys, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+DETECTOR = """
+model = "m.onnx"
+name = "cats"
+version = "1"
+task = "object_detection"
+targets = ["cpu"]
+precisions = ["float32"]
+[inputs.image]
+tensor = "input"                        # {change}
+kind = "image"
+color = "rgb"
+exif = "apply"
+# {change}: as in training
+resize = {{ mode = "stretch", size = {size}, filter = "bilinear", antialias = true }}
+normalize = {{ scale = 1.0, mean = [0.0], std = [255.0] }}
+layout = "NCHW"
+[outputs.cats]
+tensor = "{tensor}"
+kind = "detections"
+steps = [{{ op = "detect", family = "{family}", score = "cls", activation = "none", box_format = "xyxy", \
+box_units = "normalized", min_score = 0.5, max = 9 }}, \
+{{ op = "nms", iou = 0.5, per_class = true, kind = "hard", in_graph = false }}]
+[evaluation]
+folder = "nowhere"
+"""
+
+
+def dry_run(monkeypatch, capsys, folder, **changes) -> tuple[int, str, str]:
+    pytest.importorskip("onnxruntime")
+    told = {"tensor": "logits", "size": "[8, 8]", "family": "raw", "change": "note", **changes}
+    saved(conv_classifier(), folder / "m.onnx")
+    (folder / "r.toml").write_text(DETECTOR.replace("\\\n", "").format(**told))
+    arguments = ("build", "--recipe", folder / "r.toml", "-o", folder / "out", "--dry-run")
+    return run(monkeypatch, capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"tensor": "nobody"}, "use output 'nobody': the model has logits"),
+        ({"size": "[9, 8]"}, "correct resize.size, color or layout"),
+        ({"family": "ultraface"}, "its family needs scores"),
+    ],
+)
+def test_a_dry_run_refuses_what_recipe_and_model_alone_show_to_be_wrong(
+    monkeypatch, capsys, tmp_path, changes, says
+) -> None:
+    status, out, err = dry_run(monkeypatch, capsys, tmp_path, **changes)
+
+    assert (status, out) == (1, "")
+    assert says in err
+
+
+def test_a_dry_run_needs_no_examples_and_notes_a_detector_without_labels(monkeypatch, capsys, tmp_path) -> None:
+    status, out, err = dry_run(monkeypatch, capsys, tmp_path)
+
+    assert (status, err) == (0, "")
+    assert "note: outputs.cats has no labels" in out
+
+
+def test_lines_that_still_ask_for_a_change_are_named(monkeypatch, capsys, tmp_path) -> None:
+    _, _, err = dry_run(monkeypatch, capsys, tmp_path, change="CHANGE")
+
+    assert "note: r.toml still says CHANGE at tensor, resize: take the word away where it is right" in err
+
+
 def test_keys_are_made_once(monkeypatch, capsys, tmp_path) -> None:
     status, out, _ = run(monkeypatch, capsys, "keygen", tmp_path / "model.key")
 

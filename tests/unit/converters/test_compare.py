@@ -124,3 +124,33 @@ def test_a_release_without_evidence_is_compared_by_what_it_has(missing: str) -> 
     found = compare(bare, whole) if missing == "before" else compare(whole, bare)
 
     assert changes_of(found) == {"a": "changed"}
+
+
+def test_values_are_told_in_words_and_never_in_json() -> None:
+    old = manifest()
+
+    found = compare(side({}), side({}, calibration=None, limits=msgspec.structs.replace(old.limits, max_drop={})))
+
+    told = {change.path: (change.before, change.after) for change in found.promises}
+    (before, after) = told["calibration"]
+    assert after == "–"
+    assert before.startswith("digest sha256:")
+    assert not set("{}\"'") & set("".join(text for pair in told.values() for text in pair))
+    assert f"same model, and only {old.version} was calibrated" in found.notes
+
+
+def test_letters_that_steer_a_terminal_are_not_told() -> None:
+    licence = msgspec.structs.replace(manifest().licence, spdx="MIT\x1b[31m" + "x" * 500)
+
+    (change,) = compare(side({}), side({}, licence=licence)).promises
+
+    assert "\x1b" not in change.after
+    assert len(change.after) <= 160
+
+
+def test_two_models_are_both_named_in_the_heading() -> None:
+    same = compare(side({}), side({}, version="2.0.0"))
+    other = compare(side({}), side({}, name="faces"))
+
+    assert same.title == f"{manifest().name}: {manifest().version} → 2.0.0"
+    assert other.title == f"{manifest().name} {manifest().version} → faces {manifest().version}"

@@ -184,3 +184,17 @@ def test_an_answer_that_is_not_a_number_is_the_farthest_and_equal_ones_are_none(
     found.add(1, np.array([1.0]), np.array([np.nan]), lambda: ("a", "a"))
 
     assert [(example.position, example.distance) for example in found.worst()] == [(1, None)]
+
+
+def test_without_labels_agreement_is_one_column_and_no_score_is_claimed() -> None:
+    unlabelled = report_page(report(metric="agreement", reference=None, ci95=[]))
+    labelled = report_page(report())
+
+    assert unlabelled.count('<th class="n">agreement</th>') == labelled.count('<th class="n">agreement</th>') == 1
+    assert "agreement of the source model" not in unlabelled
+    assert "<b>no labels</b>" in unlabelled
+    for page in (unlabelled, labelled):
+        heads, cells = (re.findall(f"<{tag}[ >]", block) for tag, block in (
+            ("th", page.split("<h2>Candidates</h2>")[1].split("</tr>")[0]),
+            ("td", page.split("<h2>Candidates</h2>")[1].split("</tr>")[1])))  # fmt: skip
+        assert len(heads) == len(cells)

@@ -287,3 +287,14 @@ def test_importing_the_runtime_loads_neither_numpy_nor_an_engine() -> None:
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=300)
 
     assert done.stdout == "[]\n"
+
+
+def test_a_model_is_shown_by_its_name_and_not_by_all_it_holds(tmp_path) -> None:
+    write_release(tmp_path, [Build("ort-fp32")])
+
+    with Model.open(tmp_path, backends=ONLY_ORT) as model:
+        text = repr(model)
+
+    assert model.release.manifest.version in text
+    assert model.variant.manifest.id in text
+    assert len(text) < 120

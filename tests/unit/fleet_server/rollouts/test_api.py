@@ -1,6 +1,7 @@
 """Rollouts as people ask for them over HTTP."""
 
 import io
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -16,7 +17,7 @@ from fleet_server.identity.model import Role
 from fleet_server.rollouts import api
 from fleet_server.rollouts.model import RolloutId
 from tests.fakes import documents
-from tests.fakes.fleet import SLOT, PlayedFleet
+from tests.fakes.fleet import SLOT, PlayedFleet, make_fleet
 
 ORDER = {"model": "digits", "version": "1.0.0", "waves": ["1", "100%"], "soak_s": 2, "deadline_s": 60}
 
@@ -136,6 +137,16 @@ def test_an_order_that_makes_no_sense_gets_one_clear_problem(
     assert says in answer.json()["detail"]
     with fleet.database.reading() as session:
         assert fleet.rollouts.newest(session) == []
+
+
+def test_a_rollout_to_a_fleet_of_nobody_is_told_that_nobody_enrolled(tmp_path: Path) -> None:
+    nobody = make_fleet(tmp_path)
+
+    answer = client(nobody).post("/api/v1/rollouts", json=ORDER)
+
+    nobody.database.close()
+    assert answer.status_code == 422
+    assert "no device has enrolled yet" in answer.json()["detail"]
 
 
 def test_whoever_resumes_after_a_failed_wave_accepts_it_by_name(fleet: PlayedFleet) -> None:
