@@ -24,7 +24,7 @@ PARTS = [
 def test_a_part_of_a_recipe_on_a_page_fits_into_a_recipe(page: str, number: int, block: str) -> None:
     recipe = parse_recipe(json.dumps({**GOOD, **tomllib.loads(block)}).encode(), ".json")
 
-    assert recipe.name == "cats", (page, number)
+    assert recipe.name == tomllib.loads(block).get("name", "cats"), (page, number)
 
 
 def test_every_step_of_a_recipe_is_explained() -> None:
@@ -40,3 +40,13 @@ def test_every_family_of_detectors_is_explained() -> None:
     families = typing.get_args(typing.get_type_hints(Detect)["family"])
 
     assert set(families) <= set(re.findall(r"`([a-z0-9_]+)`", (GUIDES / "quantise-a-detector.md").read_text()))
+
+
+@pytest.mark.parametrize("field", ["activation", "box_format", "box_units"])
+def test_every_value_of_a_detectors_field_is_listed(field: str) -> None:
+    values = typing.get_args(typing.get_type_hints(Detect)[field])
+    page = (GUIDES / "quantise-a-detector.md").read_text()
+
+    (row,) = re.findall(rf"^\| `{field}` \|(.*)\|$", page, re.MULTILINE)
+
+    assert set(re.findall(r"`([a-z0-9_]+)`", row)) == set(values)
