@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from converters.errors import BadDataset
 from converters.planning.recipe import CalibrationRecipe, EvaluationRecipe
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.errors import EdgeError, InferenceError
+from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.preprocess import Inputs, Preprocessor
 
@@ -117,11 +119,14 @@ def open_dataset(place: CalibrationRecipe | EvaluationRecipe, base: Path, wanted
         BadDataset: missing, empty, or labelled with names that the label list does not have.
     """
     root = base / (place.folder or place.file or "")
-    if place.folder is not None and not root.is_dir():
+    if place.folder is not None and not os.path.isdir(root):  # noqa: PTH112 (False, too, for what no path can be)
         raise BadDataset(f"read {root}", "there is no such folder", "check the path")
-    if place.file is not None and not root.is_file():
+    if place.file is not None and not os.path.isfile(root):  # noqa: PTH113 (as above)
         raise BadDataset(f"read {root}", "there is no such file", "check the path")
-    source, samples = _listed(place, base, root, wanted)
+    try:
+        source, samples = _listed(place, base, root, wanted)
+    except (OSError, ValueError) as error:
+        raise BadDataset(f"read {root}", shown(str(error), 200), "check that it can be read") from error
     chosen = _chosen(samples, place)
     if not chosen:
         because = f"range {place.range!r} holds none of its {len(samples)} samples"
@@ -165,7 +170,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """One label per line; empty lines at the end do not count. Raises: BadDataset."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BadDataset(f"read labels {path}", str(error)[:120], "write one label per line, UTF-8") from error
     while lines and not lines[-1].strip():
         lines.pop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import mmap
 import struct
 import tokenize
 import zipfile
@@ -21,6 +22,8 @@ ARCHIVE_MAX_BYTES: Final = 64 * 1024 * 1024
 """Unpacked size up to which an `.npz` is read."""
 
 _NUMBERS: Final = frozenset("biuf")
+_TEXT: Final = frozenset("US")
+_HEADER_MAX_BYTES: Final = 1 << 17
 _SUFFIX: Final = ".npy"
 _AXES_MAX: Final = 32
 """As many as the oldest supported numpy has."""
@@ -37,14 +40,24 @@ _METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 """Those that numpy writes; the others take memory before they give a byte."""
 
 
-def read_npy(content: bytes, what: str) -> Array:
-    """One array of numbers (read-only view of the bytes). Raises: ContractError."""
-    stream = io.BytesIO(content)
+def read_npy(content: bytes | mmap.mmap, what: str, *, allows_text: bool = False) -> Array:
+    """One array of numbers (read-only view of the bytes).
+
+    Args:
+        content: the file, or a map of it.
+        what: how errors call it.
+        allows_text: whether it may hold text of a fixed width instead.
+
+    Raises:
+        ContractError: damaged, or it holds something else.
+    """
+    # Only the beginning is copied: what a map shows may be larger than memory.
+    stream = io.BytesIO(content[:_HEADER_MAX_BYTES])
     try:
         shape, is_fortran, dtype = _header(stream)
     except _BROKEN_HEADER as error:
         raise ContractError(f"read {what}", f"it is no .npy file ({shown(str(error))})") from error
-    if dtype.kind not in _NUMBERS:
+    if dtype.kind not in (_NUMBERS | _TEXT if allows_text else _NUMBERS):
         raise ContractError(f"read {what}", f"it holds {shown(str(dtype))}, not numbers")
     body = memoryview(content)[stream.tell() :]
     # numpy's own reader takes the memory that the header asks for before it looks at the file.
@@ -67,21 +80,34 @@ def write_npy(array: Array) -> bytes:
     return stream.getvalue()
 
 
-def read_npz(content: bytes, what: str) -> dict[str, Array]:
-    """The arrays of an `.npz` by key. Raises: ContractError."""
+def read_npz(
+    content: bytes, what: str, *, max_bytes: int = ARCHIVE_MAX_BYTES, allows_text: bool = False
+) -> dict[str, Array]:
+    """The arrays of an `.npz` by key.
+
+    Args:
+        content: the file.
+        what: how errors call it.
+        max_bytes: of all arrays together.
+        allows_text: as in `read_npy`.
+
+    Raises:
+        ContractError: damaged, too large, or it holds something else.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
-            if sum(member.file_size for member in members) > ARCHIVE_MAX_BYTES:
-                raise ContractError(f"read {what}", f"it unfolds to more than {ARCHIVE_MAX_BYTES} bytes")
+            if sum(member.file_size for member in members) > max_bytes:
+                raise ContractError(f"read {what}", f"it unfolds to more than {max_bytes} bytes")
             if any(not member.filename.endswith(_SUFFIX) for member in members):
                 raise ContractError(f"read {what}", "it holds something that is no array")
             if any(member.compress_type not in _METHODS for member in members):
                 raise ContractError(f"read {what}", "it is packed in a way that numpy does not write")
-            return {
-                member.filename.removesuffix(_SUFFIX): read_npy(_member(archive, member), f"{what} {member.filename}")
-                for member in members
-            }
+            arrays: dict[str, Array] = {}
+            for member in members:
+                read = read_npy(_member(archive, member), f"{what} {member.filename}", allows_text=allows_text)
+                arrays[member.filename.removesuffix(_SUFFIX)] = read
+            return arrays
     except _BROKEN_ARCHIVE as error:
         raise ContractError(f"read {what}", f"it is no .npz archive ({shown(str(error))})") from error
 

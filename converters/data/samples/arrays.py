@@ -10,7 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from converters.data.samples.labels import class_index
+from converters.data.samples.array_files import read_arrays
+from converters.data.samples.labels import class_index, number
 from converters.data.samples.sample import Sample, Wanted, digest_of_arrays
 from converters.data.truth import Truth
 from converters.errors import BadDataset
@@ -41,12 +42,12 @@ class ArrayFile:
     stored: Stored | None
 
     def read(self, sample: Sample, names: Sequence[str]) -> Inputs:
-        """Row of each array. Raises: OSError, ValueError."""
+        """Row of each array. Raises: OSError, BadDataset."""
         arrays = _opened(self.path, _changed_ns(self.path))
         return {name: self._real(arrays[self.keys[name]][sample.row]) for name in names}
 
     def digest(self, sample: Sample) -> Digest:
-        """Of the rows as the model gets them: another scale makes another set. Raises: OSError, ValueError."""
+        """Of the rows as the model gets them: another scale makes another set. Raises: OSError, BadDataset."""
         arrays = _opened(self.path, _changed_ns(self.path))
         return digest_of_arrays({name: self._real(arrays[key][sample.row]) for name, key in self.keys.items()})
 
@@ -71,14 +72,13 @@ def open_arrays(
     Raises:
         BadDataset: damaged, a key is missing, or arrays of different length.
     """
-    try:
-        arrays = _opened(path, _changed_ns(path))
-    except (OSError, ValueError, EOFError) as error:
-        raise BadDataset(f"read {path}", shown(str(error)), "write it with numpy.savez or numpy.save") from error
+    arrays = _opened(path, _changed_ns(path))
     truths = _truths(path, arrays, wanted, truth)
     keys = _keys_of(path, arrays, wanted, truth)
-    count = len(arrays[next(iter(keys.values()))])
-    lengths = {len(arrays[key]) for key in keys.values()} | ({len(truths)} if truths is not None else set())
+    used = [arrays[key] for key in keys.values()] + ([truths] if truths is not None else [])
+    if any(array.ndim == 0 for array in used):
+        raise BadDataset(f"read {path}", "one of its arrays is a single number", "give each input one row a sample")
+    count, lengths = len(used[0]), {len(array) for array in used}
     if lengths != {count} or count == 0:
         raise BadDataset(
             f"read {path}", f"its arrays hold {sorted(lengths)} samples", "give each input one row a sample"
@@ -105,11 +105,7 @@ def _truths(path: Path, arrays: Mapping[str, Array], wanted: Wanted, truth: str 
     if wanted.truth not in {"class", "values"}:
         return None
     if truth is not None and truth.endswith(".npy"):
-        try:
-            found: Array = np.load(path.parent / truth, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise BadDataset(f"read {truth}", shown(str(error)), "name the file of the labels") from error
-        return found
+        return read_arrays(path.parent / truth)[""]
     if truth is not None and truth not in arrays:
         raise BadDataset(f"read {path}", f"it has no array {shown(truth)}", f"it has {', '.join(arrays)}")
     key = truth or next((key for key in _TRUTH_KEYS if key in arrays and key not in wanted.inputs), None)
@@ -121,7 +117,7 @@ def _truth(value: Array, wanted: Wanted, where: str) -> Truth:
         if np.ndim(value) != 0:
             raise BadDataset("match the labels", f"{where} has {np.size(value)} of them", "write one class per sample")
         return class_index(str(value), wanted.labels, where)
-    return tuple(float(one) for one in np.ravel(value))
+    return tuple(number(str(one), where) for one in np.ravel(value))
 
 
 def _changed_ns(path: Path) -> int:
@@ -131,8 +127,5 @@ def _changed_ns(path: Path) -> int:
 @lru_cache(maxsize=2)
 def _opened(path: Path, changed_ns: int) -> dict[str, Array]:  # noqa: ARG001 (a file written anew is another file)
     """All arrays of a file; a `.npy` stays on disk until a row is asked for."""
-    # allow_pickle stays off: a data file must not run code.
-    if path.suffix.lower() == ".npy":
-        return {"x": np.load(path, mmap_mode="r", allow_pickle=False)}
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    arrays = read_arrays(path)
+    return {"x": arrays[""]} if path.suffix.lower() == ".npy" else arrays

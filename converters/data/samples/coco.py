@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from converters.data.samples.sample import Sample
+from converters.data.samples.sample import Sample, file_in
 from converters.data.truth import TrueBoxes
 from converters.errors import BadDataset
 from edge_runtime.contract.ids import shown
@@ -51,7 +51,7 @@ def list_coco(annotations: Path, folder: Path, labels: Sequence[str] | None) -> 
     """
     try:
         read = msgspec.json.decode(annotations.read_bytes(), type=_Instances)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadDataset(f"read {annotations}", shown(str(error), 200), "write COCO's instances format") from error
     classes = _classes(read.categories, labels)
     by_image: dict[int | str, list[_Annotation]] = {}
@@ -62,11 +62,15 @@ def list_coco(annotations: Path, folder: Path, labels: Sequence[str] | None) -> 
         by_image.setdefault(one.image_id, []).append(one)
     samples: list[Sample] = []
     for image in read.images:
-        path = (folder / image.file_name).resolve()
-        if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        path = file_in(folder, image.file_name)
+        if path is None:
             because = f"there is no picture {shown(image.file_name)} in {folder}"
             raise BadDataset(f"read {annotations}", because, "correct that entry")
-        samples.append(Sample(folder / image.file_name, _boxes(by_image.get(image.id, []), classes)))
+        boxes = _boxes(by_image.get(image.id, []), classes)
+        if not np.isfinite(boxes.corners).all():
+            because = f"a box of {shown(image.file_name)} ends beyond all numbers"
+            raise BadDataset(f"read {annotations}", because, "correct that entry")
+        samples.append(Sample(path, boxes))
     if not samples:
         raise BadDataset(f"read {annotations}", "it names no picture", "name the file of instances")
     return samples
@@ -86,7 +90,8 @@ def _classes(categories: Sequence[_Category], labels: Sequence[str] | None) -> d
 
 def _boxes(annotations: Sequence[_Annotation], classes: dict[int, int]) -> TrueBoxes:
     sizes = np.array([one.bbox for one in annotations], np.float64).reshape(-1, 4)
-    corners = np.concatenate([sizes[:, :2], sizes[:, :2] + sizes[:, 2:]], axis=1)
+    with np.errstate(over="ignore"):
+        corners = np.concatenate([sizes[:, :2], sizes[:, :2] + sizes[:, 2:]], axis=1)
     return TrueBoxes(
         corners=corners,
         classes=tuple(classes[one.category_id] for one in annotations),

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
+from converters.data.samples.array_files import read_arrays
 from converters.data.samples.labels import class_index, number
-from converters.data.samples.sample import Sample, Wanted, digest_of_arrays
+from converters.data.samples.rows import rows_of
+from converters.data.samples.sample import Sample, Wanted, digest_of_arrays, file_in
 from converters.data.truth import MaskFile, Truth
 from converters.errors import BadDataset
 from edge_runtime.contract.digest import Digest, digest_of_file
 from edge_runtime.contract.ids import shown
-from edge_runtime.inference.backend import Array
 from edge_runtime.inference.preprocess import Inputs
 
 LABELS_FILE: Final = "labels.csv"
@@ -33,7 +31,7 @@ class Files:
     """Reads one file per sample."""
 
     def read(self, sample: Sample, names: Sequence[str]) -> Inputs:
-        """Encoded bytes, a `.npy` array, or a `.npz` with one array per input. Raises: OSError, ValueError."""
+        """Encoded bytes, a `.npy` array, or a `.npz` with one array per input. Raises: OSError, BadDataset."""
         if sample.path.suffix.lower() not in _TENSOR_ENDINGS:
             return {names[0]: sample.path.read_bytes()}
         arrays = read_arrays(sample.path)
@@ -42,19 +40,10 @@ class Files:
         return {name: arrays[name] for name in names if name in arrays}
 
     def digest(self, sample: Sample) -> Digest:
-        """Of the arrays, or of the encoded bytes. Raises: OSError, ValueError."""
+        """Of the arrays, or of the encoded bytes. Raises: OSError, BadDataset."""
         if sample.path.suffix.lower() in _TENSOR_ENDINGS:
             return digest_of_arrays(read_arrays(sample.path))
         return digest_of_file(sample.path)[0]
-
-
-def read_arrays(path: Path) -> dict[str, Array]:
-    """The arrays of a `.npz` by key, or that of a `.npy` under the empty name. Raises: OSError, ValueError."""
-    # allow_pickle stays off: a data folder must not run code.
-    if path.suffix.lower() == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    return {"": np.load(path, allow_pickle=False)}
 
 
 def list_folder(folder: Path, wanted: Wanted, masks: Path | None) -> list[Sample]:
@@ -116,18 +105,16 @@ def _mask_of(path: Path, masks: Path) -> MaskFile:
 
 def _from_table(folder: Path, wanted: Wanted) -> list[Sample]:
     table = folder / LABELS_FILE
-    with table.open(newline="", encoding="utf-8-sig") as source:
-        rows = csv.DictReader(source)
-        columns = list(rows.fieldnames or ())
-        if "file" not in columns or (wanted.truth == "class" and "label" not in columns) or len(columns) < 2:
-            raise BadDataset(f"read {table}", "it has no columns file,label", "write them in the first line")
-        samples: list[Sample] = []
-        for row in rows:
-            path = (folder / row["file"]).resolve()
-            if not path.is_relative_to(folder.resolve()) or not path.is_file():
-                because = f"there is no file {shown(row['file'])} beside it"
-                raise BadDataset(f"read {table}", because, "correct that row")
-            samples.append(Sample(folder / row["file"], _truth_of(row, wanted)))
+    rows = rows_of(table, has_header=True)
+    columns = list(rows[0])
+    if "file" not in columns or (wanted.truth == "class" and "label" not in columns) or len(columns) < 2:
+        raise BadDataset(f"read {table}", "it has no columns file,label", "write them in the first line")
+    samples: list[Sample] = []
+    for row in rows:
+        path = file_in(folder, row["file"])
+        if path is None:
+            raise BadDataset(f"read {table}", f"there is no file {shown(row['file'])} beside it", "correct that row")
+        samples.append(Sample(path, _truth_of(row, wanted)))
     return sorted(samples, key=lambda sample: sample.path)
 
 
@@ -135,4 +122,4 @@ def _truth_of(row: dict[str, str], wanted: Wanted) -> Truth:
     where = f"{LABELS_FILE}, file {row['file']}"
     if wanted.truth == "class":
         return class_index(row["label"], wanted.labels, where)
-    return tuple(number(text or "", where) for column, text in row.items() if column != "file")
+    return tuple(number(text, where) for column, text in row.items() if column != "file")

@@ -57,6 +57,17 @@ class Wanted:
     """Whether they say that the model itself does."""
 
 
+def file_in(folder: Path, name: str) -> Path | None:
+    """The file that a list of samples names; None when there is none, or when it is outside of the folder."""
+    try:
+        path = (folder / name).resolve()
+        is_there = path.is_relative_to(folder.resolve()) and path.is_file()
+    except (OSError, ValueError):
+        # A name that no file can have: too long, or with a NUL in it.
+        return None
+    return folder / name if is_there else None
+
+
 class Source(Protocol):
     """Reads samples; nothing of them stays in memory."""
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from converters.data.samples.labels import class_index, number
+from converters.data.samples.rows import rows_of
 from converters.data.samples.sample import Sample, Wanted, digest_of_arrays
 from converters.data.truth import Truth
 from converters.errors import BadDataset
@@ -36,14 +35,14 @@ class Table:
     """Whether an empty cell becomes NaN (the model fills it in) or is refused."""
 
     def read(self, sample: Sample, names: Sequence[str]) -> Inputs:
-        """float32 [columns] for each input. Raises: BadDataset, OSError."""
-        rows = _rows(self.path, self.has_header, self.path.stat().st_mtime_ns)
+        """float32 [columns] for each input. Raises: BadDataset."""
+        rows = rows_of(self.path, has_header=self.has_header)
         row = rows[sample.row or 0]
         return {name: np.array([self._value(row, column) for column in self.columns[name]], np.float32)
                 for name in names}  # fmt: skip
 
     def digest(self, sample: Sample) -> Digest:
-        """Of the row. Raises: BadDataset, OSError."""
+        """Of the row. Raises: BadDataset."""
         arrays: dict[str, Array] = {
             name: np.asarray(one) for name, one in self.read(sample, list(self.columns)).items()
         }
@@ -81,7 +80,7 @@ def open_table(
     Raises:
         BadDataset: unreadable, or a column is missing.
     """
-    rows = _rows(path, has_header, path.stat().st_mtime_ns)
+    rows = rows_of(path, has_header=has_header)
     columns = list(rows[0])
     if absent := [name for name in truth if name not in columns]:
         raise BadDataset(f"read {path}", f"it has no column {shown(absent[0])}", f"it has {_listed(columns)}")
@@ -116,22 +115,3 @@ def _truth(row: Mapping[str, str], columns: Sequence[str], wanted: Wanted, where
 
 def _listed(columns: Sequence[str]) -> str:
     return ", ".join(shown(column) for column in columns[:12]) + (", …" if len(columns) > 12 else "")
-
-
-@lru_cache(maxsize=2)
-def _rows(path: Path, has_header: bool, changed_ns: int) -> list[dict[str, str]]:  # noqa: ARG001, FBT001 (keys of a cache)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as source:
-            lines = [line for line in csv.reader(source) if line]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadDataset(f"read {path}", shown(str(error)), "write it as CSV, UTF-8") from error
-    names = lines.pop(0) if has_header and lines else [str(column) for column in range(len(lines[0]) if lines else 0)]
-    if not lines:
-        raise BadDataset(f"read {path}", "it holds no row", "name the file of examples")
-    if len(set(names)) != len(names):
-        raise BadDataset(f"read {path}", "two columns have the same name", "write header = false if it has no header")
-    for position, line in enumerate(lines):
-        if len(line) != len(names):
-            because = f"row {position} has {len(line)} cells, the first line has {len(names)}"
-            raise BadDataset(f"read {path}", because, "correct that row")
-    return [dict(zip(names, line, strict=True)) for line in lines]

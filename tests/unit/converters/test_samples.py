@@ -1,6 +1,9 @@
 """Sets as people keep them: array files, tables, COCO, masks; and sets that must stay apart."""
 
+import io
 import json
+import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from converters.data.datasets import Dataset, open_dataset, without_shared
+from converters.data.samples import array_files
+from converters.data.samples.array_files import read_arrays
 from converters.data.samples.sample import TruthKind, Wanted, digest_of_arrays
 from converters.data.truth import MaskFile, TrueBoxes, truth_text
 from converters.errors import BadDataset
@@ -120,7 +125,7 @@ def test_an_array_file_that_does_not_fit_is_refused_with_the_reason(tmp_path, ar
 def test_an_array_file_of_python_objects_runs_no_code(tmp_path) -> None:
     np.savez(tmp_path / "set.npz", x=np.array([{"a": 1}], dtype=object))
 
-    with pytest.raises(BadDataset, match="allow_pickle=False"):
+    with pytest.raises(BadDataset, match="not numbers"):
         opened(EvaluationRecipe(file="set.npz"), tmp_path)
 
 
@@ -304,3 +309,125 @@ def test_a_set_is_another_one_when_a_box_moves() -> None:
     moved = TrueBoxes(np.array([[0.0, 0.0, 1.0, 2.0]]), (0,), (False,))
 
     assert truth_text(still) != truth_text(moved)
+
+
+def npy(header: str, body: bytes = b"") -> bytes:
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) + 1) + header.encode() + b"\n" + body
+
+
+def zipped(**members: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return stream.getvalue()
+
+
+def flipped(content: bytes, position: int) -> bytes:
+    return content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :]
+
+
+_HUGE = "{'descr':'<f4','fortran_order':False,'shape':(1000000000000,)}"
+_ROWS = npy("{'descr':'<f4','fortran_order':False,'shape':(8,1)}", np.arange(8, dtype="<f4").tobytes())
+_ZERO_D = npy("{'descr':'<f4','fortran_order':False,'shape':()}", bytes(4))
+_DAMAGED = {
+    "flipped.npz": flipped(zipped(x=_ROWS), 70),
+    "cut.npz": zipped(x=_ROWS)[:-30],
+    "array.npz": _ROWS,
+    "huge.npz": zipped(x=npy(_HUGE)),
+    "token.npz": zipped(x=npy("{'descr': (")),
+    "single.npz": zipped(x=_ZERO_D),
+    "truth.npz": zipped(x=_ROWS, y=_ZERO_D),
+    "text.npz": zipped(x=_ROWS, y=npy("{'descr':'<U0','fortran_order':False,'shape':(8,)}")),
+    "empty.npz": b"",
+    "token.npy": npy("{'descr': ("),
+    "huge.npy": npy(_HUGE),
+    "single.npy": _ZERO_D,
+    "archive.npy": zipped(x=_ROWS),
+    "empty.npy": b"",
+}
+
+
+@pytest.mark.parametrize("name", _DAMAGED)
+def test_a_damaged_array_file_is_one_clear_error(tmp_path, name) -> None:
+    (tmp_path / name).write_bytes(_DAMAGED[name])
+
+    with pytest.raises(BadDataset, match=f"cannot read .*{name}"):
+        opened(EvaluationRecipe(file=name), tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in _DAMAGED if "single" not in name and "truth" not in name])
+def test_a_damaged_array_file_in_a_folder_is_one_clear_error(tmp_path, name) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / name).write_bytes(_DAMAGED[name])
+    dataset = opened(CalibrationRecipe(folder="set"), tmp_path, truth=None)
+
+    with pytest.raises(BadDataset, match=f"cannot use {name}"):
+        dataset.digest()
+    with pytest.raises(BadDataset, match=f"cannot use {name}"):
+        list(dataset.decoded(takes(x=["N", 1])))
+
+
+def test_an_archive_that_unfolds_without_end_takes_no_memory(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(array_files, "UNPACKED_MAX_BYTES", 1000)
+    (tmp_path / "bomb.npz").write_bytes(zipped(x=bytes(2000)))
+
+    with pytest.raises(BadDataset, match="it unfolds to more than 1000 bytes"):
+        opened(EvaluationRecipe(file="bomb.npz"), tmp_path)
+
+
+def test_a_large_array_stays_on_disk(tmp_path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((8, 1), np.float32))
+
+    assert not read_arrays(tmp_path / "x.npy")[""].flags.owndata
+    assert read_arrays(tmp_path / "x.npy")[""].shape == (8, 1)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [b"file,label\na.png\n", b"label,file\ncat\n", b"file,label\na.png,\xe9\n", b"file,label\na\0.png,cat\n",
+     b"file,label\na.png," + b"c" * 200_000 + b"\n", b"file,label\n" + b"a" * 5000 + b",cat\n", b"file,label\n", b""],
+    ids=["short", "no file", "latin-1", "nul", "long cell", "long name", "no row", "empty"],
+)  # fmt: skip
+def test_a_table_that_no_reader_gets_through_is_one_clear_error(tmp_path, table) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "labels.csv").write_bytes(table)
+
+    with pytest.raises(BadDataset, match=r"cannot read .*labels\.csv"):
+        opened(EvaluationRecipe(folder="."), tmp_path, inputs={"x": "image"}, labels=("cat",))
+
+
+def instances(name: str, box: object = (0, 0, 1, 1)) -> str:
+    image, category = {"id": 1, "file_name": name}, {"id": 1, "name": "cat"}
+    annotation = {"image_id": 1, "category_id": 1, "bbox": box}
+    return json.dumps({"images": [image], "annotations": [annotation], "categories": [category]})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        '{"zz":' + "[" * 100_000,
+        instances("a\0.png"),
+        instances("a" * 5000),
+        instances("a.png", [1e308] * 4),
+        instances("."),
+    ],
+    ids=["deep", "nul", "long name", "endless box", "folder"],
+)
+def test_annotations_that_no_reader_gets_through_are_one_clear_error(tmp_path, document) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "instances.json").write_text(document)
+
+    with pytest.raises(BadDataset, match=r"cannot read .*instances\.json"):
+        opened(EvaluationRecipe(folder=".", annotations="instances.json"), tmp_path, truth="boxes")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0"])
+def test_a_place_that_no_path_can_name_is_one_clear_error(tmp_path, name) -> None:
+    with pytest.raises(BadDataset, match="there is no such folder"):
+        opened(EvaluationRecipe(folder=name), tmp_path)
+    with pytest.raises(BadDataset, match="there is no such file"):
+        opened(EvaluationRecipe(file=name), tmp_path)
+    np.save(tmp_path / "x.npy", np.zeros((8, 1), np.float32))
+    with pytest.raises(BadDataset, match="cannot read"):
+        opened(EvaluationRecipe(file="x.npy", truth=name + ".npy"), tmp_path)
