@@ -17,6 +17,8 @@ def check(
     model: Model, target: Target = None, shape: Shape = None, trust_code: TrustCode = False, as_json: Json = False
 ) -> None:
     """Look at a model for seconds: everything that would stop or weaken a build, at once."""
+    import json
+
     import msgspec
 
     from converters.commands.check import check_model, print_checked
@@ -25,7 +27,7 @@ def check(
 
     model = local_model(model, trusts_code=trust_code)
     checked = check_model(model, tuple(target or ["cpu"]), parse_shapes(shape or ()))
-    typer.echo(msgspec.json.encode(checked).decode()) if as_json else print_checked(model, checked)
+    typer.echo(json.dumps(msgspec.to_builtins(checked))) if as_json else print_checked(model, checked)
     if not checked.is_sound:
         raise typer.Exit(EXIT_USER_ERROR)
 

@@ -16,6 +16,7 @@ from converters.starter.from_model import starter_text
 from converters.starter.metadata.facts import merge
 from converters.starter.metadata.find import find_facts
 from devices.catalogue import resolve_targets
+from edge_runtime.contract.errors import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,10 @@ def print_checked(model: Path, checked: Checked) -> None:
         console.print(f"{finding.severity:8}", style=styles[finding.severity], end="")
         about = f"[{', '.join(finding.families)}] " if finding.families else ""
         # Text, not str: a tensor called "x[0]" or ":0:" is no markup and no emoji of rich.
-        console.print(Text(about + finding.message), soft_wrap=True)
+        console.print(Text(printable(about + finding.message)), soft_wrap=True)
         if finding.advice:
-            console.print(Text(f"        → {finding.advice}"), soft_wrap=True)
-    console.print(Text(_verdict(model.name, checked)), soft_wrap=True)
+            console.print(Text(f"        → {printable(finding.advice)}"), soft_wrap=True)
+    console.print(Text(printable(_verdict(model.name, checked))), soft_wrap=True)
 
 
 def starter_recipe(model: Path, preprocessor: Path | None, labels: Path | None) -> str:

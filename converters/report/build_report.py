@@ -11,6 +11,7 @@ from converters.caching.stages import StageEvent
 from converters.evaluation.disagreement import Example
 from converters.planning.sensitivity import Sensitivity
 from edge_runtime.contract.digest import Digest
+from edge_runtime.contract.errors import printable
 from edge_runtime.contract.evidence import Elsewhere, Evidence, Where
 from edge_runtime.contract.release import Limits, Source, Waiver
 from edge_runtime.contract.steps import RawStep
@@ -101,7 +102,7 @@ def print_report(report: BuildReport, console: Any) -> None:
 
     def say(text: str, style: str = "", *, wraps: bool = True) -> None:
         # Text, not str: rich would take '[openvino]' for its own markup and drop it.
-        console.print(Text(text, style=style), soft_wrap=not wraps)
+        console.print(Text(printable(text), style=style), soft_wrap=not wraps)
 
     left_out = _print_table(report, console)
     if left_out:

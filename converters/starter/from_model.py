@@ -332,5 +332,5 @@ def _value(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    # What JSON escapes, TOML reads; DEL is the one letter that only TOML wants escaped.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # What JSON escapes, TOML reads; besides, TOML takes no DEL, and a terminal is to print this.
+    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in json.dumps(text, ensure_ascii=False))

@@ -2,6 +2,7 @@ import json
 import sys
 
 import pytest
+from onnx import TensorProto, helper
 
 from converters.cli import main as cli
 from tests.fakes.onnx_models import conv_classifier, saved
@@ -187,3 +188,20 @@ def test_keys_are_made_once(monkeypatch, capsys, tmp_path) -> None:
 
     assert status == 1
     assert "exists" in err
+
+
+@pytest.mark.parametrize("name", ["x\x1b]0;pwned\x07", "x\x9b31m", "x\x7f", "x\u202e"])
+def test_the_name_of_a_tensor_steers_no_terminal(monkeypatch, capsys, tmp_path, name) -> None:
+    port = helper.make_tensor_value_info(name, TensorProto.STRING, [1])
+    made = helper.make_tensor_value_info("y", TensorProto.STRING, [1])
+    graph = helper.make_graph([helper.make_node("Identity", [name], ["y"])], "g", [port], [made])
+    path = saved(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "m.onnx"
+    )
+
+    told = [text for command in (["check"], ["check", "--json"], ["recipe"])
+            for text in run(monkeypatch, capsys, *command, path)[1:]]  # fmt: skip
+
+    assert "STRING" in "".join(told).upper()
+    # By line ends alone: splitlines would take other separators away as well.
+    assert all(line.isprintable() for text in told for line in text.split("\n"))

@@ -392,13 +392,19 @@ def test_a_normalisation_of_nothing_or_by_nothing_breaks_no_comparison(mean, std
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1e300])
 def test_numbers_without_bounds_are_written_as_toml_writes_them(number: float) -> None:
-    step = {"op": "detect", "min_score": number, "names": ['say "hi"', "it's", "del\x7f"], "box": [number, 1]}
+    step = {
+        "op": "detect",
+        "min_score": number,
+        "names": ['say "hi"', "it's", "del\x7f\x9b\u202e\x1b"],
+        "box": [number, 1],
+    }
     facts = Facts("s\x7f", answer=AnswerFacts("detections", min_score=number, steps=(step,)))
 
     text = starter_text("del\x7f.onnx", describe(conv_classifier()), [facts])
 
     (read,) = tomllib.loads(text)["outputs"]["objects"]["steps"]
     assert read["names"] == step["names"]
+    assert all(line.isprintable() for line in text.split("\n"))
     assert read["min_score"] == pytest.approx(number, nan_ok=True)
 
 
