@@ -39,7 +39,7 @@ from converters.planning.judge import (
 )
 from converters.planning.kernels import kernels_of, may_saturate
 from converters.planning.planner import ACCELERATED, Candidate
-from converters.planning.sensitivity import Sensitivity, explain, explain_mixed
+from converters.planning.sensitivity import Sensitivity, explain, explain_mixed, explain_unlike
 from converters.release.packaging import Measurement
 from converters.release.variants import Built, for_arch, with_own, with_peak, with_resources
 from edge_runtime.contract.digest import Digest
@@ -249,9 +249,11 @@ def leave_out(result: Result, because: str) -> Result:
 
 def with_layers(result: Result, layers: Sensitivity) -> Result:
     """The same result with the layers it lost in, in its reason and beside it."""
-    said = explain(layers, per_channel=result.candidate.method.per_channel)
-    if layers.curve:
+    accuracy = result.measurement.evidence.accuracy if result.measurement else None
+    said = explain_unlike(layers, accuracy.float_snr_db if accuracy else None)
+    if not said and layers.curve:
         said = explain_mixed(layers)
+    said = said or explain(layers, per_channel=result.candidate.method.per_channel)
     judgement = replace(result.judgement, because=f"{result.judgement.because}; {said}")
     return replace(result, judgement=judgement, sensitivity=layers)
 

@@ -67,6 +67,13 @@ class Measuring:
     refusal: Refusal | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The layers that a candidate loses in; None where its file cannot be looked at."""
+
+    layers: Sensitivity | None = None
+
+
 def try_all(bench: Bench, stages: Stages, facts: Facts) -> list[Result]:
     """Try every planned candidate that is still needed when its turn comes; results in the plan's order.
 
@@ -127,9 +134,16 @@ def _layers(candidate: Candidate, tools: tuple[Bench, Stages, Facts], *, undo: b
     bench, stages, facts = tools
     if not can_diagnose(candidate.method):
         return None
+    workshop = bench.workshop
+
+    def work() -> Diagnosis:
+        try:
+            return Diagnosis(diagnose(candidate, workshop(), undo=undo))
+        except CompilerRefused:
+            return Diagnosis()
+
     try:
-        stage = facts.layers_stage(candidate, undo=undo)
-        return stages.run(stage, Sensitivity, lambda: diagnose(candidate, bench.workshop(), undo=undo))
+        return stages.run(facts.layers_stage(candidate, undo=undo), Diagnosis, work).layers
     except CompileFailed:
         # An explanation that cannot be had changes no verdict.
         return None

@@ -11,6 +11,8 @@ RUINED_DB: Final = 20.0
 """Below it one layer's weights alone disturb the answer more than a healthy int8 model does altogether."""
 HELPS_DB: Final = 3.0
 """Half the error power: less is not worth a model of two precisions."""
+UNLIKE_DB: Final = 6.0
+"""Four times the error power: samples of one kind do not differ by so much."""
 MOST_IN_FLOAT: Final = 0.25
 """With more of its layers in float a model is no int8 model any more."""
 _ENOUGH: Final = 0.75
@@ -70,6 +72,21 @@ def explain(found: Sensitivity, *, per_channel: bool) -> str:
             "of the activations are; look at the calibration set, or try another way to take ranges"
         )
     return f"{whole}: the loss is spread over all layers"
+
+
+def explain_unlike(found: Sensitivity, asked_db: float | None) -> str:
+    """That the calibration examples are not like what was asked, where they come out far better; empty otherwise.
+
+    Args:
+        found: the loss on calibration examples.
+        asked_db: SNR over the evaluation set; None where it is not known.
+    """
+    if asked_db is None or found.base_db < asked_db + UNLIKE_DB:
+        return ""
+    return (
+        f"{found.base_db:.1f} dB on the calibration examples, {asked_db:.1f} dB on the evaluation set: no layer is at "
+        "fault, the two sets are not alike; calibrate with examples like those that are asked"
+    )
 
 
 def layers_to_keep(found: Sensitivity) -> list[str]:

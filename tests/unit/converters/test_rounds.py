@@ -10,7 +10,7 @@ import pytest
 from converters.caching.cache import Cache
 from converters.caching.stages import Stage, Stages, environment_here
 from converters.compilers import isolated
-from converters.errors import BadModel
+from converters.errors import BadModel, CompileFailed, CompilerRefused
 from converters.pipeline import rounds
 from converters.pipeline.rounds import fitting_at_once, next_round, side_by_side
 from converters.planning.kernels import UNMEASURED
@@ -111,4 +111,24 @@ def test_only_what_the_candidate_itself_did_wrong_is_remembered(
 
         assert result.judgement.verdict == f"refused:{code}"
         assert "900 seconds" in result.judgement.because
+    assert len(calls) == asked
+
+
+@pytest.mark.parametrize(("failure", "asked"), [(CompilerRefused, 1), (CompileFailed, 2)])
+def test_a_file_that_cannot_be_looked_at_is_looked_at_once(
+    failure: type[CompileFailed], asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    def fail(*given: object, **_: object) -> None:
+        calls.append(given)
+        raise failure("look for the layers", "they do not belong together")
+
+    monkeypatch.setattr(rounds, "diagnose", fail)
+    facts = SimpleNamespace(layers_stage=lambda *_, **__: Stage("layers", "ort-int8", {}))
+
+    for _ in range(2):
+        tools: Any = (SimpleNamespace(workshop=lambda: None), Stages(environment_here({}), Cache(tmp_path)), facts)
+
+        assert rounds._layers(candidate(INT8), tools, undo=False) is None
     assert len(calls) == asked

@@ -16,6 +16,7 @@ from converters.planning.sensitivity import (
     Sensitivity,
     explain,
     explain_mixed,
+    explain_unlike,
     layers_to_keep,
     most_in_float,
 )
@@ -107,6 +108,15 @@ def test_a_flat_curve_is_said_to_be_one() -> None:
 def test_ranges_are_blamed_where_the_weights_are_innocent() -> None:
     assert "the ranges of the activations are" in explain(sensitivity(6.0, [], weights=40.0), per_channel=True)
     assert "spread over all layers" in explain(sensitivity(17.0, [], weights=18.0), per_channel=True)
+
+
+def test_calibration_examples_that_come_out_far_better_are_not_like_what_was_asked() -> None:
+    found = sensitivity(33.0, [])
+
+    assert "the two sets are not alike" in explain_unlike(found, 0.4)
+    assert "33.0 dB on the calibration examples, 0.4 dB on the evaluation set" in explain_unlike(found, 0.4)
+    assert not explain_unlike(found, 29.0)
+    assert not explain_unlike(found, None)
 
 
 def test_at_least_one_and_at_most_a_quarter_of_the_layers_stay_in_float() -> None:
