@@ -13,6 +13,7 @@ from edge_runtime.inference.backend import Array
 
 UNPACKED_MAX_BYTES: Final = 2 * 1024**3
 """Of an `.npz`, which stands in memory as a whole; a `.npy` of any size stays on disk."""
+_SPLIT: Final = "write each array as a .npy, or split the set"
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
@@ -24,9 +25,13 @@ def read_arrays(path: Path) -> dict[str, Array]:
     try:
         with path.open("rb") as source:
             if path.suffix.lower() == ".npz":
-                return read_npz(source.read(UNPACKED_MAX_BYTES), "it", max_bytes=UNPACKED_MAX_BYTES, allows_text=True)
+                if path.stat().st_size > UNPACKED_MAX_BYTES:
+                    raise BadDataset(f"read {path}", f"it is larger than {UNPACKED_MAX_BYTES} bytes", _SPLIT)
+                return read_npz(source.read(), "it", max_bytes=UNPACKED_MAX_BYTES, allows_text=True)
             mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
             return {"": read_npy(mapped, "it", allows_text=True)}
+    except MemoryError as error:
+        raise BadDataset(f"read {path}", "it is larger than memory", _SPLIT) from error
     except (OSError, ValueError, ContractError) as error:
         because = error.because if isinstance(error, ContractError) else str(error)
         raise BadDataset(f"read {path}", because, "write it with numpy.savez or numpy.save") from error

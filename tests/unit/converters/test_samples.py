@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -374,6 +375,18 @@ def test_an_archive_that_unfolds_without_end_takes_no_memory(tmp_path, monkeypat
 
     with pytest.raises(BadDataset, match="it unfolds to more than 1000 bytes"):
         opened(EvaluationRecipe(file="bomb.npz"), tmp_path)
+
+
+def test_a_small_archive_takes_little_memory(tmp_path) -> None:
+    (tmp_path / "x.npz").write_bytes(zipped(x=_ROWS))
+    tracemalloc.start()
+
+    arrays = read_arrays(tmp_path / "x.npz")
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert arrays["x"].shape == (8, 1)
+    assert peak < 10_000_000
 
 
 def test_a_large_array_stays_on_disk(tmp_path) -> None:
