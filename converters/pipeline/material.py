@@ -125,7 +125,7 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
     draft = seen.draft(recipe, is_labelled=sets.evaluation.is_labelled)
     if sets.calibration:
         draft = _with_calibration(draft, sets.calibration)
-    preprocessor = compile_preprocess(draft.manifest)
+    preprocessor = _check_steps(draft, seen)
     ranges = range_notes(draft.manifest, preprocessor, sets.evaluation, sets.calibration)
     warnings = (_noted(finding) for finding in seen.findings if finding.severity != "note")
     families = {profile.family for profile in plan.profiles}
@@ -178,10 +178,14 @@ def rehearse(recipe: Recipe, base: Path, plan: Plan) -> tuple[str, ...]:
         EdgeError: as `look`, or steps that cannot run.
     """
     seen = look(recipe, base, plan)
-    draft = seen.draft(recipe, is_labelled=False)
-    compile_preprocess(draft.manifest)
-    interpreter_of(draft.manifest, layers=draft.priors, labels=seen.labels)
+    _check_steps(seen.draft(recipe, is_labelled=False), seen)
     return tuple(unlabelled(recipe.outputs))
+
+
+def _check_steps(draft: Draft, seen: Seen) -> Preprocessor:
+    """What runs the steps: one that cannot is refused before any model is asked. Raises: EdgeError."""
+    interpreter_of(draft.manifest, layers=draft.priors, labels=seen.labels)
+    return compile_preprocess(draft.manifest)
 
 
 def refer(material: Material, answers: Path, *, golden_from: Path | None, allow_failed: bool) -> Reference:
