@@ -305,7 +305,7 @@ def _detector_lines(port: Port, told: AnswerFacts, source: str, labels: str) -> 
 
 
 def _commented(code: str, comment: str) -> str:
-    return f"{code:{_COLUMN}}# {_one_line(comment)}" if comment else code
+    return f"{code:{_COLUMN - 1}} # {_one_line(comment)}" if comment else code
 
 
 def _one_line(text: str) -> str:

@@ -90,7 +90,8 @@ def test_an_answer_is_guessed_from_its_shape(entry: Port, given: Port, kind: str
     assert guess_answer(model).kind == kind
     (output,) = parse_recipe(text.encode(), ".toml").outputs.values()
     assert output.kind == kind
-    assert "CHANGE: guessed" in line_of(text, f'kind = "{kind}"')
+    assert " # CHANGE: guessed" in line_of(text, f'kind = "{kind}"')
+    assert " # CHANGE: guessed" in line_of(text, "task")
 
 
 def test_a_quantised_file_needs_no_calibration_examples() -> None:
