@@ -32,6 +32,8 @@ _LABELS: Final = frozenset({2, 3})
 _COLORS: Final[dict[int, Color]] = {1: "rgb", 2: "gray"}
 _BOUNDARIES, _CENTRE = 1, 3
 _LABELS_MAX_BYTES: Final = 4 * 1024 * 1024
+_BOUNDED: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""Compressions whose unpacking can be stopped; the others hand out everything at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,13 @@ def _labels(content: bytes, names: Sequence[str]) -> tuple[str, ...]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             for name in names:
-                if name in archive.namelist() and archive.getinfo(name).file_size <= _LABELS_MAX_BYTES:
-                    return tuple(archive.read(name).decode("utf-8").rstrip("\r\n").splitlines())
+                if name not in archive.namelist() or archive.getinfo(name).compress_type not in _BOUNDED:
+                    continue
+                with archive.open(name) as member:
+                    # Never the whole member at once: what its header says of its size may be a lie.
+                    text = member.read(_LABELS_MAX_BYTES + 1)
+                if len(text) <= _LABELS_MAX_BYTES:
+                    return tuple(text.decode("utf-8").rstrip("\r\n").splitlines())
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OSError, RuntimeError):
         return ()
     return ()

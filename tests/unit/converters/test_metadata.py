@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import struct
 import tomllib
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -422,3 +424,24 @@ def test_a_tensor_whose_name_is_no_text_is_named_escaped() -> None:
 
     with pytest.raises(BadModel, match=r"its name is no UTF-8 text"):
         describe(damaged)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_a_label_file_that_unfolds_into_more_than_it_says_takes_no_memory(compression: int) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", compression) as packed:
+        packed.writestr("labels.txt", bytes(64 * 1024 * 1024))
+    content = bytearray(archive.getvalue())
+    # The directory's word for the unpacked size, four bytes at 24 of its entry (APPNOTE 4.3.12).
+    entry = content.rfind(b"PK\x01\x02")
+    content[entry + 24 : entry + 28] = struct.pack("<I", 100)
+
+    tracemalloc.start()
+    try:
+        labels = _labels(bytes(content), ["labels.txt"])
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert labels == ()
+    assert peak_bytes < 16 * 1024 * 1024
