@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from converters.durable import flush
 from edge_runtime.contract.digest import Digest, digest_of, digest_of_file
 
 DEFAULT_MAX_BYTES: Final = 4 * 1024**3
@@ -164,10 +165,10 @@ class Cache:
                 path.write_bytes(content)
             digest, size = digest_of_file(path)
             described[name] = _File(digest=digest, size=size)
-            _flush(path)
+            flush(path)
         (staged / _INDEX).write_bytes(msgspec.json.encode(msgspec.structs.replace(index, files=described)))
-        _flush(staged / _INDEX)
-        _flush(staged)
+        flush(staged / _INDEX)
+        flush(staged)
         return sum(file.size for file in described.values())
 
     def _settle(self, staged: Path, key: str) -> None:
@@ -178,7 +179,7 @@ class Cache:
             # Another build was faster; what it stored has the same key, and so the same content.
             if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
                 raise
-        _flush(self._root)
+        flush(self._root)
 
     def _trim(self, *, room_for: int) -> None:
         """Remove the least recently used entries until there is room, and what killed builds left behind."""
@@ -241,11 +242,3 @@ def _is_whole(folder: Path, index: _Index) -> bool:
 def _is_plain(name: str) -> bool:
     """Whether a name stays inside its folder, and is one that a file can have."""
     return name not in {"", ".."} and Path(name).name == name and name.isprintable()
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -12,6 +12,7 @@ from edge_runtime.contract.codec import decode
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest
 from edge_runtime.inference.arrays import read_npz
 from edge_runtime.inference.backend import BackendOptions, load_backend
+from edge_runtime.inference.facts import peak_resident_bytes
 from edge_runtime.inference.predictor import load_predictor
 
 _CALLS = 3
@@ -19,10 +20,10 @@ _CALLS = 3
 
 def high_water_bytes() -> int:
     """Largest resident size this process ever had."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no VmHWM")
+    peak = peak_resident_bytes()
+    if peak is None:
+        raise OSError("/proc/self/status has no VmHWM")
+    return peak
 
 
 def added_bytes(folder: Path) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from converters.durable import flush
 from converters.errors import CannotWrite
 from converters.release.variants import Built
 from edge_runtime.contract.codec import encode
@@ -79,7 +79,7 @@ def write_release(
             files = {**layers, EVIDENCE_LAYER: encode(evidence)}
             head = writer.add_manifest(encode(manifest), RELEASE_CONFIG, files, {})
             digest = writer.finish(head, list(variants.values()), manifest.version)
-            _flush(folder)
+            _flush_all(folder)
             _replace(folder, out)
     except OSError as error:
         raise _cannot_write(out, error) from error
@@ -113,19 +113,11 @@ def _staged(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _flush(folder: Path) -> None:
+def _flush_all(folder: Path) -> None:
     """After a power cut the rename may survive while the bytes do not."""
     for path in sorted(folder.rglob("*"), reverse=True):
-        _fsync(path)
-    _fsync(folder)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        flush(path)
+    flush(folder)
 
 
 def _replace(folder: Path, out: Path) -> None:
@@ -136,7 +128,7 @@ def _replace(folder: Path, out: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         folder.rename(out)
-    _fsync(out.parent)
+    flush(out.parent)
 
 
 def _cannot_write(out: Path, error: OSError) -> CannotWrite:

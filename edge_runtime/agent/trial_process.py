@@ -19,6 +19,7 @@ from edge_runtime.agent.workload import EngineLimits, open_activation
 from edge_runtime.contract import reasons
 from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError, TrustError
 from edge_runtime.contract.evidence import CheckResult
+from edge_runtime.inference.facts import peak_resident_bytes
 from edge_runtime.parent import end_with_parent
 from edge_runtime.update.ports import TrialFailure, TrialMeasurement
 from edge_runtime.update.states import Activation
@@ -57,7 +58,7 @@ def measure(task: TrialTask) -> TrialMeasurement:
         try:
             checks = tuple(candidate.golden_check()) if task.ask_golden else _not_asked(candidate)
             # Before the running model is opened beside it, which only this comparison needs.
-            peak_bytes = _peak_bytes()
+            peak_bytes = peak_resident_bytes()
             running = None if task.running is None else _try_open(store, task, task.running)
             mine_ms, running_ms = _interleaved(candidate, running, task.rounds)
         except EdgeError as error:
@@ -129,14 +130,6 @@ def _failure(error: EdgeError) -> TrialFailure:
         if isinstance(error, family):
             return TrialFailure(code, str(error))
     return TrialFailure(reasons.INTERNAL, str(error))
-
-
-def _peak_bytes() -> int | None:
-    """Peak resident memory of this process; `getrusage` would count what the agent had when it forked us."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return None
 
 
 if __name__ == "__main__":

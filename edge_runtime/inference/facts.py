@@ -45,3 +45,14 @@ def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:
             fields.setdefault(key.strip().lower(), value.strip())
     flags = fields.get("flags") or fields.get("features") or ""
     return fields.get("model name", fields.get("model", "")), tuple(sorted(set(flags.split())))
+
+
+def peak_resident_bytes() -> int | None:
+    """Peak resident memory of this process (VmHWM, which never falls); None where Linux does not say.
+
+    `getrusage` would count what its parent had when it forked.
+    """
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None

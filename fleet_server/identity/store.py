@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import cast
 
-from sqlalchemy import Column, CursorResult, and_, func, or_, update
+from sqlalchemy import Column, CursorResult, and_, or_, update
 from sqlalchemy import Text as TextType
 from sqlmodel import Field, SQLModel, col, select
 
@@ -264,11 +264,6 @@ def list_audit(
 def whole_audit(session: Session) -> list[AuditEntry]:
     """The whole chain, oldest first."""
     return [_audit(row) for row in session.exec(select(AuditRow).order_by(col(AuditRow.id)))]
-
-
-def count_audit(session: Session) -> int:
-    """How many links there are."""
-    return session.exec(select(func.count()).select_from(AuditRow)).one()
 
 
 def _serial(serial: int) -> str:

@@ -127,10 +127,6 @@ class IngestClient:
         if self._writer.is_alive():
             self._writer.join(10.0)
 
-    def wait_connected(self, timeout_s: float) -> bool:
-        """Whether the subscription stands within this time."""
-        return self._ready.wait(timeout_s)
-
     def publish(self, publication: Publication) -> None:
         """Send one message with QoS 1; while the broker is away it waits in memory, bounded."""
         self._client.publish(publication.topic, publication.payload, qos=1)
