@@ -32,8 +32,8 @@ $(VENV)/.run-stamp: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev-stamp: pyproject.toml | $(BIN)/python
-	@echo "installing edgefleet[$(RUN_EXTRAS),dev] into $(VENV) (once)"
-	@$(call install,.[$(RUN_EXTRAS)$(COMMA)dev])
+	@echo "installing edgefleet[$(RUN_EXTRAS),serve,vision,dev] into $(VENV) (once)"
+	@$(call install,.[$(RUN_EXTRAS)$(COMMA)serve$(COMMA)vision$(COMMA)dev])
 	@touch $(VENV)/.run-stamp $@
 
 demo: $(VENV)/.run-stamp  ## play a fleet on this laptop, from model to confirmed devices (KEEP=1 leaves it running)

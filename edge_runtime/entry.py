@@ -9,4 +9,4 @@ from edge_runtime.interrupt import run_command
 
 def main() -> NoReturn:
     """Run the command line."""
-    run_command("edge-runtime", "edge_runtime.cli")
+    run_command("edge-runtime", "edge_runtime.cli.main")

@@ -8,7 +8,7 @@ from typer.main import get_command
 
 from converters.cli.main import app
 from converters.planning.recipe import parse_recipe
-from edge_runtime.cli import app as runtime_app
+from edge_runtime.cli.main import app as runtime_app
 from fleet_server.cli.main import build as build_fleet_app
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "bring-your-own-model.md").read_text()

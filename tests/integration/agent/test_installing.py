@@ -121,7 +121,7 @@ def test_the_state_of_a_device_can_be_read_beside_its_agent(fleet: Fleet, releas
     agent.wait_event("agent.announced")
     fleet.wait_state("looked-at", "confirmed", fleet.assign("looked-at", release))
 
-    program = "from edge_runtime.cli import main; main()"
+    program = "from edge_runtime.cli.main import main; main()"
     command = [sys.executable, "-c", program, "status", "--state", str(agent.state_dir), "--json"]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
 
@@ -138,7 +138,7 @@ def test_a_program_on_the_device_asks_exactly_what_was_confirmed(fleet: Fleet, r
     picture = next(pictures.glob("*.png"))
 
     with open_installed(agent.state_dir) as model:
-        program = "from edge_runtime.cli import main; main()"
+        program = "from edge_runtime.cli.main import main; main()"
         command = [sys.executable, "-c", program, "run", str(agent.state_dir), str(picture), "--json"]
         answer = json.loads(subprocess.run(command, capture_output=True, timeout=180, check=True).stdout)
 
