@@ -1,0 +1,1 @@
+"""Many models live at once: loaded, swapped under load, surviving faults."""

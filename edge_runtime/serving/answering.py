@@ -1,0 +1,119 @@
+"""From a call to tensors: reads what the caller gave, asks the model, gives what the caller wants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from edge_runtime.contract.errors import EdgeError
+from edge_runtime.contract.ids import shown
+from edge_runtime.inference.results import Answer, as_json
+from edge_runtime.serving.calls import BYTES, VARIES, BadCall, Call, TensorMeta, Values
+
+if TYPE_CHECKING:
+    from edge_runtime.contract.release import ReleaseManifest, VariantManifest
+    from edge_runtime.contract.tensor import Shape
+    from edge_runtime.inference.backend import Array, Tensors
+    from edge_runtime.inference.model import Model
+    from edge_runtime.inference.preprocess import Inputs
+
+
+def describe_inputs(release: ReleaseManifest) -> tuple[TensorMeta, ...]:
+    """The public inputs of a release, as arrays; those that accept an encoding take BYTES [N] as well."""
+    return tuple(TensorMeta(spec.name, spec.dtype, _sizes(spec.shape)) for spec in release.signature.inputs)
+
+
+def describe_outputs(release: ReleaseManifest, variant: VariantManifest) -> tuple[TensorMeta, ...]:
+    """Canonical output tensors, then the public outputs whose names are still free, as BYTES [samples]."""
+    tensors = tuple(
+        TensorMeta(name, release.tensors[name].dtype, _sizes(release.tensors[name].shape))
+        for name in variant.io.outputs
+    )
+    taken = {meta.name for meta in tensors}
+    public = (spec.name for spec in release.signature.outputs if spec.name not in taken)
+    return (*tensors, *(TensorMeta(name, BYTES, (VARIES,)) for name in public))
+
+
+def answer(model: Model, call: Call) -> dict[str, Values]:
+    """The wanted outputs of one call, as `Reply.tensors` holds them.
+
+    Raises:
+        BadCall: names, shapes, dtypes or bytes that the model does not take.
+        InferenceError: the model cannot answer.
+    """
+    canonical, public = _wanted(model, call.outputs)
+    batches: list[Tensors] = []
+    answers: list[Answer] = []
+    for decoded, feeds in _prepared(model, call.inputs):
+        tensors = model.run_canonical(feeds)
+        batches.append(tensors)
+        if public:
+            answers.extend(model.predictor.interpret(tensors, decoded))
+    reply: dict[str, Values] = {name: _joined([tensors[name] for tensors in batches]) for name in canonical}
+    for name in public:
+        reply[name] = [msgspec.json.encode(as_json(one[name])) for one in answers]
+    return reply
+
+
+def _wanted(model: Model, outputs: tuple[str, ...] | None) -> tuple[list[str], list[str]]:
+    """Names of canonical tensors and of public outputs; a name that is both means the tensor."""
+    tensors = model.variant.manifest.io.outputs
+    if outputs is None:
+        return list(tensors), []
+    public = {spec.name for spec in model.release.manifest.signature.outputs}
+    for name in outputs:
+        if name not in tensors and name not in public:
+            known = ", ".join(dict.fromkeys((*tensors, *public)))
+            raise BadCall(f"give output {shown(name)}", "the model has none of that name", f"choose of {known}")
+    return [name for name in outputs if name in tensors], [name for name in outputs if name not in tensors]
+
+
+def _prepared(model: Model, inputs: Mapping[str, Values]) -> Iterator[tuple[Tensors | None, Tensors]]:
+    """For each run of the model: the decoded inputs (None where preprocessing was already done) and the feeds."""
+    canonical = model.variant.manifest.io.inputs
+    public = {spec.name for spec in model.predictor.preprocess.inputs}
+    if inputs.keys() == canonical.keys() and inputs.keys() != public:
+        yield None, _only_arrays(inputs)
+        return
+    for sample in _samples(inputs):
+        try:
+            decoded = model.predictor.preprocess.decode(sample)
+            feeds = model.predictor.preprocess.after_decode(decoded)
+        except EdgeError as error:
+            raise BadCall(error.cannot, error.because, error.remedy) from error
+        yield decoded, feeds
+
+
+def _samples(inputs: Mapping[str, Values]) -> Iterator[Inputs]:
+    """The inputs as they are when all are arrays, else one sample at a time: pictures differ in size."""
+    encoded = [values for values in inputs.values() if isinstance(values, list)]
+    if not encoded:
+        yield _only_arrays(inputs)
+        return
+    sizes = {len(values) if isinstance(values, list) or values.ndim else 0 for values in inputs.values()}
+    if len(sizes) != 1 or 0 in sizes:
+        raise BadCall("take the inputs", f"they hold {sorted(sizes)} samples", "give as many of each, at least one")
+    for row in range(len(encoded[0])):
+        yield {
+            name: values[row] if isinstance(values, list) else values[row : row + 1] for name, values in inputs.items()
+        }
+
+
+def _only_arrays(inputs: Mapping[str, Values]) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
+    for name, values in inputs.items():
+        if isinstance(values, list):
+            raise BadCall(f"take input {shown(name)}", "a tensor is wanted, not encoded bytes", "send its numbers")
+        arrays[name] = values
+    return arrays
+
+
+def _joined(pieces: list[Array]) -> Array:
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+
+def _sizes(shape: Shape) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else VARIES for size in shape)

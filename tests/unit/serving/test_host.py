@@ -1,0 +1,196 @@
+"""Models in a host: asked by name and version, with arrays and with pictures, swapped while they are asked."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_runtime.contract import reasons
+from edge_runtime.contract.errors import EdgeError, InferenceError
+from edge_runtime.serving.calls import BYTES, BadCall, Call, Reply, TensorMeta, UnknownModel, UnknownVersion
+from edge_runtime.serving.deployment import ServedState
+from edge_runtime.serving.host import ModelHost
+from tests.fakes.models import WEIGHTS
+from tests.fakes.pixels import picture, write_pixels
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    layout = tmp_path_factory.mktemp("first") / "layout"
+    write_pixels(layout, "1.0.0")
+    return layout
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    layout = tmp_path_factory.mktemp("second") / "layout"
+    write_pixels(layout, "2.0.0", weights=WEIGHTS * 1.001)
+    return layout
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    layout = tmp_path_factory.mktemp("wrong") / "layout"
+    write_pixels(layout, "3.0.0", weights=np.flipud(WEIGHTS).copy())
+    return layout
+
+
+@pytest.fixture
+def host() -> Iterator[ModelHost]:
+    with ModelHost() as host:
+        yield host
+
+
+def png(brightest: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture(brightest)[:, :, 0]).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def about(brightest: int, outputs: tuple[str, ...] | None = None) -> Call:
+    return Call({"image": picture(brightest)[None]}, outputs)
+
+
+def brightest(reply: Reply) -> int:
+    logits = reply.tensors["logits"]
+    assert not isinstance(logits, list)
+    return int(logits[0].argmax())
+
+
+def test_a_model_says_what_it_takes_and_gives(host: ModelHost, first: Path) -> None:
+    served = host.load(first)
+
+    assert (served.name, served.version, served.state) == ("pixels", "1.0.0", ServedState.READY)
+    assert served.inputs == (TensorMeta("image", "uint8", (-1, 2, 2, 1)),)
+    assert served.outputs == (TensorMeta("logits", "float32", (-1, 4)), TensorMeta("classes", BYTES, (-1,)))
+
+
+def test_arrays_pictures_and_prepared_tensors_get_the_same_answer(host: ModelHost, first: Path) -> None:
+    served = host.load(first)
+    prepared = (picture(2).reshape(1, 1, 2, 2) / 255.0).astype(np.float32)
+
+    replies = [
+        served.call(call)
+        for call in (about(2), Call({"image": [png(2)]}), Call({"x": prepared}))
+    ]
+
+    assert [brightest(reply) for reply in replies] == [2, 2, 2]
+    assert {(reply.model, reply.version) for reply in replies} == {("pixels", "1.0.0")}
+
+
+def test_each_encoded_picture_gets_its_row_and_its_public_answer(host: ModelHost, first: Path) -> None:
+    served = host.load(first)
+
+    reply = served.call(Call({"image": [png(3), png(0), png(1)]}, ("logits", "classes")))
+
+    logits, classes = reply.tensors["logits"], reply.tensors["classes"]
+    assert isinstance(classes, list)
+    assert not isinstance(logits, list)
+    assert logits.argmax(axis=1).tolist() == [3, 0, 1]
+    assert [json.loads(one)[0]["label"] for one in classes] == ["three", "zero", "one"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call({"picture": picture(1)[None]}),
+        Call({"image": picture(1)[None].astype(np.float32)}),
+        Call({"image": [b"no picture"]}),
+        Call({"image": []}),
+        Call({"image": [png(1)]}, ("nothing",)),
+        Call({"x": [png(1)]}),
+    ],
+    ids=["name", "dtype", "bytes", "nothing", "output", "encoded tensor"],
+)
+def test_a_bad_call_is_refused_as_such_and_harms_nobody(host: ModelHost, first: Path, call: Call) -> None:
+    served = host.load(first)
+
+    with pytest.raises(BadCall):
+        served.call(call)
+
+    assert brightest(served.call(about(1))) == 1
+    statistics = served.statistics()
+    assert (statistics.success.count, statistics.fail.count) == (1, 1)
+
+
+def test_models_and_versions_that_are_not_served_are_named(host: ModelHost, first: Path) -> None:
+    host.load(first)
+
+    with pytest.raises(UnknownModel, match="cannot ask model 'faces'"):
+        host.find("faces")
+    with pytest.raises(UnknownVersion, match=r"served are 1\.0\.0"):
+        host.find("pixels", "9")
+    assert host.find("pixels", "1.0.0").version == "1.0.0"
+
+
+def test_a_name_follows_a_swap_and_the_old_version_is_gone(host: ModelHost, first: Path, second: Path) -> None:
+    by_name = host.load(first)
+    pinned = host.find("pixels", "1.0.0")
+
+    host.swap(second)
+
+    assert by_name.call(about(1)).version == "2.0.0"
+    assert [one.version for one in host.models()] == ["2.0.0"]
+    with pytest.raises(UnknownVersion):
+        pinned.call(about(1))
+
+
+def test_a_release_that_fails_its_golden_set_replaces_nothing(host: ModelHost, first: Path, wrong: Path) -> None:
+    served = host.load(first)
+
+    with pytest.raises(InferenceError) as refusal:
+        host.swap(wrong)
+
+    assert refusal.value.code == reasons.GOLDEN_FAILED
+    assert served.call(about(1)).version == "1.0.0"
+
+
+def test_a_version_loaded_beside_answers_when_it_is_asked_for(host: ModelHost, first: Path, second: Path) -> None:
+    host.load(first)
+    host.load(second)
+
+    versions = [host.find("pixels", version).call(about(0)).version for version in (None, "1.0.0", "2.0.0")]
+
+    assert versions == ["1.0.0", "1.0.0", "2.0.0"]
+
+
+def test_unloading_a_name_ends_all_its_versions(host: ModelHost, first: Path, second: Path) -> None:
+    host.load(first)
+    host.load(second)
+
+    host.unload("pixels")
+
+    assert host.models() == ()
+    with pytest.raises(UnknownModel):
+        host.find("pixels")
+
+
+def test_a_call_whose_deadline_has_passed_is_refused(host: ModelHost, first: Path) -> None:
+    served = host.load(first)
+
+    with pytest.raises(InferenceError) as refusal:
+        served.call(Call({"image": picture(1)[None]}, deadline=0.0))
+
+    assert refusal.value.code == "deadline"
+
+
+def test_a_submitted_call_tells_its_outcome_once_whatever_it_is(host: ModelHost, first: Path) -> None:
+    served = host.load(first)
+    outcomes: SimpleQueue[Reply | EdgeError] = SimpleQueue()
+
+    served.submit(about(3), outcomes.put)
+    answered = outcomes.get(timeout=60)
+    served.submit(Call({"image": [b"no picture"]}), outcomes.put)
+    refused = outcomes.get(timeout=60)
+
+    assert isinstance(answered, Reply)
+    assert brightest(answered) == 3
+    assert isinstance(refused, BadCall)
+    assert outcomes.empty()
