@@ -151,6 +151,8 @@ class ModelHost:
     def load(self, release: Release, *, name: str | None = None, variant: str | None = None) -> Served:
         """Open a release beside what is served; the first version of a name is the one that answers for it.
 
+        What is returned stays with this version; `find` by name alone follows every swap.
+
         Args:
             release: what to load.
             name: served under this name; None: the model's own.

@@ -131,8 +131,7 @@ def test_models_and_versions_that_are_not_served_are_named(host: ModelHost, firs
 
 
 def test_a_name_follows_a_swap_and_the_old_version_is_gone(host: ModelHost, first: Path, second: Path) -> None:
-    by_name = host.load(first)
-    pinned = host.find("pixels", "1.0.0")
+    pinned, by_name = host.load(first), host.find("pixels")
 
     host.swap(second)
 
