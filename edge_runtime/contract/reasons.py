@@ -23,6 +23,8 @@ CRASH_LOOP: Final = "crash_loop"
 MEMORY: Final = "memory"
 UNSUPPORTED_FEATURE: Final = "unsupported_feature"
 LOAD_FAILED: Final = "load_failed"
+ENGINE_FAILED: Final = "engine_failed"
+HUNG: Final = "hung"
 DEADLINE: Final = "deadline"
 SOAK_FAILED: Final = "soak_failed"
 SUPERSEDED: Final = "superseded"
@@ -45,6 +47,8 @@ EXPLANATIONS: Final[dict[str, str]] = {
     MEMORY: "the model does not fit into the memory this device grants it",
     UNSUPPORTED_FEATURE: "the release needs a feature that this agent does not know; update the runtime first",
     LOAD_FAILED: "the engine refused to load the variant",
+    ENGINE_FAILED: "the engine or its accelerator failed while it was answering",
+    HUNG: "the engine did not come back within its time and was ended",
     DEADLINE: "the device did not reach confirmed within its deadline",
     SOAK_FAILED: "the model made errors while it was being watched after activation",
     SUPERSEDED: "a newer assignment replaced this one",

@@ -15,7 +15,7 @@ import numpy as np
 from edge_runtime.contract.device_profile import EngineFact
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.reasons import LOAD_FAILED
+from edge_runtime.contract.reasons import ENGINE_FAILED, LOAD_FAILED
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.backend import (
     Array,
@@ -121,7 +121,9 @@ class _LiteRtSession:
             self._interpreter.invoke()
             return {name: self._interpreter.get_tensor(index) for name, index in self._read.items()}
         except Exception as error:
-            raise InferenceError("run the model", f"LiteRT failed ({shown(str(error), 300)})") from error
+            raise InferenceError(
+                "run the model", f"LiteRT failed ({shown(str(error), 300)})", code=ENGINE_FAILED
+            ) from error
 
     def close(self) -> None:
         self._interpreter = None

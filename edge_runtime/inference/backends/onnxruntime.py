@@ -7,7 +7,7 @@ from typing import Any, Final
 from edge_runtime.contract.device_profile import EngineFact
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.reasons import LOAD_FAILED
+from edge_runtime.contract.reasons import ENGINE_FAILED, LOAD_FAILED
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference import vendor_telemetry
 from edge_runtime.inference.backend import (
@@ -119,7 +119,9 @@ class _OnnxRuntimeSession:
         try:
             answers = self._session.run(self._names, fed)
         except Exception as error:
-            raise InferenceError("run the model", f"onnxruntime failed ({shown(str(error), 300)})") from error
+            raise InferenceError(
+                "run the model", f"onnxruntime failed ({shown(str(error), 300)})", code=ENGINE_FAILED
+            ) from error
         return dict(zip(self._names, answers, strict=True))
 
     def close(self) -> None:

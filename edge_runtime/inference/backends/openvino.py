@@ -9,7 +9,7 @@ import numpy as np
 from edge_runtime.contract.device_profile import EngineFact
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.reasons import LOAD_FAILED
+from edge_runtime.contract.reasons import ENGINE_FAILED, LOAD_FAILED
 from edge_runtime.contract.release import Scalar, VariantManifest
 from edge_runtime.inference import vendor_telemetry
 from edge_runtime.inference.backend import (
@@ -102,7 +102,9 @@ class _OpenVinoSession:
                 for index, info in enumerate(self.outputs)
             }
         except Exception as error:
-            raise InferenceError("run the model", f"OpenVINO failed ({shown(str(error), 300)})") from error
+            raise InferenceError(
+                "run the model", f"OpenVINO failed ({shown(str(error), 300)})", code=ENGINE_FAILED
+            ) from error
 
     def close(self) -> None:
         self._request = None
