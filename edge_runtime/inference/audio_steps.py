@@ -42,7 +42,7 @@ def build_audio_step(step: PreStep, following: PreStep | None) -> Step:
         case Amplitude():
             return partial(_amplitude, step=step)
         case Frame():
-            return partial(_frame, step=step, extend=_extension(step, following))
+            return partial(_frame, step=step, extend=centred_reach(step, following))
         case Stft():
             return partial(_stft, step=step)
         case Mel():
@@ -150,7 +150,7 @@ def _polyphase(row: Array, up: int, down: int) -> Array:
     return out
 
 
-def _extension(step: Frame, following: PreStep | None) -> tuple[int, int]:
+def centred_reach(step: Frame, following: PreStep | None) -> tuple[int, int]:
     """Samples that a centred transform adds before and after, less those that its window leaves out at both ends.
 
     A window shorter than the transform lies in its middle, as torch.stft and librosa.stft place it; of an even

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.digest import Digest
@@ -39,6 +39,10 @@ from edge_runtime.inference.postprocess import parse_labels
 from edge_runtime.inference.predictor import Predictor, load_predictor
 from edge_runtime.inference.preprocess import Inputs
 from edge_runtime.inference.results import Answer
+from edge_runtime.inference.states import STATELESS
+
+if TYPE_CHECKING:
+    from edge_runtime.inference.streams import ModelSession, Sessions
 
 LABELS_MAX_BYTES: Final = 4 * 1024 * 1024
 
@@ -51,6 +55,8 @@ class Model:
     release: OpenRelease
     variant: OpenVariant
     predictor: Predictor
+    sessions: Sessions | None
+    """Streams that are open; None for a model that keeps nothing between calls."""
     skipped: tuple[Rejected, ...]
     """Variants that were better placed or misfits, and why they were not taken."""
     _source: BlobSource
@@ -114,7 +120,7 @@ class Model:
             except (InferenceError, ContractError) as error:
                 skipped.append(Rejected(chosen.manifest.id, error.code, str(error)))
                 continue
-            return cls(opened, chosen, predictor, tuple(skipped), source)
+            return cls(opened, chosen, predictor, _sessions(predictor), tuple(skipped), source)
         raise _nothing_loaded(opened.manifest, skipped, any_fitted=bool(choice.candidates))
 
     @property
@@ -139,6 +145,17 @@ class Model:
     def infer_batch(self, inputs: Inputs) -> list[Answer]:
         """The answers to a batch, in order. Raises: InferenceError."""
         return self.predictor.infer_batch(inputs)
+
+    def start_session(self) -> ModelSession:
+        """A stream that this model hears from its beginning; sessions on different threads do not know of each other.
+
+        Raises:
+            InferenceError: codes `sessions_full`, `stateless`.
+        """
+        if self.sessions is None:
+            because = "its calls do not depend on each other"
+            raise InferenceError("start a session", because, "ask it with infer", code=STATELESS)
+        return self.sessions.start()
 
     def run_canonical(self, feeds: Tensors) -> dict[str, Array]:
         """Canonical output tensors for what `predictor.preprocess` returns. Raises: InferenceError."""
@@ -170,7 +187,9 @@ class Model:
         return run_golden(self.predictor, golden, spec, own)
 
     def close(self) -> None:
-        """Free the engine's memory."""
+        """End its sessions and free the engine's memory."""
+        if self.sessions is not None:
+            self.sessions.close()
         self.predictor.close()
 
     def __enter__(self) -> Model:
@@ -187,6 +206,14 @@ def estimate_peak_bytes(variant: VariantManifest) -> int:
     if variant.resources is not None:
         return variant.resources.peak_bytes
     return 2 * sum(file.size for file in variant.files)
+
+
+def _sessions(predictor: Predictor) -> Sessions | None:
+    if predictor.sequencer is None:
+        return None
+    from edge_runtime.inference.streams import Sessions
+
+    return Sessions(predictor.sequencer, predictor.run_once)
 
 
 def _read_release(release: Path | str | tuple[OpenRelease, BlobSource]) -> tuple[OpenRelease, BlobSource]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -40,6 +40,11 @@ from edge_runtime.inference.results import (
     Values,
     label_of,
 )
+from edge_runtime.inference.states import is_sequential
+
+if TYPE_CHECKING:
+    from edge_runtime.inference.framing import Framing
+    from edge_runtime.inference.stream_answers import StreamReader
 
 _ABOUT_THE_QUESTION: Final = (Detect, Segment, Reconstruction)
 """Steps whose answer depends on what was asked, not on the model's tensors alone."""
@@ -76,6 +81,8 @@ class Postprocessor:
     """Output tensors that answers are made from."""
     _question: Preprocessor | None
     """All steps of the release, when an answer depends on its question."""
+    stream: StreamReader | None
+    """Answers about sounds that are heard frame by frame; None where every row is a sample."""
 
     def __call__(self, tensors: Tensors, decoded: Tensors | None = None) -> list[Answer]:
         """Answers of a batch, one per sample.
@@ -88,6 +95,8 @@ class Postprocessor:
             InferenceError: a tensor is missing, tensors disagree about the batch, or the question is needed.
         """
         rows = self._rows(tensors)
+        if self.stream is not None:
+            return self.stream.answers({name: tensors[name] for name in self._reads}, rows, decoded)
         placement, inputs, count = None, {}, rows
         if self._question is not None and decoded is not None:
             placement, count = self._question.placement(decoded), self._question.count(decoded)
@@ -129,6 +138,8 @@ def compile_postprocess(
         ContractError: an output without steps, or a step on an undeclared tensor.
     """
     outputs: dict[str, _Interpreter] = {}
+    chains: dict[str, tuple[PostStep, ...]] = {}
+    stream = _framing(release)
     reads: set[str] = set()
     is_about_question = False
     for spec in release.signature.outputs:
@@ -138,13 +149,29 @@ def compile_postprocess(
         read = _tensors_of(steps[0])
         if undeclared := sorted(read - release.tensors.keys()):
             raise ContractError(f"answer output {spec.name}", f"tensor {shown(undeclared[0])} is not declared")
-        outputs[spec.name] = _interpreter(steps, spec.name, labels.get(spec.name, ()), layers or {})
+        chains[spec.name] = steps
+        if stream is None:
+            outputs[spec.name] = _interpreter(steps, spec.name, labels.get(spec.name, ()), layers or {})
         reads |= read
         is_about_question |= isinstance(steps[0], _ABOUT_THE_QUESTION)
-    if not outputs:
+    if not chains:
         raise ContractError(f"run model {release.name}", "its signature has no outputs")
+    if stream is not None:
+        from edge_runtime.inference.stream_answers import compile_stream_reader
+
+        shapes = {name: release.tensors[name].shape for name in reads}
+        reader = compile_stream_reader(chains, stream, shapes)
+        return Postprocessor({}, frozenset(reads), None, reader)
     question = compile_preprocess(release) if is_about_question else None
-    return Postprocessor(outputs, frozenset(reads), question)
+    return Postprocessor(outputs, frozenset(reads), question, None)
+
+
+def _framing(release: ReleaseManifest) -> Framing | None:
+    if not is_sequential(release):
+        return None
+    from edge_runtime.inference.framing import compile_framing
+
+    return compile_framing(compile_preprocess(release))
 
 
 def parse_labels(content: bytes) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +26,10 @@ from edge_runtime.inference.backend import (
 from edge_runtime.inference.postprocess import Postprocessor, compile_postprocess
 from edge_runtime.inference.preprocess import Inputs, Preprocessor, compile_preprocess
 from edge_runtime.inference.results import Answer
+from edge_runtime.inference.states import Memory, is_sequential
+
+if TYPE_CHECKING:
+    from edge_runtime.inference.streams import Sequencer
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Predictor:
     preprocess: Preprocessor
     postprocess: Postprocessor
     session: Session
+    sequencer: Sequencer | None
+    """How calls follow one another; None when they do not know of each other."""
     _inputs: Mapping[str, TensorInfo]
     _outputs: Mapping[str, TensorInfo]
 
@@ -53,17 +60,32 @@ class Predictor:
 
     def run_decoded(self, decoded: Tensors) -> dict[str, Array]:
         """Canonical output tensors for inputs after `decode` (golden set, cached data). Raises: InferenceError."""
+        if self.sequencer is not None:
+            return self.sequencer.run_whole(self.run_once, decoded)
         return self.run_canonical(self.preprocess.after_decode(decoded))
 
     def run_canonical(self, feeds: Tensors) -> dict[str, Array]:
-        """Canonical output tensors, in their canonical dtype, for what `preprocess` returns. Raises: InferenceError."""
+        """Canonical output tensors, in their canonical dtype, for what `preprocess` returns.
+
+        Rows of a model with states are one sequence from its beginning.
+
+        Raises:
+            InferenceError: as the engine.
+        """
+        if self.sequencer is not None:
+            return self.sequencer.run(self.run_once, feeds, Memory(self.sequencer.states))
         if not self.preprocess.makes_windows or any(info.shape[:1] != (1,) for info in self._inputs.values()):
-            return self._run_at_once(feeds)
+            return self.run_once(feeds)
         # A file that takes one row at a time is asked about each window in turn.
-        pieces = [self._run_at_once(window) for window in self.preprocess.windows(feeds)]
+        pieces = [self.run_once(window) for window in self.preprocess.windows(feeds)]
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in self._outputs}
 
-    def _run_at_once(self, feeds: Tensors) -> dict[str, Array]:
+    def run_once(self, feeds: Tensors) -> dict[str, Array]:
+        """One call of the graph: canonical input tensors to canonical output tensors, states among both.
+
+        Raises:
+            InferenceError: as the engine.
+        """
         fed = {}
         for name, array in feeds.items():
             info = self._inputs[name]
@@ -89,7 +111,10 @@ class Predictor:
         self.session.close()
 
     def _read(self, name: str, array: Array) -> Array:
-        binding, spec = self.variant.io.outputs[name], self.release.tensors[name]
+        spec = self.release.tensors.get(name)
+        if spec is None:
+            return array  # a state, which goes back as it came
+        binding = self.variant.io.outputs[name]
         if binding.scale is not None:
             array = (array.astype(np.float32) - (binding.zero_point or 0)) * np.float32(binding.scale)
         if binding.layout and spec.layout and binding.layout != spec.layout:
@@ -126,6 +151,7 @@ def load_predictor(
     # Compiled first: a manifest that cannot work must not cost the loading of a model.
     preprocess = compile_preprocess(release, variant)
     postprocess = compile_postprocess(release, labels or {}, layers)
+    sequencer = _sequencer(release, variant, preprocess, postprocess)
     session = load_backend(variant.target.engine, registry).open(files, variant, options or BackendOptions())
     try:
         inputs = _bound(variant.io.inputs, session.inputs, variant.id)
@@ -134,7 +160,18 @@ def load_predictor(
     except BaseException:
         session.close()
         raise
-    return Predictor(release, variant, preprocess, postprocess, session, inputs, outputs)
+    return Predictor(release, variant, preprocess, postprocess, session, sequencer, inputs, outputs)
+
+
+def _sequencer(
+    release: ReleaseManifest, variant: VariantManifest, preprocess: Preprocessor, postprocess: Postprocessor
+) -> Sequencer | None:
+    if not is_sequential(release):
+        return None
+    # Whoever answers one picture after the other does not wait for the code of sounds.
+    from edge_runtime.inference.streams import compile_sequencer
+
+    return compile_sequencer(release, preprocess, postprocess.stream, variant)
 
 
 def _check_complete(
@@ -142,8 +179,9 @@ def _check_complete(
 ) -> None:
     if unfed := sorted({info.name for info in session.inputs} - {info.name for info in inputs.values()}):
         raise InferenceError(f"open variant {variant.id}", f"nothing feeds tensor {unfed[0]}", code=LOAD_FAILED)
+    states = {name for state in release.states for name in (state.in_, state.out)}
     for name in (*variant.io.inputs, *variant.io.outputs):
-        if name not in release.tensors:
+        if name not in release.tensors and name not in states:
             raise ContractError(f"open variant {variant.id}", f"{shown(name)} is no canonical tensor of the release")
 
 

@@ -9,19 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest
-from edge_runtime.contract.steps import Color, Columns, Decode, PreStep, Stack, parse_preprocess
+from edge_runtime.contract.steps import Columns, Decode, PreStep, Stack, parse_preprocess
 from edge_runtime.contract.tensor import AxisRange, InputSpec, TensorSpec
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.geometry import Placement, place
+from edge_runtime.inference.given import batched_layout, check_dtype, color_of, with_batch
 from edge_runtime.inference.image_steps import permute
-from edge_runtime.inference.images import CHANNELS, decode_image, recolour
+from edge_runtime.inference.images import decode_image, recolour
+from edge_runtime.inference.states import StreamRules, compile_rules
 from edge_runtime.inference.values import Step, Value
 
 Inputs = Mapping[str, bytes | Array]
@@ -36,7 +38,7 @@ _TABLE_OPS: Final = frozenset({"columns", "relative", "standardize"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Chain:
+class Chain:
     """Public input → canonical tensor (or what a variant's file takes in its place)."""
 
     tensor: str
@@ -46,10 +48,21 @@ class _Chain:
     decode: Decode | None
     columns: tuple[str, ...]
     """Names of a table's columns, for inputs that come as text."""
+    kept: tuple[PreStep, ...]
+    """Those of the steps that are taken after `decode`."""
     steps: tuple[Step, ...]
+    """The same, compiled."""
+    ndim: int
+    """Axes of the canonical tensor."""
     layout: str | None
     """Axis order that the file takes, where it says so."""
-    finish: Callable[[Array], Array]
+    _finish: Callable[[Array], Array]
+
+    def finish(self, value: Value) -> Array:
+        """The prepared value as the file takes it: its axes, its dtype, quantised where it says so."""
+        if self.layout and value.layout:
+            value = permute(value, self.layout)
+        return self._finish(value.array)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +71,11 @@ class Preprocessor:
 
     inputs: tuple[InputSpec, ...]
     axes: Mapping[str, AxisRange]
-    _chains: tuple[_Chain, ...]
-    _constants: Mapping[str, Array]
+    chains: tuple[Chain, ...]
+    constants: Mapping[str, Array]
+    """Canonical tensors that are the same for every call."""
+    rules: StreamRules | None
+    """How calls follow one another; None when they do not know of each other."""
 
     def __call__(self, inputs: Inputs) -> dict[str, Array]:
         """Feeds by canonical tensor name, with batch axis, in the dtype and layout that the file takes.
@@ -75,41 +91,51 @@ class Preprocessor:
         Raises:
             InferenceError: as call.
         """
-        self._check_names(inputs)
-        by_source = {chain.source.name: chain for chain in self._chains}
+        self.check_names(inputs)
+        by_source = {chain.source.name: chain for chain in self.chains}
         return {name: self._decoded(by_source[name], inputs[name]) for name in by_source}
 
     def after_decode(self, decoded: Tensors) -> dict[str, Array]:
         """Feeds from decoded inputs, such as the golden set holds (its batch axis may be missing). Raises: as call."""
-        self._check_names(decoded)
-        feeds = dict(self._constants)
-        for chain in self._chains:
-            color = chain.decode.color if chain.decode else _color_of(chain.source)
+        self.check_names(decoded)
+        feeds = dict(self.constants)
+        for chain in self.chains:
+            color = chain.decode.color if chain.decode else color_of(chain.source)
             array = decoded[chain.source.name]
-            _check_dtype(array, "uint8" if chain.decode else chain.source.dtype, chain.source)
-            batched, rate_hz = _with_batch(array, chain.source, self.axes, color), chain.source.sample_rate_hz
-            value = Value(batched, _batched_layout(chain.source), color, rate_hz)
+            check_dtype(array, "uint8" if chain.decode else chain.source.dtype, chain.source)
+            batched, rate_hz = with_batch(array, chain.source, self.axes, color), chain.source.sample_rate_hz
+            value = Value(batched, batched_layout(chain.source), color, rate_hz)
             for step in chain.steps:
                 value = step(value)
-            if chain.layout and value.layout:
-                value = permute(value, chain.layout)
-            feeds[chain.tensor] = chain.finish(value.array)
+            feeds[chain.tensor] = chain.finish(value)
         return feeds
 
     @property
     def makes_windows(self) -> bool:
         """Whether one sample may become several rows of the model's batch."""
-        return any(isinstance(step, Stack) for chain in self._chains for step in chain.written)
+        frames = self.rules is not None and self.rules.unit == "frame"
+        return frames or any(isinstance(step, Stack) for chain in self.chains for step in chain.written)
 
     def windows(self, feeds: Tensors) -> list[Tensors]:
         """One feed for each window that samples were cut into; the feeds as they are where nothing is cut."""
-        sizes = {len(array) for array in feeds.values() if array.ndim}
-        if not self.makes_windows or len(sizes) != 1:
+        return self.rows(feeds) if self.makes_windows else [feeds]
+
+    def rows(self, feeds: Tensors) -> list[Tensors]:
+        """One feed for each row of the batch; the feeds as they are where tensors disagree about its size."""
+        whole = {name: array for name, array in feeds.items() if name in self.constants or not array.ndim}
+        parts = {name: array for name, array in feeds.items() if name not in whole}
+        sizes = {len(array) for array in parts.values()}
+        if len(sizes) != 1:
             return [feeds]
         return [
-            {name: array[row : row + 1] if array.ndim else array for name, array in feeds.items()}
-            for row in range(sizes.pop())
+            {**whole, **{name: array[row : row + 1] for name, array in parts.items()}} for row in range(sizes.pop())
         ]
+
+    def are_prepared(self, tensors: Tensors) -> bool:
+        """Whether arrays by name are canonical tensors rather than public inputs; where names are the same, by axes."""
+        if tensors.keys() != {chain.tensor for chain in self.chains}:
+            return False
+        return all(tensors[chain.tensor].ndim == chain.ndim for chain in self.chains)
 
     def placement(self, decoded: Tensors) -> Placement | None:
         """Where the first picture input's pixels lie in the caller's picture; None when no input is one.
@@ -117,7 +143,7 @@ class Preprocessor:
         Raises:
             UnsupportedFeature: the steps do not tell.
         """
-        for chain in self._chains:
+        for chain in self.chains:
             if chain.source.kind == "image":
                 height, width = decoded[chain.source.name].shape[-3:-1]
                 return place(chain.written, height, width)
@@ -125,21 +151,22 @@ class Preprocessor:
 
     def count(self, decoded: Tensors) -> int:
         """Samples that decoded inputs hold. Raises: InferenceError."""
-        self._check_names(decoded)
-        chain = self._chains[0]
-        color = chain.decode.color if chain.decode else _color_of(chain.source)
-        return len(_with_batch(decoded[chain.source.name], chain.source, self.axes, color))
+        self.check_names(decoded)
+        chain = self.chains[0]
+        color = chain.decode.color if chain.decode else color_of(chain.source)
+        return len(with_batch(decoded[chain.source.name], chain.source, self.axes, color))
 
-    def _decoded(self, chain: _Chain, given: bytes | Array) -> Array:
-        spec, color = chain.source, _color_of(chain.source)
+    def _decoded(self, chain: Chain, given: bytes | Array) -> Array:
+        spec, color = chain.source, color_of(chain.source)
         if isinstance(given, bytes):
             array = _from_bytes(chain, given)
-            return _with_batch(array, spec, self.axes, chain.decode.color if chain.decode else color)
-        _check_dtype(given, spec.dtype, spec)
-        array = _with_batch(given, spec, self.axes, color)
+            return with_batch(array, spec, self.axes, chain.decode.color if chain.decode else color)
+        check_dtype(given, spec.dtype, spec)
+        array = with_batch(given, spec, self.axes, color)
         return recolour(array, color, chain.decode.color) if chain.decode and color else array
 
-    def _check_names(self, inputs: Mapping[str, object]) -> None:
+    def check_names(self, inputs: Mapping[str, object]) -> None:
+        """Refuse inputs that are not exactly the public ones. Raises: InferenceError."""
         wanted = {spec.name for spec in self.inputs}
         if unknown := sorted(inputs.keys() - wanted):
             raise InferenceError(
@@ -162,8 +189,6 @@ def compile_preprocess(release: ReleaseManifest, variant: VariantManifest | None
         UnsupportedFeature: a step that this runtime does not run.
         ContractError: steps, inputs and tensors do not fit together.
     """
-    if release.states or release.stream:
-        raise UnsupportedFeature(f"run model {release.name}", "it keeps state between calls", "update the runtime")
     chains = tuple(
         _compile_chain(name, release, variant) for name in release.preprocess if release.tensors[name].constant is None
     )
@@ -174,10 +199,11 @@ def compile_preprocess(release: ReleaseManifest, variant: VariantManifest | None
     }
     used = {chain.source.name for chain in chains}
     inputs = tuple(spec for spec in release.signature.inputs if spec.name in used)
-    return Preprocessor(inputs, release.signature.axes, chains, constants)
+    rules = compile_rules(release, {chain.tensor: chain.written for chain in chains})
+    return Preprocessor(inputs, release.signature.axes, chains, constants, rules)
 
 
-def _from_bytes(chain: _Chain, content: bytes) -> Array:
+def _from_bytes(chain: Chain, content: bytes) -> Array:
     """Encoded bytes of one input as numbers; readers that a model does not need are not imported."""
     spec = chain.source
     if chain.decode is not None:
@@ -195,7 +221,7 @@ def _from_bytes(chain: _Chain, content: bytes) -> Array:
             raise InferenceError(f"take input {spec.name}", "it is no encoded image", "give an array")
 
 
-def _compile_chain(name: str, release: ReleaseManifest, variant: VariantManifest | None) -> _Chain:
+def _compile_chain(name: str, release: ReleaseManifest, variant: VariantManifest | None) -> Chain:
     if name not in release.tensors:
         raise ContractError(f"prepare tensor {shown(name)}", "the manifest does not declare it")
     steps = parse_preprocess(release.preprocess[name])
@@ -214,8 +240,8 @@ def _compile_chain(name: str, release: ReleaseManifest, variant: VariantManifest
             quantise = _AS_PICTURE
         finish = partial(_finish, name=name, spec=spec, dtype=binding.dtype, quantise=quantise)
     columns = next((tuple(step.names) for step in steps if isinstance(step, Columns)), ())
-    compiled = _compile_steps([step for step in kept if step is not decode])
-    return _Chain(name, source, steps, decode, columns, compiled, layout, finish)
+    kept = tuple(step for step in kept if step is not decode)
+    return Chain(name, source, steps, decode, columns, kept, compile_steps(kept), len(spec.shape), layout, finish)
 
 
 def _source(name: str, steps: tuple[PreStep, ...], release: ReleaseManifest) -> InputSpec:
@@ -240,8 +266,8 @@ def _not_absorbed(steps: tuple[PreStep, ...], absorbs: list[str], variant: str) 
     return steps[:kept]
 
 
-def _compile_steps(steps: Sequence[PreStep]) -> tuple[Step, ...]:
-    """Each step as a function; what a chain does not use is not imported."""
+def compile_steps(steps: Sequence[PreStep]) -> tuple[Step, ...]:
+    """Each step as a function; what a chain does not use is not imported. Raises: as `compile_preprocess`."""
     compiled: list[Step] = []
     for step, following in zip_longest(steps, steps[1:]):
         op = str(type(step).__struct_config__.tag)
@@ -294,59 +320,6 @@ def _with_axes(array: Array, spec: TensorSpec) -> Array:
             array = np.expand_dims(array, axis)
             missing -= 1
     return array
-
-
-def _color_of(spec: InputSpec) -> Color | None:
-    known: Mapping[str, Literal["rgb", "bgr", "gray"]] = {"rgb": "rgb", "bgr": "bgr", "gray": "gray"}
-    return known.get(spec.color or "")
-
-
-def _batched_layout(spec: InputSpec) -> str | None:
-    if spec.layout is None:
-        axes = len([size for size in spec.shape if size != "N"])
-        return {1: "NT", 2: "NTC"}.get(axes) if spec.kind == "audio" else None
-    return spec.layout if spec.layout.startswith("N") else f"N{spec.layout}"
-
-
-def _check_dtype(array: Array, wanted: str, spec: InputSpec) -> None:
-    if array.dtype.name != wanted:
-        raise InferenceError(
-            f"take input {spec.name}", f"its dtype is {array.dtype.name}, not {wanted}", "convert it on purpose"
-        )
-
-
-def _with_batch(array: Array, spec: InputSpec, axes: Mapping[str, AxisRange], color: Color | None) -> Array:
-    """The array with a batch axis, its sizes checked against the signature (the channels against its colour)."""
-    shape = list(spec.shape)
-    if not _has_batch(spec):
-        shape.insert(0, 1)
-    if spec.kind == "image" and color:
-        shape[-1] = CHANNELS[color]
-    if array.ndim == len(shape) - 1:
-        array = array[None]
-    if array.ndim != len(shape):
-        raise InferenceError(f"take input {spec.name}", f"its shape is {list(array.shape)}, not {spec.shape}")
-    for size, wanted in zip(array.shape, shape, strict=True):
-        _check_axis(size, wanted, spec, axes)
-    return array
-
-
-def _has_batch(spec: InputSpec) -> bool:
-    if spec.layout:
-        return spec.layout.startswith("N")
-    if spec.kind == "audio":
-        return spec.shape[0] == "N"
-    return bool(spec.shape) and (isinstance(spec.shape[0], str) or spec.shape[0] == 1)
-
-
-def _check_axis(size: int, wanted: int | str, spec: InputSpec, axes: Mapping[str, AxisRange]) -> None:
-    if isinstance(wanted, int):
-        if size != wanted:
-            raise InferenceError(f"take input {spec.name}", f"a size is {size} where {spec.shape} asks for {wanted}")
-    elif size < 1 or (wanted in axes and not axes[wanted].min <= size <= axes[wanted].max):
-        bounds = axes.get(wanted)
-        between = f"between {bounds.min} and {bounds.max}" if bounds else "at least 1"
-        raise InferenceError(f"take input {spec.name}", f"axis {wanted} is {size}", f"make it {between}")
 
 
 def _numbers(name: str, spec: TensorSpec) -> list[int]:

@@ -12,6 +12,8 @@ from edge_runtime.inference.backend import Array
 
 _SHOWN: Final = 4
 """Numbers of a tensor that a line of text shows."""
+_HALF: Final = 0.5
+"""Of a score between 0 and 1: more likely than not."""
 
 OUTSIDE: Final = -1
 """Class of a picture's pixel that a crop kept from the model; nothing else may say so, for nobody judges it."""
@@ -87,6 +89,37 @@ class Scored:
     score: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Track:
+    """A number for every step of a stream."""
+
+    scores: Array
+    """float64 [F], one per frame; empty when no frame was full yet."""
+    start_s: float
+    """When the first frame begins, in seconds of the stream."""
+    step_s: float
+    """Seconds from one frame to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a stream."""
+
+    start_s: float
+    """Seconds since the stream began."""
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """Pieces of a stream in which something lasted, in the order of time."""
+
+    segments: tuple[Segment, ...]
+    """Those that ended; a piece that may still grow is not among them."""
+    open_since_s: float | None
+    """When the piece began that has not ended yet; None when there is none, and at the end of a stream."""
+
+
 @dataclass(frozen=True, slots=True)
 class Values:
     """Numbers with a unit."""
@@ -102,7 +135,7 @@ class TensorAnswer:
     array: Array
 
 
-Result = Classes | Boxes | Mask | Anomaly | Scored | Values | TensorAnswer
+Result = Classes | Boxes | Mask | Anomaly | Scored | Track | Segments | Values | TensorAnswer
 Answer = dict[str, Result]
 """Results of one sample by public output name."""
 
@@ -127,6 +160,14 @@ def as_json(result: Result) -> Json:
             return {"score": _finite(result.score), "anomalous": result.is_anomalous}
         case Scored():
             return _finite(result.score)
+        case Track():
+            scores: list[Json] = [_finite(float(score)) for score in result.scores]
+            return {"start_s": result.start_s, "step_s": result.step_s, "scores": scores}
+        case Segments():
+            pieces: list[Json] = [
+                {"start_s": round(one.start_s, 3), "end_s": round(one.end_s, 3)} for one in result.segments
+            ]
+            return {"segments": pieces, "open_since_s": result.open_since_s}
         case Values():
             return {"values": [_finite(value) for value in result.values], "unit": result.unit}
         case TensorAnswer():
@@ -154,12 +195,33 @@ def _line(result: Result) -> str:
             return f"{result.score:.4g}{verdict}"
         case Scored():
             return f"{result.score:.3f}"
+        case Track():
+            return _track_line(result)
+        case Segments():
+            return _segments_line(result)
         case Values():
             return f"{', '.join(f'{value:.4g}' for value in result.values)} {result.unit}".rstrip()
         case TensorAnswer():
             first = ", ".join(f"{value:.4g}" for value in result.array.ravel()[:_SHOWN])
             more = ", …" if result.array.size > _SHOWN else ""
             return f"{result.array.dtype} {list(result.array.shape)}: {first}{more}"
+
+
+def _track_line(track: Track) -> str:
+    count = track.scores.size
+    if not count:
+        return "no frame yet"
+    share = float(np.mean(track.scores > _HALF))
+    frames = "1 frame" if count == 1 else f"{count} frames"
+    return f"{frames} of {track.step_s * 1000:.3g} ms: {share:.1%} above {_HALF}, highest {track.scores.max():.3f}"
+
+
+def _segments_line(found: Segments) -> str:
+    pieces = [f"{one.start_s:.2f}–{one.end_s:.2f} s" for one in found.segments]
+    if found.open_since_s is not None:
+        pieces.append(f"since {found.open_since_s:.2f} s")
+    more = f", … ({len(pieces)} in all)" if len(pieces) > _SHOWN else ""
+    return (", ".join(pieces[:_SHOWN]) or "no segment") + more
 
 
 def label_of(index: int, labels: tuple[str, ...]) -> str:

@@ -1,0 +1,72 @@
+"""What a caller gave, checked against what the release's signature promises to take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.steps import Color
+from edge_runtime.contract.tensor import AxisRange, InputSpec
+from edge_runtime.inference.backend import Array
+from edge_runtime.inference.images import CHANNELS
+
+
+def color_of(spec: InputSpec) -> Color | None:
+    """The colour order of a picture input; None for other inputs."""
+    known: Mapping[str, Literal["rgb", "bgr", "gray"]] = {"rgb": "rgb", "bgr": "bgr", "gray": "gray"}
+    return known.get(spec.color or "")
+
+
+def batched_layout(spec: InputSpec) -> str | None:
+    """Axis order of an input with its batch axis, where axes have a meaning."""
+    if spec.layout is None:
+        axes = len([size for size in spec.shape if size != "N"])
+        return {1: "NT", 2: "NTC"}.get(axes) if spec.kind == "audio" else None
+    return spec.layout if spec.layout.startswith("N") else f"N{spec.layout}"
+
+
+def check_dtype(array: Array, wanted: str, spec: InputSpec) -> None:
+    """Refuse numbers of another type. Raises: InferenceError."""
+    if array.dtype.name != wanted:
+        raise InferenceError(
+            f"take input {spec.name}", f"its dtype is {array.dtype.name}, not {wanted}", "convert it on purpose"
+        )
+
+
+def with_batch(array: Array, spec: InputSpec, axes: Mapping[str, AxisRange], color: Color | None) -> Array:
+    """The array with a batch axis, its sizes checked against the signature (the channels against its colour).
+
+    Raises:
+        InferenceError: another shape.
+    """
+    shape = list(spec.shape)
+    if not _has_batch(spec):
+        shape.insert(0, 1)
+    if spec.kind == "image" and color:
+        shape[-1] = CHANNELS[color]
+    if array.ndim == len(shape) - 1:
+        array = array[None]
+    if array.ndim != len(shape):
+        raise InferenceError(f"take input {spec.name}", f"its shape is {list(array.shape)}, not {spec.shape}")
+    for size, wanted in zip(array.shape, shape, strict=True):
+        _check_axis(size, wanted, spec, axes)
+    return array
+
+
+def _has_batch(spec: InputSpec) -> bool:
+    if spec.layout:
+        return spec.layout.startswith("N")
+    if spec.kind == "audio":
+        return spec.shape[0] == "N"
+    return bool(spec.shape) and (isinstance(spec.shape[0], str) or spec.shape[0] == 1)
+
+
+def _check_axis(size: int, wanted: int | str, spec: InputSpec, axes: Mapping[str, AxisRange]) -> None:
+    if isinstance(wanted, int):
+        if size != wanted:
+            raise InferenceError(f"take input {spec.name}", f"a size is {size} where {spec.shape} asks for {wanted}")
+    elif size < 1 or (wanted in axes and not axes[wanted].min <= size <= axes[wanted].max):
+        bounds = axes.get(wanted)
+        between = f"between {bounds.min} and {bounds.max}" if bounds else "at least 1"
+        raise InferenceError(f"take input {spec.name}", f"axis {wanted} is {size}", f"make it {between}")
