@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from edge_runtime.contract.errors import EdgeError
+from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import shown
+from edge_runtime.contract.reasons import ENGINE_FAILED, MEMORY
+from edge_runtime.inference.accounting import INTERPRET, PREPARE, RUN, SAMPLES
 from edge_runtime.inference.results import Answer, as_json
 from edge_runtime.serving.calls import BYTES, VARIES, BadCall, Call, TensorMeta, Values
 
 if TYPE_CHECKING:
     from edge_runtime.contract.release import ReleaseManifest, VariantManifest
     from edge_runtime.contract.tensor import Shape
+    from edge_runtime.inference.accounting import Record
     from edge_runtime.inference.backend import Array, Tensors
     from edge_runtime.inference.model import Model
     from edge_runtime.inference.preprocess import Inputs
@@ -37,25 +41,63 @@ def describe_outputs(release: ReleaseManifest, variant: VariantManifest) -> tupl
     return (*tensors, *(TensorMeta(name, BYTES, (VARIES,)) for name in public))
 
 
-def answer(model: Model, call: Call) -> dict[str, Values]:
-    """The wanted outputs of one call, as `Reply.tensors` holds them.
+def answer(model: Model, call: Call, record: Record) -> dict[str, Values]:
+    """The wanted outputs of one call, as `Reply.tensors` holds them; counts samples and stages.
 
     Raises:
         BadCall: names, shapes, dtypes or bytes that the model does not take.
-        InferenceError: the model cannot answer.
+        InferenceError: the model cannot answer; code `engine_failed` when its engine failed.
     """
     canonical, public = _wanted(model, call.outputs)
     batches: list[Tensors] = []
     answers: list[Answer] = []
+    samples = prepare_ns = run_ns = interpret_ns = 0
+    begun = perf_counter_ns()
     for decoded, feeds in _prepared(model, call.inputs):
-        tensors = model.run_canonical(feeds)
+        prepared = perf_counter_ns()
+        tensors = _run(model, feeds)
+        ran = perf_counter_ns()
         batches.append(tensors)
+        samples += next((len(array) for array in tensors.values() if array.ndim), 1)
         if public:
-            answers.extend(model.predictor.interpret(tensors, decoded))
+            answers.extend(_interpret(model, tensors, decoded))
+        prepare_ns, run_ns = prepare_ns + prepared - begun, run_ns + ran - prepared
+        begun = perf_counter_ns()
+        interpret_ns += begun - ran
     reply: dict[str, Values] = {name: _joined([tensors[name] for tensors in batches]) for name in canonical}
     for name in public:
         reply[name] = [msgspec.json.encode(as_json(one[name])) for one in answers]
+    record.time(PREPARE, prepare_ns)
+    record.time(RUN, run_ns)
+    record.time(INTERPRET, interpret_ns)
+    record.count(SAMPLES, samples)
     return reply
+
+
+def _run(model: Model, feeds: Tensors) -> dict[str, Array]:
+    try:
+        return model.run_canonical(feeds)
+    except InferenceError as error:
+        if error.code == InferenceError.default_code:
+            raise BadCall(error.cannot, error.because, error.remedy) from error
+        raise
+    except MemoryError as error:
+        raise InferenceError("run the model", "there is not enough memory for it", code=MEMORY) from error
+    except Exception as error:
+        raise InferenceError(
+            "run the model", f"its engine failed ({type(error).__name__}: {shown(str(error))})", code=ENGINE_FAILED
+        ) from error
+
+
+def _interpret(model: Model, tensors: Tensors, decoded: Tensors | None) -> list[Answer]:
+    try:
+        return model.predictor.interpret(tensors, decoded)
+    except EdgeError:
+        raise
+    except Exception as error:
+        raise InferenceError(
+            "read the model's answer", f"{type(error).__name__}: {shown(str(error))}", "build the release again"
+        ) from error
 
 
 def _wanted(model: Model, outputs: tuple[str, ...] | None) -> tuple[list[str], list[str]]:
@@ -84,6 +126,8 @@ def _prepared(model: Model, inputs: Mapping[str, Values]) -> Iterator[tuple[Tens
             feeds = model.predictor.preprocess.after_decode(decoded)
         except EdgeError as error:
             raise BadCall(error.cannot, error.because, error.remedy) from error
+        except Exception as error:  # parsers of foreign bytes fail in ways that nobody can list
+            raise BadCall("take the inputs", f"{type(error).__name__}: {shown(str(error))}") from error
         yield decoded, feeds
 
 

@@ -1,78 +1,163 @@
-"""One version of one model, open: answers calls until it is retired, and counts what it does."""
+"""One version of one model in service: answers calls, counts them, and asks again where an engine failed."""
 
 from __future__ import annotations
 
-import threading
 import time
-from enum import Enum
+from collections.abc import Callable
 
-from edge_runtime.contract.errors import InferenceError
-from edge_runtime.inference.model import Model
-from edge_runtime.serving.answering import answer, describe_inputs, describe_outputs
-from edge_runtime.serving.calls import Call, Reply
-from edge_runtime.serving.gate import Gate
-from edge_runtime.serving.statistics import Tally
+from edge_runtime.contract.errors import EdgeError, InferenceError
+from edge_runtime.contract.ids import shown
+from edge_runtime.contract.reasons import INTERNAL
+from edge_runtime.inference.accounting import FAILED, REJECTED, SUCCESS, Accounting
+from edge_runtime.inference.refusals import Closed, Refused
+from edge_runtime.serving.answering import describe_inputs, describe_outputs
+from edge_runtime.serving.calls import Call, Reply, Ticket
+from edge_runtime.serving.instance import EngineFault, Open
+from edge_runtime.serving.seating import Keeper, Retired, Seat, Seating
+from edge_runtime.serving.statistics import ServedStatistics, read_statistics
+from edge_runtime.serving.variants import Origin
 
-LATE = "deadline"
-
-
-class ServedState(Enum):
-    """What clients may expect of a version."""
-
-    LOADING = "loading"
-    READY = "ready"
-    DEGRADED = "degraded"
-    """Answers, on a slower variant than meant."""
-    FAILED = "failed"
-
-
-class Retired(Exception):
-    """The version was taken out of service before the call began: ask the one that replaced it."""
+Done = Callable[[Reply | EdgeError], None]
+"""Is told the outcome of a submitted call, once, mostly on a worker thread; must return soon."""
 
 
 class Deployment:
-    """An open version."""
+    """One version; any thread may call it.
 
-    def __init__(self, name: str, model: Model) -> None:
-        release = model.release.manifest
+    Args:
+        name: under which it is served.
+        origin: release and fitting variants.
+        open_variant: loads one of them.
+        keeper: what the host's versions share.
+    """
+
+    def __init__(self, name: str, origin: Origin, open_variant: Open, keeper: Keeper) -> None:
+        release = origin.release.manifest
         self.name = name
         self.version = str(release.version)
-        self.state = ServedState.READY
         self.inputs = describe_inputs(release)
-        self.outputs = describe_outputs(release, model.variant.manifest)
-        self.tally = Tally()
-        self._model = model
-        self._gate = Gate()
-        self._asking = threading.Lock()
+        self.outputs = describe_outputs(release, origin.variants[0])
+        self._accounting = Accounting()
+        self.seating = Seating(name, origin, open_variant, keeper, self._accounting)
+        self._keeper = keeper
+        self._failed_ns = 0
+        self._last_inference_ns = 0
+
+    def statistics(self) -> ServedStatistics:
+        """Everything since the version was first loaded."""
+        return read_statistics(
+            self._accounting.statistics(),
+            failed_ns=self._failed_ns,
+            last_inference_ms=self._last_inference_ns // 1_000_000,
+        )
 
     def call(self, call: Call) -> Reply:
         """Answer in the caller's thread. Raises: Retired, BadCall, InferenceError."""
-        if not self._gate.enter():
-            raise Retired
-        arrived = time.monotonic_ns()
-        try:
-            _wait(self._asking, call.deadline)
+        seating = self.seating
+        while True:
+            seat = seating.seat or seating.seated(call.deadline)
             try:
-                began = time.monotonic_ns()
-                tensors = answer(self._model, call)
+                seat.admission.enter(call.deadline, call.priority)
+            except Closed:
+                self._uncount()
+                continue
+            began = time.perf_counter_ns()
+            try:
+                return self._ask(seat, call)
+            except EngineFault as fault:
+                cause = fault
             finally:
-                self._asking.release()
-        except BaseException:
-            self.tally.failed(time.monotonic_ns() - arrived)
+                seat.admission.leave()
+            if not seating.replace(seat, cause):
+                self._count_failure(began)
+                raise cause
+
+    def submit(self, call: Call, done: Done, moved: Callable[[], None]) -> Ticket | None:
+        """Answer on a worker thread.
+
+        Args:
+            call: the question.
+            done: is told the outcome.
+            moved: called instead when the model went elsewhere before the call began: submit it again.
+
+        Returns:
+            None while the model is being brought into memory, or when it was moved at once.
+
+        Raises:
+            Retired: at once, when the version is out of service.
+            Refused: at once, when there is no room or no time for it.
+        """
+        seat = self.seating.seat
+        if seat is None:
+            self.seating.check_room()
+            self._keeper.caretaker.soon(lambda: self._seat_then(call, done, moved))
+            return None
+
+        def refuse(refusal: Refused) -> None:
+            if isinstance(refusal, Closed):
+                self._uncount()
+                moved()
+            else:
+                done(refusal)
+
+        def work() -> None:
+            self._work(seat, call, done, moved)
+
+        try:
+            return seat.admission.submit(work, refuse=refuse, deadline=call.deadline, priority=call.priority)
+        except Closed:
+            self._uncount()
+            moved()
+            return None
+
+    def _ask(self, seat: Seat, call: Call) -> Reply:
+        began = time.perf_counter_ns()
+        record = self._accounting.record()
+        try:
+            tensors = seat.instance.answer(call, record)
+        except EngineFault:
             raise
-        finally:
-            self._gate.leave()
-        samples = max((len(values) for values in tensors.values()), default=0)
-        self.tally.succeeded(began - arrived, time.monotonic_ns() - began, samples)
+        except BaseException:
+            self._count_failure(began)
+            raise
+        record.count(SUCCESS)
+        self.seating.last_used = time.monotonic()
+        self._last_inference_ns = time.time_ns()
         return Reply(tensors, self.name, self.version)
 
-    def retire(self) -> None:
-        """Let nobody in, wait for calls in flight, free the model."""
-        self._gate.drain()
-        self._model.close()
+    def _work(self, seat: Seat, call: Call, done: Done, moved: Callable[[], None]) -> None:
+        """What a worker does with a submitted call; it holds a slot of the seat."""
+        outcome: Reply | EdgeError
+        began = time.perf_counter_ns()
+        try:
+            outcome = self._ask(seat, call)
+        except EngineFault as fault:
+            if self.seating.replace(seat, fault):
+                # Not in this thread: its slot belongs to an engine that is on its way out.
+                self._keeper.caretaker.soon(moved)
+                return
+            self._count_failure(began)
+            outcome = fault
+        except EdgeError as error:
+            outcome = error
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            outcome = InferenceError("answer", f"{type(error).__name__}: {shown(str(error))}", code=INTERNAL)
+        done(outcome)
 
+    def _seat_then(self, call: Call, done: Done, moved: Callable[[], None]) -> None:
+        try:
+            self.seating.seated(call.deadline)
+        except EdgeError as error:
+            done(error)
+        except Retired:
+            moved()
+        else:
+            moved()
 
-def _wait(lock: threading.Lock, deadline: float | None) -> None:
-    left = -1.0 if deadline is None else deadline - time.monotonic()
-    if (deadline is not None and left <= 0) or not lock.acquire(timeout=left):
-        raise InferenceError("answer in time", "the deadline has passed", "allow more time", code=LATE)
+    def _uncount(self) -> None:
+        # The line counts whoever it turned away; a call that goes on elsewhere was not turned away.
+        self._accounting.record().count(REJECTED, -1)
+
+    def _count_failure(self, began_ns: int) -> None:
+        self._accounting.record().count(FAILED)
+        self._failed_ns += time.perf_counter_ns() - began_ns

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edge_runtime.inference.accounting import Histogram, Statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,60 +15,57 @@ class Spent:
     count: int = 0
     ns: int = 0
 
-    def plus(self, ns: int) -> Spent:
-        """One more, of that length."""
-        return Spent(self.count + 1, self.ns + ns)
-
 
 @dataclass(frozen=True, slots=True)
 class ServedStatistics:
     """Counters of one version since it was first loaded; they outlive unloading, reloading and falling back."""
 
-    success: Spent = Spent()
-    """From the call's arrival to its reply."""
-    fail: Spent = Spent()
-    queue: Spent = Spent()
+    success: Spent
+    """Calls that were answered, waiting included."""
+    fail: Spent
+    """Calls that were begun and not answered, and those that were turned away; the time of the former only."""
+    queue: Spent
     """Waiting for the model."""
-    compute_input: Spent = Spent()
+    compute_input: Spent
     """Decoding and preprocessing."""
-    compute_infer: Spent = Spent()
+    compute_infer: Spent
     """Inside the engine."""
-    compute_output: Spent = Spent()
+    compute_output: Spent
     """Postprocessing."""
-    inference_count: int = 0
+    inference_count: int
     """Samples answered."""
-    execution_count: int = 0
+    execution_count: int
     """Runs of the engine; fewer than samples where it took several at once."""
-    last_inference_ms: int = 0
+    last_inference_ms: int
     """Wall clock, milliseconds since 1970; 0: never."""
+    expired: int
+    """Calls whose deadline passed before they ran."""
+    cancelled: int
+    rejected: int
+    """Calls that met a full queue."""
+    stages: Mapping[str, Histogram]
+    """Durations by stage: `queue`, `prepare`, `run`, `interpret`."""
 
 
-@dataclass(slots=True)
-class Tally:
-    """Collects the counters of one version."""
-
-    _now: ServedStatistics = ServedStatistics()
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def read(self) -> ServedStatistics:
-        """The counters now."""
-        return self._now
-
-    def succeeded(self, waited_ns: int, worked_ns: int, samples: int) -> None:
-        """One call was answered."""
-        with self._lock:
-            was = self._now
-            self._now = replace(
-                was,
-                success=was.success.plus(waited_ns + worked_ns),
-                queue=was.queue.plus(waited_ns),
-                compute_infer=was.compute_infer.plus(worked_ns),
-                inference_count=was.inference_count + samples,
-                execution_count=was.execution_count + 1,
-                last_inference_ms=time.time_ns() // 1_000_000,
-            )
-
-    def failed(self, ns: int) -> None:
-        """One call was refused or failed."""
-        with self._lock:
-            self._now = replace(self._now, fail=self._now.fail.plus(ns))
+def read_statistics(counted: Statistics, *, failed_ns: int, last_inference_ms: int) -> ServedStatistics:
+    """What was counted, as clients are told."""
+    stages = counted.stages
+    # A call that found the model free did not wait, which is a wait of nothing.
+    queue = Spent(counted.success, stages["queue"].total_ns)
+    steps = [Spent(stages[name].count, stages[name].total_ns) for name in ("prepare", "run", "interpret")]
+    turned_away = counted.expired + counted.cancelled + counted.rejected
+    return ServedStatistics(
+        success=Spent(counted.success, queue.ns + sum(step.ns for step in steps)),
+        fail=Spent(counted.failed + turned_away, failed_ns),
+        queue=queue,
+        compute_input=steps[0],
+        compute_infer=steps[1],
+        compute_output=steps[2],
+        inference_count=counted.samples,
+        execution_count=stages["run"].count,
+        last_inference_ms=last_inference_ms,
+        expired=counted.expired,
+        cancelled=counted.cancelled,
+        rejected=counted.rejected,
+        stages=stages,
+    )

@@ -99,6 +99,8 @@ class Build:
     own: bytes | None = None
     needs_bytes: int | None = None
     """Memory it claims to need."""
+    accelerator: str | None = None
+    fallback: str | None = None
 
     def manifest(self) -> VariantManifest:
         """Its variant manifest."""
@@ -111,7 +113,8 @@ class Build:
             id=VariantId(self.id),
             requires=[],
             engine=EngineRequirement(options=dict(self.options)),
-            target=Target(engine=self.engine, precision="float32", provider=["cpu"], arch=list(self.arch)),
+            target=Target(engine=self.engine, precision="float32", provider=["cpu"], arch=list(self.arch),
+                accelerator=self.accelerator),
             files=[
                 FileEntry(
                     role="model",
@@ -121,6 +124,7 @@ class Build:
                 )
             ],
             io=TensorMap(inputs={"x": fed}, outputs={"logits": TensorBinding(tensor="logits", dtype="float32")}),
+            fallback=None if self.fallback is None else VariantId(self.fallback),
             golden_own="layer:own.npz" if self.own is not None else None,
             resources=None if self.needs_bytes is None else Resources(peak_bytes=self.needs_bytes, method="claimed"),
         )

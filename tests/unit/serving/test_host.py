@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,58 +9,35 @@ from queue import SimpleQueue
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from edge_runtime.contract import reasons
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.serving.calls import BYTES, BadCall, Call, Reply, TensorMeta, UnknownModel, UnknownVersion
-from edge_runtime.serving.deployment import ServedState
 from edge_runtime.serving.host import ModelHost
-from tests.fakes.models import WEIGHTS
-from tests.fakes.pixels import picture, write_pixels
+from edge_runtime.serving.seating import ServedState
+from tests.fakes.pixels import picture
+from tests.unit.serving.releases import about, brightest, plain, png
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    layout = tmp_path_factory.mktemp("first") / "layout"
-    write_pixels(layout, "1.0.0")
-    return layout
+    return plain(tmp_path_factory.mktemp("first"), "1.0.0")
 
 
 @pytest.fixture(scope="module")
 def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    layout = tmp_path_factory.mktemp("second") / "layout"
-    write_pixels(layout, "2.0.0", weights=WEIGHTS * 1.001)
-    return layout
+    return plain(tmp_path_factory.mktemp("second"), "2.0.0", 1.001)
 
 
 @pytest.fixture(scope="module")
 def wrong(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    layout = tmp_path_factory.mktemp("wrong") / "layout"
-    write_pixels(layout, "3.0.0", weights=np.flipud(WEIGHTS).copy())
-    return layout
+    return plain(tmp_path_factory.mktemp("wrong"), "3.0.0", -1.0)
 
 
 @pytest.fixture
 def host() -> Iterator[ModelHost]:
     with ModelHost() as host:
         yield host
-
-
-def png(brightest: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture(brightest)[:, :, 0]).save(buffer, "png")
-    return buffer.getvalue()
-
-
-def about(brightest: int, outputs: tuple[str, ...] | None = None) -> Call:
-    return Call({"image": picture(brightest)[None]}, outputs)
-
-
-def brightest(reply: Reply) -> int:
-    logits = reply.tensors["logits"]
-    assert not isinstance(logits, list)
-    return int(logits[0].argmax())
 
 
 def test_a_model_says_what_it_takes_and_gives(host: ModelHost, first: Path) -> None:
@@ -76,10 +52,7 @@ def test_arrays_pictures_and_prepared_tensors_get_the_same_answer(host: ModelHos
     served = host.load(first)
     prepared = (picture(2).reshape(1, 1, 2, 2) / 255.0).astype(np.float32)
 
-    replies = [
-        served.call(call)
-        for call in (about(2), Call({"image": [png(2)]}), Call({"x": prepared}))
-    ]
+    replies = [served.call(call) for call in (about(2), Call({"image": [png(2)]}), Call({"x": prepared}))]
 
     assert [brightest(reply) for reply in replies] == [2, 2, 2]
     assert {(reply.model, reply.version) for reply in replies} == {("pixels", "1.0.0")}

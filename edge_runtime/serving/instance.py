@@ -1,0 +1,92 @@
+"""A variant in memory that answers calls: in this process, or in a worker process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.evidence import CheckResult
+from edge_runtime.contract.ids import VariantId
+from edge_runtime.contract.reasons import ENGINE_FAILED
+from edge_runtime.contract.release import VariantManifest
+from edge_runtime.inference.accounting import Record
+from edge_runtime.inference.model import Model
+from edge_runtime.serving.answering import answer
+from edge_runtime.serving.calls import Call, Values
+from edge_runtime.serving.variants import Origin
+
+
+class EngineFault(InferenceError):
+    """The engine, its accelerator or its process failed; the call is not to blame and may be asked elsewhere."""
+
+    default_code = ENGINE_FAILED
+
+
+class Instance(Protocol):
+    """A loaded variant."""
+
+    @property
+    def variant(self) -> VariantManifest:
+        """Which one it is."""
+
+    @property
+    def slots(self) -> int:
+        """Calls that it takes at once."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it will never answer again."""
+
+    def answer(self, call: Call, record: Record) -> dict[str, Values]:
+        """The wanted outputs; counts samples and stages. Raises: BadCall, EngineFault, InferenceError."""
+
+    def golden_check(self) -> list[CheckResult]:
+        """Ask the release's golden questions. Raises: InferenceError, ContractError, DigestMismatch."""
+
+    def close(self) -> None:
+        """Free its memory; nobody asks it any more."""
+
+
+Open = Callable[[Origin, VariantId], Instance]
+"""Loads one variant. Raises: InferenceError, ContractError, DigestMismatch, MemoryError."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalInstance:
+    """A model in this process."""
+
+    model: Model
+
+    @property
+    def variant(self) -> VariantManifest:
+        """Which one it is."""
+        return self.model.variant.manifest
+
+    @property
+    def slots(self) -> int:
+        """Calls that it takes at once."""
+        return 1
+
+    @property
+    def is_gone(self) -> bool:
+        """An engine in this process stays until it is closed."""
+        return False
+
+    def answer(self, call: Call, record: Record) -> dict[str, Values]:
+        """The wanted outputs; counts samples and stages. Raises: BadCall, EngineFault, InferenceError."""
+        try:
+            return answer(self.model, call, record)
+        except InferenceError as error:
+            if error.code != ENGINE_FAILED:
+                raise
+            raise EngineFault(error.cannot, error.because, error.remedy) from error
+
+    def golden_check(self) -> list[CheckResult]:
+        """Ask the release's golden questions. Raises: InferenceError, ContractError, DigestMismatch."""
+        return self.model.golden_check()
+
+    def close(self) -> None:
+        """Free its memory."""
+        self.model.close()

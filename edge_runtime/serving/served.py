@@ -1,0 +1,131 @@
+"""A model as doors see it, and a submitted call on its way through swaps."""
+
+from __future__ import annotations
+
+from edge_runtime.contract.errors import EdgeError
+from edge_runtime.inference.refusals import Cancelled
+from edge_runtime.serving.calls import Call, Reply, TensorMeta, Ticket, UnknownVersion
+from edge_runtime.serving.deployment import Deployment, Done
+from edge_runtime.serving.seating import Retired, ServedState
+from edge_runtime.serving.statistics import ServedStatistics
+
+
+class Place:
+    """Where a name or one version of it stands; swapping is one assignment to `live`."""
+
+    __slots__ = ("live",)
+
+    def __init__(self, live: Deployment) -> None:
+        self.live = live
+
+
+class Served:
+    """A served model: found by name alone it follows every swap, found with a version it stays with that."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def __repr__(self) -> str:
+        """Which model, and how it is."""
+        return f"<Served {self.name}:{self.version}, {self.state.value}>"
+
+    @property
+    def name(self) -> str:
+        """Name by which it is served."""
+        return self._place.live.name
+
+    @property
+    def version(self) -> str:
+        """Version that answers now."""
+        return self._place.live.version
+
+    @property
+    def state(self) -> ServedState:
+        """What clients may expect now."""
+        return self._place.live.seating.state
+
+    @property
+    def variant(self) -> str | None:
+        """Variant that answers now; None while it is out of memory."""
+        seat = self._place.live.seating.seat
+        return None if seat is None else seat.instance.variant.id
+
+    @property
+    def inputs(self) -> tuple[TensorMeta, ...]:
+        """Public inputs."""
+        return self._place.live.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorMeta, ...]:
+        """Canonical output tensors, then public outputs."""
+        return self._place.live.outputs
+
+    def statistics(self) -> ServedStatistics:
+        """What the version that answers now has done so far."""
+        return self._place.live.statistics()
+
+    def call(self, call: Call) -> Reply:
+        """The answer, worked out in this thread.
+
+        Raises:
+            BadCall: the call is to blame.
+            UnknownVersion: this version was unloaded.
+            InferenceError: there is no answer; `code` says why (`deadline`, `overloaded`, `engine_failed`, …).
+        """
+        place = self._place
+        while True:
+            live = place.live
+            try:
+                return live.call(call)
+            except Retired:
+                if place.live is live:
+                    raise _unloaded(live) from None
+
+    def submit(self, call: Call, done: Done) -> Ticket:
+        """Have the answer worked out on a worker thread; never blocks.
+
+        Args:
+            call: the question.
+            done: is told the reply or the error, once: on a worker thread, or here when it is refused at once.
+        """
+        submitted = _Submitted(self._place, call, done)
+        submitted.go()
+        return submitted
+
+
+class _Submitted:
+    def __init__(self, place: Place, call: Call, done: Done) -> None:
+        self._place = place
+        self._call = call
+        self._done = done
+        self._ticket: Ticket | None = None
+        self._is_cancelled = False
+
+    def go(self) -> None:
+        """Submit it to whatever answers now; again, when that went away before the call began."""
+        while True:
+            if self._is_cancelled:
+                self._done(Cancelled())
+                return
+            live = self._place.live
+            try:
+                self._ticket = live.submit(self._call, self._done, self.go)
+            except EdgeError as error:
+                self._done(error)
+            except Retired:
+                if self._place.live is not live:
+                    continue
+                self._done(_unloaded(live))
+            return
+
+    def cancel(self) -> bool:
+        self._is_cancelled = True
+        ticket = self._ticket
+        # Without a ticket it waits for the model to come into memory, and meets the mark before it runs.
+        return True if ticket is None else ticket.cancel()
+
+
+def _unloaded(live: Deployment) -> UnknownVersion:
+    return UnknownVersion(f"ask model {live.name} {live.version}", "it was unloaded", "ask another version")

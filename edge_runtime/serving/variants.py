@@ -1,0 +1,112 @@
+"""Which builds of a release can serve on this machine, and which one stands in for another (pure but for reading)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edge_runtime.contract.device_profile import DeviceFacts
+from edge_runtime.contract.errors import ContractError, InferenceError
+from edge_runtime.contract.ids import VariantId, shown
+from edge_runtime.contract.layout import BlobSource, LayoutFolder, OpenRelease, OpenVariant, open_variant
+from edge_runtime.contract.reasons import NO_VARIANT
+from edge_runtime.contract.release import VariantManifest
+from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
+from edge_runtime.inference.backend import Registry
+from edge_runtime.inference.facts import engines, machine_facts
+
+Release = Path | str | tuple[OpenRelease, BlobSource]
+"""Folder of an OCI layout, or a release already read and where its blobs are; read again when a model is reloaded."""
+
+_PLAIN_PROVIDERS: Final = frozenset({"cpu", "xnnpack"})
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A release as it can be opened here, again and again."""
+
+    release: OpenRelease
+    source: BlobSource
+    variants: tuple[VariantManifest, ...]
+    """Those that fit, best first; never empty."""
+    skipped: tuple[Rejected, ...]
+    facts: DeviceFacts
+
+
+def read_origin(release: Release, wanted: str | None, registry: Registry, facts: DeviceFacts | None = None) -> Origin:
+    """Find the variants of a release that fit this machine.
+
+    Args:
+        release: what to read.
+        wanted: exactly this variant (and the fallback that it names); None: all that fit.
+        registry: backends that may be used.
+        facts: this machine's; None: found out here.
+
+    Raises:
+        InferenceError: code `no_variant`.
+        ContractError: the release breaks the contract.
+        DigestMismatch: a file is not the promised one.
+    """
+    opened, source = release if isinstance(release, tuple) else _from_folder(Path(release))
+    sound: list[OpenVariant] = []
+    skipped: list[Rejected] = []
+    for entry in opened.index.variants:
+        try:
+            sound.append(open_variant(source, entry))
+        except ContractError as error:
+            skipped.append(Rejected(entry.id, error.code, str(error)))
+    sound = _meant(sound, wanted)
+    named = {one.manifest.target.engine for one in sound}
+    facts = facts or machine_facts(engines(named, registry))
+    choice = choose(tuple(OfferedVariant(one.digest, one.manifest) for one in sound), facts)
+    skipped.extend(choice.rejected)
+    if not choice.candidates:
+        raise _none_fits(opened, wanted, skipped)
+    # One that was asked for comes first, whatever its fallback promises.
+    fitting = sorted((offered.manifest for offered in choice.candidates), key=lambda one: one.id != (wanted or one.id))
+    return Origin(opened, source, tuple(fitting), tuple(skipped), facts)
+
+
+def is_accelerated(variant: VariantManifest) -> bool:
+    """Whether it leans on more than the CPU, which may be absent today and back tomorrow."""
+    target = variant.target
+    return target.accelerator is not None or bool(set(target.provider or ()) - _PLAIN_PROVIDERS)
+
+
+def stand_in(origin: Origin, failed: VariantManifest, broken: Collection[VariantId]) -> VariantManifest | None:
+    """The variant that answers in place of one that failed: the fallback it names, else the best that needs only a CPU.
+
+    A variant for the CPU has no stand-in but the one that it names.
+    """
+    usable = [one for one in origin.variants if one.id != failed.id and one.id not in broken]
+    named = next((one for one in usable if one.id == failed.fallback), None)
+    if named is not None or not is_accelerated(failed):
+        return named
+    return next((one for one in usable if not is_accelerated(one)), None)
+
+
+def _from_folder(folder: Path) -> tuple[OpenRelease, BlobSource]:
+    layout = LayoutFolder(folder)
+    return layout.open(), layout
+
+
+def _meant(variants: list[OpenVariant], wanted: str | None) -> list[OpenVariant]:
+    if wanted is None:
+        return variants
+    chosen = {one.manifest.fallback for one in variants if one.manifest.id == wanted}
+    return [one for one in variants if one.manifest.id == wanted or one.manifest.id in chosen]
+
+
+def _none_fits(release: OpenRelease, wanted: str | None, skipped: list[Rejected]) -> InferenceError:
+    manifest = release.manifest
+    reasons = "; ".join(f"{one.variant}: {one.because}" for one in skipped if wanted in {None, one.variant})
+    if wanted is not None and wanted not in manifest.variants:
+        reasons = f"it has no variant {shown(wanted)}, only {', '.join(manifest.variants)}"
+    return InferenceError(
+        f"serve {manifest.name} {manifest.version}",
+        f"none of its variants works here ({reasons})",
+        "install one of the engines it names, or build the release for this machine",
+        code=NO_VARIANT,
+    )

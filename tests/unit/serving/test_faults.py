@@ -1,0 +1,166 @@
+"""Accelerators that fail: the CPU answers meanwhile, nobody's call is lost, and the accelerator gets another chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from edge_runtime.contract import reasons
+from edge_runtime.contract.errors import EdgeError, InferenceError
+from edge_runtime.inference.backend import BACKENDS
+from edge_runtime.serving.backoff import Backoff
+from edge_runtime.serving.calls import Reply
+from edge_runtime.serving.events import Event, Happened
+from edge_runtime.serving.host import ModelHost
+from edge_runtime.serving.seating import ServedState
+from tests.fakes.faulty_backend import ENGINE, Faults, FaultyBackend, accelerated_facts
+from tests.unit.serving.releases import about, accelerated, brightest, plain
+
+FACTS = accelerated_facts()
+BROKEN = InferenceError("run the model", "the accelerator was unplugged", code=reasons.ENGINE_FAILED)
+NEVER = Backoff(first_s=1e6, cap_s=1e6)
+AT_ONCE = Backoff(first_s=0.01, cap_s=0.05)
+
+
+class Stage:
+    """A host whose accelerator fails on demand, and what it told its listener."""
+
+    def __init__(self, backoff: Backoff) -> None:
+        self.faults = Faults()
+        self.events: SimpleQueue[Event] = SimpleQueue()
+        self.host = ModelHost(
+            facts=FACTS, backoff=backoff, on_event=self.events.put,
+            registry={**BACKENDS, ENGINE: FaultyBackend(self.faults)},
+        )  # fmt: skip
+
+    def wait_for(self, what: Happened) -> Event:
+        while (event := self.events.get(timeout=60)).what is not what:
+            pass
+        return event
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return accelerated(tmp_path_factory.mktemp("accelerated"))
+
+
+@pytest.fixture
+def quiet() -> Iterator[Stage]:
+    """Nothing is tried again on its own."""
+    stage = Stage(NEVER)
+    with stage.host:
+        yield stage
+
+
+@pytest.fixture
+def eager() -> Iterator[Stage]:
+    """What failed is tried again at once."""
+    stage = Stage(AT_ONCE)
+    with stage.host:
+        yield stage
+
+
+def test_a_healthy_accelerator_answers(quiet: Stage, release: Path) -> None:
+    served = quiet.host.load(release)
+
+    assert (served.state, served.variant) == (ServedState.READY, "npu")
+
+
+def test_an_accelerator_that_fails_at_load_leaves_the_model_on_the_cpu_and_says_why(
+    quiet: Stage, release: Path
+) -> None:
+    quiet.faults.at_open = InferenceError("load the delegate", "no device was found", code=reasons.LOAD_FAILED)
+
+    served = quiet.host.load(release)
+
+    assert (served.state, served.variant) == (ServedState.DEGRADED, "cpu")
+    assert brightest(served.call(about(2))) == 2
+    event = quiet.wait_for(Happened.DEGRADED)
+    assert (event.reason, event.variant) == (reasons.LOAD_FAILED, "cpu")
+    assert "no device was found" in event.detail
+
+
+def test_a_call_whose_accelerator_fails_in_mid_run_is_answered_by_the_cpu(quiet: Stage, release: Path) -> None:
+    served = quiet.host.load(release)
+    quiet.faults.at_run = BROKEN
+
+    reply = served.call(about(3))
+
+    assert brightest(reply) == 3
+    assert (served.state, served.variant) == (ServedState.DEGRADED, "cpu")
+    statistics = served.statistics()
+    assert (statistics.success.count, statistics.fail.count) == (1, 0)
+    event = quiet.wait_for(Happened.DEGRADED)
+    assert (event.reason, event.variant) == (reasons.ENGINE_FAILED, "cpu")
+
+
+def test_a_submitted_call_whose_accelerator_fails_is_answered_by_the_cpu(quiet: Stage, release: Path) -> None:
+    served = quiet.host.load(release)
+    quiet.faults.at_run = RuntimeError("whatever a driver raises")
+    outcomes: SimpleQueue[Reply | EdgeError] = SimpleQueue()
+
+    served.submit(about(1), outcomes.put)
+
+    outcome = outcomes.get(timeout=60)
+    assert isinstance(outcome, Reply)
+    assert brightest(outcome) == 1
+    assert served.variant == "cpu"
+
+
+def test_an_accelerator_that_works_again_gets_its_model_back(eager: Stage, release: Path) -> None:
+    served = eager.host.load(release)
+    eager.faults.at_run = BROKEN
+    served.call(about(0))
+
+    eager.faults.at_run = None
+    event = eager.wait_for(Happened.RECOVERED)
+
+    assert event.variant == "npu"
+    assert (served.state, served.variant) == (ServedState.READY, "npu")
+    assert brightest(served.call(about(0))) == 0
+
+
+def test_an_accelerator_that_answers_wrongly_after_its_fault_does_not_come_back(eager: Stage, release: Path) -> None:
+    served = eager.host.load(release)
+    eager.faults.at_run = BROKEN
+    served.call(about(0))
+    opened = eager.faults.opened
+
+    # It loads again, but its golden questions cannot be answered.
+    while eager.faults.opened < opened + 3:
+        served.call(about(1))
+
+    assert (served.state, served.variant) == (ServedState.DEGRADED, "cpu")
+
+
+def test_without_a_stand_in_the_fault_is_the_answer_and_the_next_call_is_tried(quiet: Stage, tmp_path: Path) -> None:
+    served = quiet.host.load(accelerated(tmp_path, has_stand_in=False))
+    quiet.faults.at_run = BROKEN
+
+    with pytest.raises(InferenceError, match="unplugged") as refusal:
+        served.call(about(0))
+    quiet.faults.at_run = None
+    reply = served.call(about(0))
+
+    assert refusal.value.code == reasons.ENGINE_FAILED
+    assert brightest(reply) == 0
+    statistics = served.statistics()
+    assert (statistics.success.count, statistics.fail.count) == (1, 1)
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), RuntimeError("nothing goes")], ids=["memory", "engine"])
+def test_a_model_that_does_not_fit_is_one_clear_refusal_and_others_go_on(
+    quiet: Stage, tmp_path: Path, fault: Exception
+) -> None:
+    other = quiet.host.load(plain(tmp_path, "1.0.0"), name="other")
+    quiet.faults.at_open = fault
+
+    with pytest.raises(InferenceError) as refusal:
+        quiet.host.load(accelerated(tmp_path, has_stand_in=False))
+
+    assert refusal.value.code == (reasons.MEMORY if isinstance(fault, MemoryError) else reasons.LOAD_FAILED)
+    assert brightest(other.call(about(2))) == 2
+    assert [one.name for one in quiet.host.models()] == ["other"]
