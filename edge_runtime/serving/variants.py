@@ -10,7 +10,7 @@ from typing import Final
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.errors import ContractError, InferenceError
 from edge_runtime.contract.ids import VariantId, shown
-from edge_runtime.contract.layout import BlobSource, LayoutFolder, OpenRelease, OpenVariant, open_variant
+from edge_runtime.contract.layout import BlobSource, LayoutFolder, OpenRelease, OpenVariant, VariantEntry, open_variant
 from edge_runtime.contract.reasons import NO_VARIANT
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
@@ -53,10 +53,11 @@ def read_origin(release: Release, wanted: str | None, registry: Registry, facts:
     sound: list[OpenVariant] = []
     skipped: list[Rejected] = []
     for entry in opened.index.variants:
-        try:
-            sound.append(open_variant(source, entry))
-        except ContractError as error:
-            skipped.append(Rejected(entry.id, error.code, str(error)))
+        one = _read_variant(source, entry)
+        if isinstance(one, Rejected):
+            skipped.append(one)
+        else:
+            sound.append(one)
     sound = _meant(sound, wanted)
     named = {one.manifest.target.engine for one in sound}
     facts = facts or machine_facts(engines(named, registry))
@@ -90,6 +91,13 @@ def stand_in(origin: Origin, failed: VariantManifest, broken: Collection[Variant
 def _from_folder(folder: Path) -> tuple[OpenRelease, BlobSource]:
     layout = LayoutFolder(folder)
     return layout.open(), layout
+
+
+def _read_variant(source: BlobSource, entry: VariantEntry) -> OpenVariant | Rejected:
+    try:
+        return open_variant(source, entry)
+    except ContractError as error:
+        return Rejected(entry.id, error.code, str(error))
 
 
 def _meant(variants: list[OpenVariant], wanted: str | None) -> list[OpenVariant]:
