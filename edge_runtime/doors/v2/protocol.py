@@ -13,7 +13,7 @@ from edge_runtime.doors.v2.datatypes import BYTES, datatype_of, shape_of
 from edge_runtime.doors.v2.regions import RegionRange, read_range
 from edge_runtime.inference.backend import Array
 from edge_runtime.serving.calls import BadCall, Call, Reply, SequenceStep, TensorMeta, Values
-from edge_runtime.serving.host import Served
+from edge_runtime.serving.served import Served
 from edge_runtime.serving.statistics import ServedStatistics, Spent
 
 SERVER_NAME: Final = "edge-runtime"
