@@ -34,7 +34,7 @@ _BY_CODE: Final = {
     "unknown_sequence": Status(400, "FAILED_PRECONDITION"),
     "cancelled": Status(499, "CANCELLED"),
     "unsupported_feature": Status(501, "UNIMPLEMENTED"),
-    "overloaded": Status(503, "UNAVAILABLE"),
+    "overloaded": Status(503, "RESOURCE_EXHAUSTED"),
     "not_ready": Status(503, "UNAVAILABLE"),
     "closed": Status(503, "UNAVAILABLE"),
     "memory": Status(503, "RESOURCE_EXHAUSTED"),

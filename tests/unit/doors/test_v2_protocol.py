@@ -114,7 +114,7 @@ def test_what_holds_no_numbers_has_no_classes(values: object) -> None:
         (BadCall("a", "b"), Status(400, "INVALID_ARGUMENT")),
         (UnknownVersion("a", "b"), Status(404, "NOT_FOUND")),
         (InferenceError("a", "b", code="deadline"), Status(504, "DEADLINE_EXCEEDED")),
-        (InferenceError("a", "b", code="overloaded"), Status(503, "UNAVAILABLE")),
+        (InferenceError("a", "b", code="overloaded"), Status(503, "RESOURCE_EXHAUSTED")),
         (ContractError("a", "b", code="never heard of"), Status(400, "INVALID_ARGUMENT")),
         (InferenceError("a", "b", code="load_failed"), Status(500, "INTERNAL")),
     ],

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from edge_runtime.doors.v2 import messages
-from edge_runtime.doors.v2.typed_contents import read_contents
+from edge_runtime.doors.v2.typed_contents import tensor_from_contents
 from edge_runtime.doors.v2.wire import NUMBERS_MAX, MalformedMessage, varint
+from edge_runtime.serving.calls import BadCall
 
 TEXT = st.text(max_size=12)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -149,64 +150,70 @@ def test_numbers_may_come_one_by_one_as_well() -> None:
 
     assert messages.INFER_REQUEST.read(one_by_one)["inputs"] == [{"shape": [2, 16384]}]
     contents = messages.INFER_REQUEST.read(tensor)["inputs"][0]["contents"]
-    assert read_contents(contents, "float32", 2).tolist() == [1.0, 2.0]
+    assert tensor_from_contents("x", "FP32", [2], contents).tolist() == [1.0, 2.0]
 
 
 FIELDS = {
-    "bool": "bool_contents", "int8": "int_contents", "int16": "int_contents", "int32": "int_contents",
-    "int64": "int64_contents", "uint8": "uint_contents", "uint16": "uint_contents", "uint32": "uint_contents",
-    "uint64": "uint64_contents", "float32": "fp32_contents", "float64": "fp64_contents",
+    "BOOL": (np.bool_, "bool_contents"), "INT8": (np.int8, "int_contents"), "INT16": (np.int16, "int_contents"),
+    "INT32": (np.int32, "int_contents"), "INT64": (np.int64, "int64_contents"), "UINT8": (np.uint8, "uint_contents"),
+    "UINT16": (np.uint16, "uint_contents"), "UINT32": (np.uint32, "uint_contents"),
+    "UINT64": (np.uint64, "uint64_contents"), "FP32": (np.float32, "fp32_contents"),
+    "FP64": (np.float64, "fp64_contents"),
 }  # fmt: skip
 
 
 @given(st.sampled_from(sorted(FIELDS)), st.binary(max_size=160))
-def test_typed_contents_are_the_numbers_that_were_put_in(dtype: str, content: bytes) -> None:
-    whole = len(content) // np.dtype(dtype).itemsize
-    numbers = np.frombuffer(content, dtype, whole) if dtype != "bool" else np.frombuffer(content, np.uint8) % 2 == 1
+def test_typed_contents_are_the_numbers_that_were_put_in(datatype: str, content: bytes) -> None:
+    dtype, field = FIELDS[datatype]
+    raw = content[: len(content) // np.dtype(dtype).itemsize * np.dtype(dtype).itemsize]
+    numbers = np.frombuffer(raw, np.uint8) % 2 == 1 if datatype == "BOOL" else np.frombuffer(raw, dtype)
     sent = service_pb2.InferTensorContents()
-    getattr(sent, FIELDS[dtype]).extend(numbers.tolist())
+    getattr(sent, field).extend(numbers.tolist())
 
-    got = read_contents(messages.CONTENTS.read(sent.SerializeToString()), dtype, numbers.size)
+    got = tensor_from_contents("x", datatype, [numbers.size], messages.CONTENTS.read(sent.SerializeToString()))
 
     assert np.asarray(got).dtype == dtype
-    assert np.array_equal(got, numbers, equal_nan=dtype.startswith("float"))
+    assert np.array_equal(got, numbers, equal_nan=datatype.startswith("FP"))
 
 
 def test_millions_of_numbers_are_unfolded_piece_by_piece() -> None:
-    numbers = np.arange(-150_000, 150_000, dtype=np.int32)
-    sent = service_pb2.InferTensorContents(int_contents=numbers.tolist()).SerializeToString()
+    numbers = np.arange(-150_000, 150_000, dtype=np.int32).reshape(300, 1000)
+    sent = service_pb2.InferTensorContents(int_contents=numbers.ravel().tolist()).SerializeToString()
 
-    got = read_contents(messages.CONTENTS.read(sent), "int32", numbers.size)
+    got = tensor_from_contents("x", "INT32", [300, 1000], messages.CONTENTS.read(sent))
 
     assert np.array_equal(got, numbers)
 
 
 @pytest.mark.parametrize(
-    ("fields", "dtype", "count", "why"),
+    ("fields", "datatype", "count", "why"),
     [
-        ({"int_contents": [1]}, "float32", 1, "travels in fp32_contents, not in int_contents"),
-        ({"fp32_contents": [1]}, "float16", 1, "send it in raw_input_contents"),
-        ({"fp32_contents": [1, 2]}, "float32", 3, "holds 2 elements, its shape says 3"),
-        ({"bytes_contents": [b"a"]}, "bytes", 2, "holds 1 elements, its shape says 2"),
-        ({"int_contents": [300]}, "int8", 1, "a number that int8 cannot hold"),
-        ({"uint_contents": [256]}, "uint8", 1, "a number that uint8 cannot hold"),
+        ({"int_contents": [1]}, "FP32", 1, "travels in fp32_contents, not in int_contents"),
+        ({"fp32_contents": [1]}, "FP16", 1, "send it in raw_input_contents"),
+        ({"fp32_contents": [1]}, "BF16", 1, "not supported here; send FP32"),
+        ({"fp32_contents": [1, 2]}, "FP32", 3, "2 elements came, its shape says 3"),
+        ({"bytes_contents": [b"a"]}, "BYTES", 2, "1 elements came, its shape says 2"),
+        ({"int_contents": [300]}, "INT8", 1, "int8 cannot hold all of its numbers"),
+        ({"uint_contents": [256]}, "UINT8", 1, "uint8 cannot hold all of its numbers"),
+        ({}, "FP32", 1 << 60, "too many elements"),
+        ({}, "FP32", -1, "impossible"),
     ],
 )
 def test_contents_that_do_not_fit_their_tensor_are_refused(
-    fields: dict[str, list[Any]], dtype: str, count: int, why: str
+    fields: dict[str, list[Any]], datatype: str, count: int, why: str
 ) -> None:
     sent = service_pb2.InferTensorContents(**fields).SerializeToString()
 
-    with pytest.raises(MalformedMessage, match=why):
-        read_contents(messages.CONTENTS.read(sent), dtype, count)
+    with pytest.raises(BadCall, match=f"^cannot read tensor 'x': .*{why}"):
+        tensor_from_contents("x", datatype, [count], messages.CONTENTS.read(sent))
 
 
 @pytest.mark.parametrize("folded", [b"\x80" * 4, b"\x80" * 11 + b"\x01", b"\x80" * (1 << 19) + b"\x01"])
 def test_numbers_that_never_end_are_refused(folded: bytes) -> None:
     content = b"\x12" + varint(len(folded)) + folded
 
-    with pytest.raises(MalformedMessage, match=r"ends within a number|more than 10 bytes"):
-        read_contents(messages.CONTENTS.read(content), "int32", folded.count(b"\x01"))
+    with pytest.raises(BadCall, match=r"end within a number|more than 10 bytes"):
+        tensor_from_contents("x", "INT32", [folded.count(b"\x01")], messages.CONTENTS.read(content))
 
 
 def test_the_error_crosses_process_borders() -> None:
