@@ -1,4 +1,4 @@
-"""Makes OpenVINO IR: float with weights stored as fp16, or int8 by NNCF with its overflow fix on every layer.
+"""Makes OpenVINO IR: float, with its weights whole or stored as fp16, or int8 by NNCF with its overflow fix.
 
 Must run in a fresh process: NNCF names nodes by a process-wide counter, and a release must build to the same bytes.
 """
@@ -49,7 +49,7 @@ def _compile(job: CompileJob, result: Path) -> str:
         model, tool = _quantised(model, job), f"{_nncf_version()}, {tool}"
     if job.image_input is not None:
         model = _with_preprocessing(model, job)
-    openvino.save_model(model, str(result), compress_to_fp16=not job.method.is_quantised)
+    openvino.save_model(model, str(result), compress_to_fp16=job.method.weights == "float16")
     return tool
 
 
@@ -64,13 +64,23 @@ def _quantised(model: Any, job: CompileJob) -> Any:
     # Never NNCF's own default: with it all but the first layer may saturate on CPUs without VNNI.
     parameters = nncf.AdvancedQuantizationParameters(overflow_fix=job.method.overflow_fix or "enable")
     return nncf.quantize(
-        model,
+        _folded(model),
         nncf.Dataset(samples, _load),
         subset_size=len(samples),
         preset=nncf.QuantizationPreset.PERFORMANCE if job.method.symmetric else nncf.QuantizationPreset.MIXED,
         target_device=nncf.TargetDevice.CPU,
         advanced_parameters=parameters,
     )
+
+
+def _folded(model: Any) -> Any:
+    """The model without constants that are computed: NNCF fails where a reshape stands between weights and layer."""
+    from openvino.passes import ConstantFolding, Manager
+
+    folding = Manager()
+    folding.register_pass(ConstantFolding())
+    folding.run_passes(model)
+    return model
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from converters.evaluation.disagreement import Disagreements, Example
 from converters.evaluation.metrics.choose import Task, agreement_of, metric_of
 from converters.evaluation.metrics.detection import strong_boxes
 from converters.evaluation.metrics.metric import Metric, Reply, Score
+from converters.evaluation.parity import Parity
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.release import ReleaseManifest
 from edge_runtime.contract.steps import RawStep
@@ -62,6 +63,9 @@ class Evaluated:
     snr_db: float
     """Of the task's tensor over the whole set; −inf when an answer is not a number."""
     cosine: float
+    range_error: float | None
+    """Largest difference over the range of the source model's answers, of the tensor that has the greatest; None where
+    no output is a float tensor."""
     worst: tuple[Example, ...] = ()
     """Samples on which it is farthest from the source model."""
 
@@ -118,10 +122,11 @@ def judge_answers(answered: Iterable[tuple[Tensors, Tensors]], examination: Exam
     """
     task = examination.task
     metric, agreement, distance = metric_of(task), agreement_of(task), Distance()
-    disagreements = Disagreements()
+    disagreements, parity = Disagreements(), Parity()
     together = zip(examination.dataset.samples, read_answers(examination.answers), answered, strict=True)
     for position, (sample, reference, (decoded, tensors)) in enumerate(together):
         distance.add(reference[task.tensor], tensors[task.tensor])
+        parity.add(reference, tensors)
         reply = _reply(tensors, decoded, examination)
         expected = _reply(reference, decoded, examination)
         agreement.add(expected, reply)
@@ -130,7 +135,14 @@ def judge_answers(answered: Iterable[tuple[Tensors, Tensors]], examination: Exam
         )
         if metric is not None and sample.truth is not None:
             metric.add(reply, sample.truth)
-    return Evaluated(_sound(metric), agreement.score(), distance.snr_db(), distance.cosine(), disagreements.worst())
+    return Evaluated(
+        _sound(metric),
+        agreement.score(),
+        distance.snr_db(),
+        distance.cosine(),
+        parity.range_error(),
+        disagreements.worst(),
+    )
 
 
 def _sound(metric: Metric | None) -> Score | None:

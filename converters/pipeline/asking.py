@@ -105,7 +105,9 @@ def _asked(
     # Where the source model itself was allowed to contradict the labels, no variant is blamed for it.
     is_waived = any(waiver.check == "golden" for waiver in order.reference.waivers)
     judged = tuple(check for check in checks if not (is_waived and check.against == "truth"))
-    answered = Answered(kernels, is_narrow, judged, drop, accuracy.agreement or 0.0, evaluated.snr_db)
+    answered = Answered(
+        kernels, is_narrow, judged, drop, accuracy.agreement or 0.0, evaluated.snr_db, evaluated.range_error
+    )
     return Asked(accuracy, tuple(checks), answered, evaluated.worst)
 
 
@@ -126,6 +128,7 @@ def _accuracy(
         agreement=round(evaluated.agreement.value, 6),
         agreement_metric=evaluated.agreement.metric,
         cosine=_finite(evaluated.cosine, 6),
+        range_error=None if evaluated.range_error is None else _finite(evaluated.range_error, 8),
         ci95=[round(bound, 4) for bound in shown.ci95] if shown.ci95 else None,
     )
     return accuracy, None if drop is None else round(drop, 6) + 0.0

@@ -36,6 +36,7 @@ from converters.planning.judge import (
     is_narrow_target,
     judge,
     refuse_unmeasurable,
+    repeats,
 )
 from converters.planning.kernels import kernels_of, may_saturate
 from converters.planning.planner import ACCELERATED, Candidate
@@ -105,6 +106,8 @@ class Result:
     """Where it loses; only of what lost too much."""
     worst: tuple[Example, ...] = ()
     """Samples on which it is farthest from the source model."""
+    repeats: bool = False
+    """Whether its answers are the source model's but for the rounding of floats."""
 
     @property
     def lost(self) -> float:
@@ -235,7 +238,15 @@ def judge_candidate(built: Built, numbers: Numbers, bench: Bench) -> Result:
             for emulator, asked in numbers.elsewhere
         ],
     )
-    return Result(built.candidate, judgement, Measurement(built, evidence), here.answered.drop, worst=here.worst)
+    measurement = Measurement(built, evidence)
+    return Result(
+        built.candidate,
+        judgement,
+        measurement,
+        here.answered.drop,
+        worst=here.worst,
+        repeats=repeats(here.answered),
+    )
 
 
 def leave_out(result: Result, because: str) -> Result:
@@ -307,7 +318,7 @@ def _ask_elsewhere(built: Built, predictor: Predictor, bench: Bench) -> list[tup
 
 def _emulation_of(candidate: Candidate) -> BackendOptions | None:
     """How the variant's own reference is computed; None where the source model's answers are that reference."""
-    if candidate.precision == "float32" or (candidate.engine == "litert" and candidate.method.scheme == "source"):
+    if candidate.method.is_plain or (candidate.engine == "litert" and candidate.method.scheme == "source"):
         return None
     # LiteRT's kernels do not saturate, but its reference kernels round in another way after every layer: 26 dB apart
     # on a healthy MobileNet. So this machine's kernels, which the evaluation judges, are what others must agree with;

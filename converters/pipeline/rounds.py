@@ -95,10 +95,11 @@ def try_all(bench: Bench, stages: Stages, facts: Facts) -> list[Result]:
                 results[candidate.id] = unseen
                 needed.remove(candidate)
         for candidate, built in zip(needed, _compile(needed, bench, stages, facts), strict=True):
-            result = _measured(candidate, built, floats.get(candidate.engine), (bench, stages, facts))
+            beside = None if candidate.precision == "float32" else floats.get(candidate.engine)
+            result = _measured(candidate, built, beside, (bench, stages, facts))
             if isinstance(built, Built) and candidate.precision == "float32":
                 floats[candidate.engine] = built
-            tried.append(Tried(candidate, result.judgement.arch, result.lost, result.judgement.code in LOSSES))
+            tried.append(_tried(result))
             results[candidate.id] = explained(result, bench, stages, facts)
     if bench.gate and bench.order.recipe.methods is None and (base := worth_mixing(tried)) is not None:
         for result in _mixed(results[base.id], floats.get(base.engine), (bench, stages, facts)):
@@ -107,6 +108,11 @@ def try_all(bench: Bench, stages: Stages, facts: Facts) -> list[Result]:
         results[variant] = leave_out(results[variant], f"{better} differs only in its ranges, and loses less")
     planned = [results.pop(candidate.id) for candidate in plan.candidates]
     return [*planned, *results.values()]
+
+
+def _tried(result: Result) -> Tried:
+    is_lossy = result.judgement.code in LOSSES
+    return Tried(result.candidate, result.judgement.arch, result.lost, is_lossy, result.repeats)
 
 
 def explained(result: Result, bench: Bench, stages: Stages, facts: Facts) -> Result:

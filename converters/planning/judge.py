@@ -9,6 +9,7 @@ from typing import Final
 
 from converters.planning.kernels import UNMEASURED, is_same_speed_class, may_saturate, speed_extensions
 from converters.planning.planner import Candidate, Plan
+from converters.planning.recipe import Prefer
 from devices.catalogue import aliases_of
 from edge_runtime.contract import reasons
 from edge_runtime.contract.evidence import CheckResult
@@ -22,6 +23,9 @@ PREFLIGHT: Final = "preflight"
 SATURATION: Final = "saturation"
 LOSSES: Final = frozenset({ACCURACY, reasons.GOLDEN_FAILED, reasons.TRUTH_FAILED})
 """Refusals for what quantisation itself lost, whatever the silicon."""
+PARITY: Final = 1e-4
+"""Of its range an answer of a float variant may differ. Sums in another order cost 1e-5 and less, as measured on every
+float model of the tests by three engines; a weight stored as fp16 costs 1e-3."""
 SLOWER_MARGIN: Final = 1.03
 """Ratios within interleaved pairs agree within about 3 %: less is no difference."""
 
@@ -41,6 +45,8 @@ class Answered:
     """With the source model, by the task's own measure."""
     snr_db: float = math.inf
     """Against the source model's answers, over the evaluation set."""
+    range_error: float | None = None
+    """Largest difference over the range of the source model's answers; None where no answer is a float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,8 @@ def judge(
         return refusal
     if candidate.id == plan.anchor:
         return Judgement(candidate.arch)
+    if gate and (unlike := _unlike(candidate, measured.here, plan.prefer)):
+        return Judgement((), ACCURACY, unlike)
     if gate:
         for answered in (measured.here, *measured.elsewhere):
             if failed := _failed(answered.checks, "float"):
@@ -238,6 +246,23 @@ def _narrow_targets(candidate: Candidate, plan: Plan) -> list[str]:
         for profile in plan.profiles
         if profile.id in candidate.profiles and may_saturate(profile.arch, profile.isa)
     ]
+
+
+def repeats(answered: Answered) -> bool:
+    """Whether answers are the source model's but for the rounding of floats; True where they hold no float."""
+    return answered.range_error is None or answered.range_error <= PARITY
+
+
+def _unlike(candidate: Candidate, answered: Answered, prefer: Prefer) -> str:
+    """Why a variant is no float variant of the source model; empty where it is, or need not be one."""
+    # Who prefers size takes fp16 weights for what they lose, judged by the limits as int8 is.
+    is_lossy = prefer == "size" and not candidate.method.is_plain
+    if candidate.precision != "float32" or is_lossy or repeats(answered):
+        return ""
+    return (
+        f"an answer differs from the source model's by {answered.range_error:.1g} of its range; of a float variant "
+        f"{PARITY:g} is the most"
+    )
 
 
 def _lost(candidate: Candidate, measured: Answered, limits: Limits) -> str:

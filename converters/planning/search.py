@@ -28,6 +28,8 @@ class Tried:
     """Accuracy lost; without labels the share of answers that differ from the source model's."""
     is_lossy: bool = False
     """Whether it was refused for what quantisation itself lost."""
+    repeats: bool = False
+    """Whether its answers are the source model's but for the rounding of floats."""
 
     @property
     def ships(self) -> bool:
@@ -41,6 +43,8 @@ def find_better(candidate: Candidate, tried: Iterable[Tried], prefer: Prefer) ->
     Candidates come in the order of hope, so one that passed beats every later one of its engine that stores numbers in
     as few bits. Who prefers accuracy goes on while something is lost.
     """
+    if candidate.method.is_plain:
+        return _smaller_twin(candidate, tried)
     if not candidate.method.is_quantised:
         return ""
     for other in tried:
@@ -58,6 +62,15 @@ def find_better(candidate: Candidate, tried: Iterable[Tried], prefer: Prefer) ->
         if prefer == "size" and other.candidate.method.per_channel and not candidate.method.per_channel:
             continue
         return f"{other.candidate.id} passed, and {prefer} prefers it"
+    return ""
+
+
+def _smaller_twin(candidate: Candidate, tried: Iterable[Tried]) -> str:
+    """Why a float variant of an engine need not be built; empty when it must be."""
+    for other in tried:
+        is_float = other.candidate.engine == candidate.engine and other.candidate.precision == "float32"
+        if is_float and other.repeats and set(candidate.arch) <= set(other.arch):
+            return f"{other.candidate.id} answers as the source model does, and is smaller"
     return ""
 
 

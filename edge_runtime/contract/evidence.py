@@ -50,6 +50,8 @@ class Accuracy(Document, frozen=True, kw_only=True):
     """`top1_agreement`, `box_agreement`, `pixel_agreement`, `cosine`, `r2_agreement`; None: `top1_agreement`."""
     cosine: float | None = None
     """Between all answers and all of the source model's."""
+    range_error: float | None = None
+    """Largest difference from the source model's answers over their range, of the tensor that has the greatest."""
     ci95: list[float] | None = None
     """95 % confidence interval of `value`."""
 

@@ -53,6 +53,9 @@ class Distance:
     _noise: float = 0.0
     _power: float = 0.0
     _product: float = 0.0
+    _largest: float = 0.0
+    _lowest: float = float("inf")
+    _highest: float = float("-inf")
     _is_finite: bool = True
 
     def add(self, reference: _Array, candidate: _Array) -> None:
@@ -65,7 +68,12 @@ class Distance:
             self._signal += float(exact @ exact)
             self._power += float(approximate @ approximate)
             self._product += float(exact @ approximate)
-            self._noise += float(np.square(exact - approximate).sum())
+            error = exact - approximate
+            self._noise += float(error @ error)
+        if exact.size and self._is_finite:
+            self._largest = max(self._largest, float(np.abs(error).max()))
+            self._lowest = min(self._lowest, float(exact.min()))
+            self._highest = max(self._highest, float(exact.max()))
 
     def snr_db(self) -> float:
         """Signal-to-noise ratio in dB, 10·log10(Σ ref² / Σ (ref − cand)²), at most ±200; −inf for NaN or infinity.
@@ -80,6 +88,18 @@ class Distance:
         if self._signal == 0.0:
             return -SNR_CAP_DB
         return float(np.clip(10.0 * np.log10(self._signal / self._noise), -SNR_CAP_DB, SNR_CAP_DB))
+
+    def range_error(self) -> float:
+        """Largest difference over the range (greatest − least) of all references; infinite for NaN or infinity.
+
+        Where all references are one number, its size stands for the range.
+        """
+        if not self._is_finite:
+            return float("inf")
+        if self._largest == 0.0:
+            return 0.0
+        span = (self._highest - self._lowest) or abs(self._highest)
+        return self._largest / span if span > 0 else float("inf")
 
     def cosine(self) -> float:
         """Cosine of the angle between all answers and all references, seen as two vectors; NaN without length."""

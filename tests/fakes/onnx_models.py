@@ -25,6 +25,20 @@ def conv_classifier(*, opset: int = 13, ir: int = 7, layout_channels: int = 3) -
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir)
 
 
+def reshaped_weights() -> Any:
+    """`input` float32 [1, 8] → MatMul with weights that a Reshape makes of [2, 4, 6], as CNTK writes them → `y`."""
+    weights = np.random.default_rng(4).standard_normal((2, 4, 6)).astype(np.float32)
+    nodes = [
+        helper.make_node("Reshape", ["w", "shape"], ["flat"], name="reshape"),
+        helper.make_node("MatMul", ["input", "flat"], ["y"], name="dense"),
+    ]
+    entry = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 8])
+    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 6])
+    constants = [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(np.array([8, 6]), "shape")]
+    graph = helper.make_graph(nodes, "g", [entry], [answer], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+
+
 def saved(model: Any, path: Path) -> Path:
     """The path, now holding the model."""
     onnx.save(model, str(path))

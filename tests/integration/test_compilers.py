@@ -2,6 +2,7 @@
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ from converters.planning.methods import METHODS, Method
 from converters.planning.planner import Ceiling
 from converters.reading import read_source
 from edge_runtime.inference.arrays import write_npz
-from tests.fakes.onnx_models import conv_classifier
+from tests.fakes.onnx_models import conv_classifier, reshaped_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -24,14 +25,17 @@ def method(engine: str, name: str) -> Method:
     return next(one for one in METHODS[engine] if one.name == name)  # type: ignore[index]
 
 
-def job(folder: Path, engine: str, precision: str) -> CompileJob:
+def job(folder: Path, engine: str, precision: str, model: Any = None) -> CompileJob:
     folder.mkdir(parents=True, exist_ok=True)
-    onnx.save(conv_classifier(), str(folder / "float.onnx"))
+    model = model or conv_classifier()
+    onnx.save(model, str(folder / "float.onnx"))
+    (entry,) = model.graph.input
+    shape = [size.dim_value or 1 for size in entry.type.tensor_type.shape.dim]
     samples = folder / "calibration"
     samples.mkdir()
     rng = np.random.default_rng(1)
     for number in range(4):
-        picture = rng.random((1, 3, 8, 8), dtype=np.float32)
+        picture = rng.random(shape, dtype=np.float32)
         (samples / f"{number}.npz").write_bytes(write_npz({"input": picture}))
     return CompileJob(
         method=method(engine, precision),
@@ -57,6 +61,25 @@ def test_the_same_job_gives_the_same_bytes_without_a_path_of_this_machine(
         content = Path(first.files[role]).read_bytes()
         assert content == Path(second.files[role]).read_bytes()
         assert str(tmp_path).encode() not in content
+
+
+def test_openvino_stores_weights_whole_or_by_half(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+
+    sizes = [
+        Path(compile_isolated(job(tmp_path / name, "openvino", name)).files["weights"]).stat().st_size
+        for name in ("float32", "float16-weights")
+    ]
+
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_weights_behind_a_reshape_are_quantised_too(tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+
+    files = compile_isolated(job(tmp_path, "openvino", "int8", reshaped_weights())).files
+
+    assert 'element_type="i8"' in Path(files["model"]).read_text()
 
 
 def test_a_compiler_that_takes_too_long_is_ended(tmp_path: Path) -> None:

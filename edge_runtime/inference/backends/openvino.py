@@ -29,8 +29,11 @@ from edge_runtime.inference.backend import (
 _DEVICES: Final = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 # A list of what may pass: other properties name folders (CACHE_DIR) or change nothing a release may decide.
 _PROPERTIES: Final = frozenset(
-    {"EXECUTION_MODE_HINT", "INFERENCE_PRECISION_HINT", "LP_TRANSFORMS_MODE", "NUM_STREAMS", "PERFORMANCE_HINT"}
-)
+    {
+        "EXECUTION_MODE_HINT", "INFERENCE_PRECISION_HINT", "LP_TRANSFORMS_MODE", "NUM_STREAMS", "PERFORMANCE_HINT",
+        "SNIPPETS_MODE",
+    }
+)  # fmt: skip
 # LP_TRANSFORMS_MODE=NO keeps FakeQuantize as float arithmetic; the CPU plug-in reads it though no header names it.
 _EMULATION: Final = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
 

@@ -17,6 +17,8 @@ from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.release import Limits
 from tests.unit.converters.test_recipe import parsed
 
+MIXED = plan_build(parsed(prefer="size"), resolve_targets(("cpu",)), {"onnxruntime": True, "openvino": True})
+HALF, WHOLE = (one for one in MIXED.candidates if one.engine == "openvino")
 EVERY = {"onnxruntime": True, "openvino": True, "nncf": True}
 PLAN = plan_build(parsed(methods=["int8", "int8-full"]), resolve_targets(("cpu",)), EVERY)
 ANCHOR, INT8, FULL = PLAN.candidates[:3]
@@ -200,3 +202,28 @@ def test_why_latency_is_not_judged_names_both_sides() -> None:
     assert "x86-64-cpu promises avx avx2 fma, this machine has avx512f besides" in note
     assert "no target is riscv64" in foreign
     assert unjudged_latency(PLAN, "x86_64", ("avx", "avx2", "fma")) == []
+
+
+@pytest.mark.parametrize("candidate", [HALF, WHOLE])
+def test_a_float_variant_repeats_the_source_model_or_is_refused(candidate: Candidate) -> None:
+    alike, unlike = measured(range_error=1e-4), measured(range_error=1.1e-4)
+
+    assert verdict(alike, candidate).ships
+    assert verdict(unlike, candidate).verdict == "refused:accuracy"
+    assert "of its range" in verdict(unlike, candidate).because
+    assert verdict(unlike, candidate, gate=False).ships
+    assert verdict(unlike, INT8).ships
+
+
+def test_who_prefers_size_takes_half_weights_for_what_they_lose() -> None:
+    unlike, lossy = measured(range_error=3e-3), measured(range_error=3e-3, drop=0.02)
+
+    def judged(what: Measured, candidate: Candidate) -> str:
+        return judge(candidate, what, MIXED, LIMITS, here=HERE, gate=True).verdict
+
+    assert [judged(unlike, HALF), judged(unlike, WHOLE)] == ["shipped", "refused:accuracy"]
+    assert judged(lossy, HALF) == "refused:accuracy"
+
+
+def test_the_source_model_itself_is_never_refused_for_repeating_badly() -> None:
+    assert verdict(measured(range_error=0.5), ANCHOR).ships

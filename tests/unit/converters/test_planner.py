@@ -20,6 +20,13 @@ def test_the_plain_float_variant_comes_first() -> None:
     assert candidates(parsed(methods=["int8"])) == ["ort-float32", "ort-int8", "openvino-float32", "openvino-int8"]
 
 
+def test_half_weights_are_tried_before_whole_ones_and_only_where_nothing_was_asked() -> None:
+    planned = candidates(parsed())
+
+    assert planned.index("openvino-float16-weights") < planned.index("openvino-float32")
+    assert "openvino-float16-weights" not in candidates(parsed(methods=["int8"]))
+
+
 def test_what_is_not_installed_is_left_out_and_said() -> None:
     plan = plan_build(parsed(methods=["int8"]), CPU, {"onnxruntime": True, "openvino": True, "nncf": False})
 

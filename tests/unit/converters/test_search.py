@@ -13,6 +13,7 @@ BY_ID = {one.id: one for one in PLAN.candidates}
 FLOAT, TENSOR, FULL, SAFE, OPENVINO = (
     BY_ID[name] for name in ("ort-float32", "ort-int8-tensor", "ort-int8-full", "ort-int8", "openvino-int8")
 )
+HALF, WHOLE = BY_ID["openvino-float16-weights"], BY_ID["openvino-float32"]
 
 
 def tried(candidate: Candidate, *, ships: bool = True, lost: float = 0.0) -> Tried:
@@ -45,6 +46,14 @@ def test_a_variant_outdoes_no_twin_that_passed_for_more_architectures() -> None:
 
 def test_the_float_variant_is_always_built() -> None:
     assert not find_better(FLOAT, [tried(TENSOR)], "size")
+
+
+def test_whole_weights_are_built_unless_half_of_their_size_answers_alike() -> None:
+    alike, lossy = replace(tried(HALF), repeats=True), tried(HALF)
+
+    assert "openvino-float16-weights answers as the source model" in find_better(WHOLE, [tried(FLOAT), alike], "size")
+    assert not find_better(WHOLE, [tried(FLOAT), lossy], "size")
+    assert not find_better(WHOLE, [replace(alike, arch=("aarch64",))], "size")
 
 
 def test_who_prefers_accuracy_goes_on_while_something_is_lost() -> None:

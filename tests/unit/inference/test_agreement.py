@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.contract.errors import InferenceError
-from edge_runtime.inference.agreement import SNR_CAP_DB, cosine, max_abs, snr_db, top1, top1_agreement
+from edge_runtime.inference.agreement import SNR_CAP_DB, Distance, cosine, max_abs, snr_db, top1, top1_agreement
 
 SIGNAL = np.array([[3.0, 4.0]], np.float32)
 
@@ -65,3 +65,27 @@ def test_tensors_of_other_shapes_are_never_compared() -> None:
     for metric in (snr_db, max_abs, cosine, top1_agreement):
         with pytest.raises(InferenceError, match="shape"):
             metric(SIGNAL, SIGNAL[0])
+
+
+def test_the_largest_error_counts_against_the_range_over_all_pairs() -> None:
+    distance = Distance()
+    distance.add(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+    distance.add(np.array([-1.0, 3.0]), np.array([-1.0, 2.9]))
+
+    assert distance.range_error() == pytest.approx(0.1 / 4)
+
+
+def test_an_error_of_what_never_varies_counts_against_its_size() -> None:
+    distance = Distance()
+    distance.add(np.array([2.0]), np.array([2.5]))
+
+    assert distance.range_error() == 0.25
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_an_answer_that_is_no_number_is_out_of_every_range(poison: float) -> None:
+    distance = Distance()
+    distance.add(np.array([0.0, 1.0]), np.array([0.0, poison]))
+    distance.add(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+
+    assert distance.range_error() == math.inf
