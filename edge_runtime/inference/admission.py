@@ -213,7 +213,11 @@ class Admission:
                 self.leave()
             raise
         if turn.refusal is not None:
-            raise turn.refusal
+            try:
+                raise turn.refusal
+            finally:
+                # An error that its own frame still names would keep a closed model in memory until the next collection.
+                turn.refusal = None
         now = monotonic()
         if turn.is_late(now):
             self.leave()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import pytest
 
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.serving.calls import Call, Reply
+from edge_runtime.serving.deployment import Deployment
 from edge_runtime.serving.host import ModelHost
 from tests.fakes.faulty_backend import Faults, FaultyBackend
 from tests.fakes.swap_load import Ask, Connect, swap_under_load, write_versions
@@ -116,3 +118,17 @@ def test_calls_in_flight_end_on_the_version_that_they_began_on(releases: dict[st
         assert (outcome.version, brightest(outcome)) == ("1.0.0", 2)
         with pytest.raises(InferenceError):
             served.call(about(0))
+
+
+def test_versions_that_were_replaced_leave_memory_at_once(releases: dict[str, Path]) -> None:
+    with ModelHost() as host:
+        host.load(releases["1.0.0"])
+        gc.collect()
+        gc.disable()
+        try:
+            swap_under_load(host, releases, calling(host), swaps=12)
+            alive = sum(isinstance(one, Deployment) for one in gc.get_objects())
+        finally:
+            gc.enable()
+
+    assert alive == 1
