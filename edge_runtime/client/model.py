@@ -1,0 +1,110 @@
+"""What every client offers, whatever it speaks: questions, answers, and what a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from typing import Self  # from Python 3.11 on
+
+Array = npt.NDArray[Any]
+"""An array whose dtype and shape its docstring states."""
+
+Values = Array | list[bytes]
+"""An array, or BYTES: one element per sample (an encoded picture going in, a JSON document coming out)."""
+
+Inputs = Mapping[str, Array | Sequence[bytes]]
+"""All inputs of a model, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where a call stands in a sequence of a stateful model."""
+
+    sequence: str
+    """Chosen by the caller; the model's state is kept under it from call to call."""
+    first: bool = False
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model answered; `answer["name"]` is one of its outputs."""
+
+    tensors: Mapping[str, Values]
+    """By output name, in the server's order."""
+    model: str
+    version: str
+    """Of the model that answered: all tensors come from it."""
+
+    def __getitem__(self, name: str) -> Values:
+        return self.tensors[name]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDescription:
+    """One input or output of a model."""
+
+    name: str
+    dtype: str
+    """numpy name, or `bytes`."""
+    shape: tuple[int, ...]
+    """−1 for a size that may vary."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """What a model takes and gives."""
+
+    name: str
+    version: str
+    inputs: tuple[TensorDescription, ...]
+    outputs: tuple[TensorDescription, ...]
+
+
+class Client(Protocol):
+    """A connection to a server of models; any number of threads may use it at once."""
+
+    def infer(
+        self,
+        model: str,
+        inputs: Inputs,
+        outputs: Iterable[str] | None = None,
+        deadline_s: float | None = None,
+        *,
+        version: str = "",
+        priority: int = 0,
+        step: Step | None = None,
+    ) -> Answer:
+        """Ask a model; the answer owns its memory.
+
+        Args:
+            model: name of the model.
+            inputs: arrays or BYTES by input name.
+            outputs: wanted outputs; None: those that the model gives by default.
+            deadline_s: seconds from now by which the model must have begun; None: whenever it can.
+            version: exactly this one; empty: the one in front, across every swap.
+            priority: a higher one is answered earlier when calls wait.
+            step: place in a sequence, for stateful models.
+
+        Raises:
+            Refused: the server says why it has no answer (`BadRequest`, `ModelNotServed`, `TooLate`, `Busy`).
+            TransportError: there was no answer (`ServerGone`, `NoAnswerInTime`, `NotUnderstood`).
+        """
+
+    def describe(self, model: str, version: str = "") -> ModelDescription:
+        """What a model takes and gives. Raises: as `infer`."""
+
+    def close(self) -> None:
+        """Close every connection; calls under way may fail."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

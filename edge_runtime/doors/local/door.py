@@ -1,0 +1,229 @@
+"""The local door itself: a socket file that only its owner can reach, and a thread for each client."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, final
+
+from edge_runtime.contract.errors import ContractError, InferenceError, TransportError
+from edge_runtime.doors.local.connection import Connection
+from edge_runtime.doors.local.limits import Budget, Limits
+from edge_runtime.serving.host import ModelHost
+
+_PEER: Final = struct.Struct("3i")
+_PATH_MAX_BYTES: Final = 107
+"""unix(7): `sun_path` has 108 bytes, the last of them zero."""
+_BACKLOG: Final = 32
+_PAUSE_S: Final = 0.2
+"""Before another try when this process is out of file descriptors or threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDoorStatistics:
+    """What the door did since it was opened."""
+
+    connections: int
+    """Open now."""
+    answered: int
+    refused: int
+    turned_away: int
+    """Connections refused for their user or their number."""
+
+
+@final
+class LocalDoor:
+    """Serves a host's models on a Unix socket; open from construction until `close`.
+
+    Args:
+        host: answers; outlives the door.
+        path: of the socket file; its folder is made when it is missing.
+        users: ids of users who may connect besides this process's own and root.
+        limits: what clients are granted.
+        identify: tells the user of a peer; the kernel does.
+
+    Raises:
+        TransportError: the socket cannot be opened there, or somebody already listens on it.
+    """
+
+    def __init__(
+        self,
+        host: ModelHost,
+        path: Path | str,
+        *,
+        users: Collection[int] = (),
+        limits: Limits | None = None,
+        identify: Callable[[socket.socket], int] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self._host = host
+        self._identify = identify or _user_of
+        self._limits = limits or Limits()
+        self._trusted = frozenset({os.geteuid(), 0})
+        self._users = self._trusted | frozenset(users)
+        self._budgets = (
+            Budget(self._limits.mapped_max_bytes, "shared memory"),
+            Budget(self._limits.bodies_max_bytes, "memory for tensors"),
+        )
+        self._lock = threading.Lock()
+        self._connections: dict[Connection, threading.Thread] = {}
+        self._past = [0, 0, 0]
+        self._is_open = True
+        self._listener, self._identity = _listen(self.path, is_private=not users)
+        self._waiter = threading.Thread(target=self._accept_all, name="local-door", daemon=True)
+        self._waiter.start()
+
+    def statistics(self) -> LocalDoorStatistics:
+        """Counters since it was opened."""
+        with self._lock:
+            live = list(self._connections)
+            answered, refused, turned_away = self._past
+        return LocalDoorStatistics(
+            len(live),
+            answered + sum(one.answered for one in live),
+            refused + sum(one.refused for one in live),
+            turned_away,
+        )
+
+    def close(self) -> None:
+        """Take the socket away, hang up, and wait until every call under way has ended; safe to repeat."""
+        with self._lock:
+            if not self._is_open:
+                return
+            self._is_open = False
+            live = dict(self._connections)
+        _remove(self.path, self._identity)
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._waiter.join()
+        self._listener.close()
+        for connection in live:
+            connection.hang_up()
+        for thread in live.values():
+            thread.join()
+
+    def __enter__(self) -> LocalDoor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _accept_all(self) -> None:
+        pause = threading.Event()
+        while self._is_open:
+            try:
+                peer, _ = self._listener.accept()
+            except OSError:
+                # Closed, or out of file descriptors: then others must end before a new one fits.
+                if self._is_open:
+                    pause.wait(_PAUSE_S)
+                continue
+            try:
+                self._admit(peer)
+            except (OSError, RuntimeError):
+                peer.close()
+                pause.wait(_PAUSE_S)
+
+    def _admit(self, peer: socket.socket) -> None:
+        uid = self._identify(peer)
+        connection = Connection(peer, self._host, self._limits, self._budgets, is_trusted=uid in self._trusted)
+        if uid not in self._users:
+            self._past[2] += 1
+            because = f"user {uid} may not use it"
+            connection.refuse_at_door(ContractError("open the local door", because, "connect as its own user"))
+            return
+        thread = threading.Thread(target=self._serve, args=(connection,), name="local-client", daemon=True)
+        with self._lock:
+            has_room = len(self._connections) < self._limits.connections and self._is_open
+            if has_room:
+                self._connections[connection] = thread
+        if has_room:
+            self._start(connection, thread)
+            return
+        self._past[2] += 1
+        because = f"{self._limits.connections} clients are connected, which is all that it takes"
+        full = InferenceError("open the local door", because, "close another, or try later", code="overloaded")
+        connection.refuse_at_door(full)
+
+    def _start(self, connection: Connection, thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except RuntimeError:  # this process may have no more threads
+            with self._lock:
+                del self._connections[connection]
+            raise
+
+    def _serve(self, connection: Connection) -> None:
+        try:
+            connection.serve()
+        finally:
+            with self._lock:
+                del self._connections[connection]
+                self._past[0] += connection.answered
+                self._past[1] += connection.refused
+
+
+def _listen(path: Path, *, is_private: bool) -> tuple[socket.socket, tuple[int, int]]:
+    """A listening socket at that path, and the identity of its file."""
+    if len(os.fsencode(path)) > _PATH_MAX_BYTES:
+        because = f"a socket's path may have {_PATH_MAX_BYTES} bytes"
+        raise TransportError(f"listen on {path}", because, "choose a shorter one")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(mode=0o700 if is_private else 0o711, parents=True, exist_ok=True)
+        _clear(path)
+        # Linux gives the file the mode of its socket: there is no moment at which anybody else could connect.
+        os.fchmod(listener.fileno(), 0o600)
+        listener.bind(str(path))
+        if not is_private:
+            path.chmod(0o666)
+        listener.listen(_BACKLOG)
+        status = path.stat()
+    except OSError as error:
+        listener.close()
+        raise TransportError(f"listen on {path}", error.strerror or str(error), "choose another path") from error
+    except TransportError:
+        listener.close()
+        raise
+    return listener, (status.st_dev, status.st_ino)
+
+
+def _clear(path: Path) -> None:
+    """Take away what a process that has gone left behind. Raises: TransportError: the place is taken."""
+    try:
+        kind = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise TransportError(f"listen on {path}", "a file that is no socket stands there", "choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise TransportError(f"listen on {path}", "another process listens there", "stop it, or choose another path")
+
+
+def _remove(path: Path, identity: tuple[int, int]) -> None:
+    try:
+        status = path.lstat()
+        # Only our own: a successor may have put its socket there already.
+        if (status.st_dev, status.st_ino) == identity:
+            path.unlink()
+    except OSError:
+        pass  # somebody was quicker
+
+
+def _user_of(peer: socket.socket) -> int:
+    """The user id of the process that connected, as the kernel knows it (SO_PEERCRED, unix(7))."""
+    _, uid, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(uid)

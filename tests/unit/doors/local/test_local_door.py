@@ -1,0 +1,107 @@
+"""Who may come to the local door, and what it leaves behind."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_runtime.client import Refused
+from edge_runtime.client.local import LocalClient
+from edge_runtime.contract.errors import TransportError
+from edge_runtime.doors.local.door import LocalDoor
+from edge_runtime.serving.host import ModelHost
+
+PIXELS = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
+MANY = np.ones((5000, 1, 2, 2), np.float32)
+STRANGER = 4242
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_only_its_own_user_can_reach_the_socket(door: LocalDoor) -> None:
+    assert _mode(door.path) == 0o600
+    assert _mode(door.path.parent) == 0o700
+
+
+def test_another_user_is_turned_away(host: ModelHost, tmp_path: Path) -> None:
+    with LocalDoor(host, tmp_path / "s", identify=lambda peer: STRANGER) as door:
+        with pytest.raises(Refused, match=f"user {STRANGER} may not use it"):
+            LocalClient(str(door.path))
+
+        assert door.statistics().turned_away == 1
+
+
+def test_another_user_who_is_named_is_served_from_copies(host: ModelHost, tmp_path: Path) -> None:
+    with LocalDoor(host, tmp_path / "run" / "s", users=[STRANGER], identify=lambda peer: STRANGER) as door:
+        assert _mode(door.path) == 0o666
+        with LocalClient(str(door.path)) as client:
+            assert client.infer("pixels", {"x": MANY})["logits"].tolist() == [[2.0] * 4] * 5000  # type: ignore[union-attr]
+
+
+def test_what_a_process_that_has_gone_left_behind_is_replaced(host: ModelHost, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(path))
+
+    with LocalDoor(host, path), LocalClient(str(path)) as client:
+        assert client.infer("pixels", {"x": PIXELS}).model == "pixels"
+
+
+def test_a_path_on_which_somebody_listens_is_refused(door: LocalDoor, host: ModelHost) -> None:
+    with pytest.raises(TransportError, match="another process listens"):
+        LocalDoor(host, door.path)
+
+    with LocalClient(str(door.path)) as client:
+        assert client.models()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(host: ModelHost, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("data")
+
+    with pytest.raises(TransportError, match="no socket"):
+        LocalDoor(host, tmp_path / "precious")
+
+    assert (tmp_path / "precious").read_text() == "data"
+
+
+def test_a_path_that_is_too_long_is_refused(host: ModelHost, tmp_path: Path) -> None:
+    with pytest.raises(TransportError, match="107 bytes"):
+        LocalDoor(host, tmp_path / ("x" * 120))
+
+
+def test_closing_takes_the_socket_away_and_hangs_up(host: ModelHost, tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with LocalDoor(host, tmp_path / "s") as door, LocalClient(str(tmp_path / "s")) as client:
+        client.infer("pixels", {"x": MANY})
+        door.close()
+
+        assert not door.path.exists()
+        assert door.statistics().connections == 0
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_closing_leaves_the_socket_of_a_successor(host: ModelHost, tmp_path: Path) -> None:
+    first = LocalDoor(host, tmp_path / "s")
+    (tmp_path / "s").unlink()
+    with LocalDoor(host, tmp_path / "s"):
+        first.close()
+
+        with LocalClient(str(tmp_path / "s")) as client:
+            assert client.models()
+
+
+def test_calls_are_counted(host: ModelHost, tmp_path: Path) -> None:
+    with LocalDoor(host, tmp_path / "s") as door, LocalClient(str(tmp_path / "s")) as client:
+        client.infer("pixels", {"x": PIXELS})
+        with pytest.raises(Refused):
+            client.infer("cats", {"x": PIXELS})
+
+        statistics = door.statistics()
+
+    assert (statistics.answered, statistics.refused, statistics.turned_away) == (1, 1, 0)
