@@ -142,6 +142,11 @@ class FrameStream:
         except OSError as error:
             raise TransportError("send a message", error.strerror or str(error)) from error
 
+    def stop_reading(self) -> None:
+        """Read the end of the connection instead of what may still come, from any thread; sending goes on."""
+        with suppress(OSError):  # the peer was quicker
+            self._peer.shutdown(socket.SHUT_RD)
+
     def hang_up(self) -> None:
         """Wake whoever waits in it, from any thread; the owner still closes it."""
         with suppress(OSError):  # the peer was quicker

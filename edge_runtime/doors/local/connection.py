@@ -74,6 +74,10 @@ class Connection:
             self._bodies.give_back(len(self._body))
             self._body = _NO_BODY
 
+    def end_after_this_call(self) -> None:
+        """Take no further message; the call under way is answered. From any thread."""
+        self._stream.stop_reading()
+
     def hang_up(self) -> None:
         """End the conversation, from any thread; `serve` returns soon."""
         self._stream.hang_up()

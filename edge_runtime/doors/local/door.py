@@ -7,6 +7,7 @@ import socket
 import stat
 import struct
 import threading
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ _PEER: Final = struct.Struct("3i")
 _PATH_MAX_BYTES: Final = 107
 """unix(7): `sun_path` has 108 bytes, the last of them zero."""
 _BACKLOG: Final = 32
+_DRAIN_S: Final = 10.0
+_LAST_WORD_S: Final = 1.0
 _PAUSE_S: Final = 0.2
 """Before another try when this process is out of file descriptors or threads."""
 
@@ -40,7 +43,7 @@ class LocalDoorStatistics:
 
 @final
 class LocalDoor:
-    """Serves a host's models on a Unix socket; open from construction until `close`.
+    """Serves a host's models on a Unix socket.
 
     Args:
         host: answers; outlives the door.
@@ -48,10 +51,9 @@ class LocalDoor:
         users: ids of users who may connect besides this process's own and root.
         limits: what clients are granted.
         identify: tells the user of a peer; the kernel does.
-
-    Raises:
-        TransportError: the socket cannot be opened there, or somebody already listens on it.
     """
+
+    kind: Final = "local"
 
     def __init__(
         self,
@@ -75,9 +77,25 @@ class LocalDoor:
         self._lock = threading.Lock()
         self._connections: dict[Connection, threading.Thread] = {}
         self._past = [0, 0, 0]
-        self._is_open = True
-        self._listener, self._identity = _listen(self.path, is_private=not users)
+        self._is_private = not users
+        self._is_open = False
+        self._listener: socket.socket | None = None
+        self._identity = (0, 0)
         self._waiter = threading.Thread(target=self._accept_all, name="local-door", daemon=True)
+
+    @property
+    def address(self) -> str:
+        """What clients connect to."""
+        return f"unix:{self.path}"
+
+    def start(self) -> None:
+        """Listen and answer from now on.
+
+        Raises:
+            TransportError: the socket cannot be opened there, or somebody already listens on it.
+        """
+        self._listener, self._identity = _listen(self.path, is_private=self._is_private)
+        self._is_open = True
         self._waiter.start()
 
     def statistics(self) -> LocalDoorStatistics:
@@ -92,10 +110,10 @@ class LocalDoor:
             turned_away,
         )
 
-    def close(self) -> None:
-        """Take the socket away, hang up, and wait until every call under way has ended; safe to repeat."""
+    def stop(self, drain_s: float) -> None:
+        """Take the socket away, give calls under way so many seconds, then hang up; safe to repeat."""
         with self._lock:
-            if not self._is_open:
+            if not self._is_open or self._listener is None:
                 return
             self._is_open = False
             live = dict(self._connections)
@@ -104,23 +122,32 @@ class LocalDoor:
         self._waiter.join()
         self._listener.close()
         for connection in live:
+            connection.end_after_this_call()
+        give_up = time.monotonic() + drain_s
+        for thread in live.values():
+            thread.join(max(0.0, give_up - time.monotonic()))
+        for connection in live:
             connection.hang_up()
         for thread in live.values():
-            thread.join()
+            # Only a call that nobody can interrupt is still under way then; nobody waits for it.
+            thread.join(_LAST_WORD_S)
 
     def __enter__(self) -> LocalDoor:
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.stop(_DRAIN_S)
 
     def _accept_all(self) -> None:
         pause = threading.Event()
+        listener = self._listener
+        assert listener is not None
         while self._is_open:
             try:
-                peer, _ = self._listener.accept()
+                peer, _ = listener.accept()
             except OSError:
                 # Closed, or out of file descriptors: then others must end before a new one fits.
                 if self._is_open:

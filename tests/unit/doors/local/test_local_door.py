@@ -55,7 +55,7 @@ def test_what_a_process_that_has_gone_left_behind_is_replaced(host: ModelHost, t
 
 def test_a_path_on_which_somebody_listens_is_refused(door: LocalDoor, host: ModelHost) -> None:
     with pytest.raises(TransportError, match="another process listens"):
-        LocalDoor(host, door.path)
+        LocalDoor(host, door.path).start()
 
     with LocalClient(str(door.path)) as client:
         assert client.models()
@@ -65,21 +65,21 @@ def test_a_file_that_is_no_socket_is_left_alone(host: ModelHost, tmp_path: Path)
     (tmp_path / "precious").write_text("data")
 
     with pytest.raises(TransportError, match="no socket"):
-        LocalDoor(host, tmp_path / "precious")
+        LocalDoor(host, tmp_path / "precious").start()
 
     assert (tmp_path / "precious").read_text() == "data"
 
 
 def test_a_path_that_is_too_long_is_refused(host: ModelHost, tmp_path: Path) -> None:
     with pytest.raises(TransportError, match="107 bytes"):
-        LocalDoor(host, tmp_path / ("x" * 120))
+        LocalDoor(host, tmp_path / ("x" * 120)).start()
 
 
 def test_closing_takes_the_socket_away_and_hangs_up(host: ModelHost, tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with LocalDoor(host, tmp_path / "s") as door, LocalClient(str(tmp_path / "s")) as client:
         client.infer("pixels", {"x": MANY})
-        door.close()
+        door.stop(10)
 
         assert not door.path.exists()
         assert door.statistics().connections == 0
@@ -88,9 +88,10 @@ def test_closing_takes_the_socket_away_and_hangs_up(host: ModelHost, tmp_path: P
 
 def test_closing_leaves_the_socket_of_a_successor(host: ModelHost, tmp_path: Path) -> None:
     first = LocalDoor(host, tmp_path / "s")
+    first.start()
     (tmp_path / "s").unlink()
     with LocalDoor(host, tmp_path / "s"):
-        first.close()
+        first.stop(10)
 
         with LocalClient(str(tmp_path / "s")) as client:
             assert client.models()
