@@ -1,0 +1,110 @@
+"""The probe: one operator behind a 602 KB float input, so that a call costs what surrounds the engine; as a release."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+from edge_runtime.contract.codec import encode
+from edge_runtime.contract.digest import digest_of
+from edge_runtime.contract.ids import LayerName, ModelName, VariantId, Version
+from edge_runtime.contract.layout import RELEASE_CONFIG, VARIANT_CONFIG, LayoutWriter, variant_annotations
+from edge_runtime.contract.release import (
+    BatchSpec,
+    EngineRequirement,
+    FileEntry,
+    Licence,
+    ReleaseManifest,
+    Source,
+    TensorBinding,
+    TensorMap,
+    VariantManifest,
+)
+from edge_runtime.contract.target import Target
+from edge_runtime.contract.tensor import AxisRange, InputSpec, OutputSpec, Signature, TensorSpec
+
+SHAPE = (1, 3, 224, 224)
+BATCH_MAX = 32
+
+
+def probe_onnx() -> bytes:
+    """`x` float32 [N, 3, 224, 224] → `y` float32 [N, 3], the mean of each plane."""
+    node = helper.make_node("ReduceMean", ["x"], ["y"], axes=[2, 3], keepdims=0)
+    graph = helper.make_graph(
+        [node],
+        "probe",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *SHAPE[1:]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    content: bytes = model.SerializeToString()
+    onnx.checker.check_model(model)
+    return content
+
+
+def probe_input(seed: int = 0) -> npt.NDArray[np.float32]:
+    """float32 [1, 3, 224, 224], 602 112 bytes."""
+    return np.random.default_rng(seed).random(SHAPE, np.float32)
+
+
+def write_model(folder: Path, content: bytes, *, name: str, takes: Sequence[int], gives: Sequence[int]) -> Path:
+    """An ONNX file as a release; returns the folder.
+
+    Args:
+        folder: where the layout goes.
+        content: takes `x` and gives `y`, float32 with a free first axis.
+        name: of the model.
+        takes: axes of `x` behind the first.
+        gives: axes of `y` behind the first.
+    """
+    shape: list[int | str] = ["N", *takes]
+    manifest = ReleaseManifest(
+        kind="model",
+        name=ModelName(name),
+        version=Version("1.0.0"),
+        task="other",
+        requires=[],
+        licence=Licence(spdx="Apache-2.0"),
+        source=Source(digest=digest_of(content), format="onnx"),
+        signature=Signature(
+            inputs=[InputSpec(name="x", kind="tensor", dtype="float32", shape=shape)],
+            outputs=[OutputSpec(name="y", kind="tensor", raw="y")],
+            axes={"N": AxisRange(min=1, max=BATCH_MAX)},
+        ),
+        tensors={
+            "x": TensorSpec(dtype="float32", shape=shape),
+            "y": TensorSpec(dtype="float32", shape=["N", *gives]),
+        },
+        preprocess={"x": []},
+        postprocess={"y": [{"op": "raw", "from": "y"}]},
+        variants=[VariantId("ort-fp32")],
+    )
+    variant = VariantManifest(
+        id=VariantId("ort-fp32"),
+        requires=[],
+        engine=EngineRequirement(options={"intra_op_threads": 1}),
+        target=Target(engine="onnxruntime", precision="float32", provider=["cpu"]),
+        files=[
+            FileEntry(role="model", layer=LayerName("model.onnx"), digest=digest_of(content), size=len(content)),
+        ],
+        io=TensorMap(
+            inputs={"x": TensorBinding(tensor="x", dtype="float32")},
+            outputs={"y": TensorBinding(tensor="y", dtype="float32")},
+        ),
+        batch=BatchSpec(max=BATCH_MAX, dynamic=True),
+    )
+    writer = LayoutWriter(folder)
+    release = writer.add_manifest(encode(manifest), RELEASE_CONFIG, {}, {})
+    build = writer.add_manifest(encode(variant), VARIANT_CONFIG, {"model.onnx": content}, variant_annotations(variant))
+    writer.finish(release, [build], manifest.version)
+    return folder
+
+
+def write_probe(folder: Path) -> Path:
+    """The probe as a release named `probe`; returns the folder."""
+    return write_model(folder, probe_onnx(), name="probe", takes=SHAPE[1:], gives=[3])
