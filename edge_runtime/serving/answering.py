@@ -31,10 +31,10 @@ def describe_inputs(release: ReleaseManifest) -> tuple[TensorMeta, ...]:
 
 
 def describe_outputs(release: ReleaseManifest, variant: VariantManifest) -> tuple[TensorMeta, ...]:
-    """Canonical output tensors, then the public outputs whose names are still free, as BYTES [samples]."""
+    """Canonical output tensors without states, then the public outputs whose names are still free, as BYTES."""
     tensors = tuple(
         TensorMeta(name, release.tensors[name].dtype, _sizes(release.tensors[name].shape))
-        for name in variant.io.outputs
+        for name in _output_tensors(release, variant)
     )
     taken = {meta.name for meta in tensors}
     public = (spec.name for spec in release.signature.outputs if spec.name not in taken)
@@ -48,14 +48,14 @@ def answer(model: Model, call: Call, record: Record) -> dict[str, Values]:
         BadCall: names, shapes, dtypes or bytes that the model does not take.
         InferenceError: the model cannot answer; code `engine_failed` when its engine failed.
     """
-    canonical, public = _wanted(model, call.outputs)
+    canonical, public = wanted_outputs(model, call.outputs)
     batches: list[Tensors] = []
     answers: list[Answer] = []
     samples = prepare_ns = run_ns = interpret_ns = 0
     begun = perf_counter_ns()
     for decoded, feeds in _prepared(model, call.inputs):
         prepared = perf_counter_ns()
-        tensors = _run(model, feeds)
+        tensors = _run(model, decoded, feeds)
         ran = perf_counter_ns()
         batches.append(tensors)
         samples += next((len(array) for array in tensors.values() if array.ndim), 1)
@@ -74,9 +74,12 @@ def answer(model: Model, call: Call, record: Record) -> dict[str, Values]:
     return reply
 
 
-def _run(model: Model, feeds: Tensors) -> dict[str, Array]:
+def _run(model: Model, decoded: Tensors | None, feeds: Tensors | None) -> dict[str, Array]:
     try:
-        return model.run_canonical(feeds)
+        if feeds is not None:
+            return model.run_canonical(feeds)
+        assert decoded is not None
+        return model.predictor.run_decoded(decoded)
     except InferenceError as error:
         if error.code == InferenceError.default_code:
             raise BadCall(error.cannot, error.because, error.remedy) from error
@@ -100,12 +103,13 @@ def _interpret(model: Model, tensors: Tensors, decoded: Tensors | None) -> list[
         ) from error
 
 
-def _wanted(model: Model, outputs: tuple[str, ...] | None) -> tuple[list[str], list[str]]:
-    """Names of canonical tensors and of public outputs; a name that is both means the tensor."""
-    tensors = model.variant.manifest.io.outputs
+def wanted_outputs(model: Model, outputs: tuple[str, ...] | None) -> tuple[list[str], list[str]]:
+    """Names of canonical tensors and of public outputs; a name that is both means the tensor. Raises: BadCall."""
+    release = model.release.manifest
+    tensors = _output_tensors(release, model.variant.manifest)
     if outputs is None:
-        return list(tensors), []
-    public = {spec.name for spec in model.release.manifest.signature.outputs}
+        return tensors, []
+    public = {spec.name for spec in release.signature.outputs}
     for name in outputs:
         if name not in tensors and name not in public:
             known = ", ".join(dict.fromkeys((*tensors, *public)))
@@ -113,17 +117,33 @@ def _wanted(model: Model, outputs: tuple[str, ...] | None) -> tuple[list[str], l
     return [name for name in outputs if name in tensors], [name for name in outputs if name not in tensors]
 
 
-def _prepared(model: Model, inputs: Mapping[str, Values]) -> Iterator[tuple[Tensors | None, Tensors]]:
-    """For each run of the model: the decoded inputs (None where preprocessing was already done) and the feeds."""
-    canonical = model.variant.manifest.io.inputs
-    public = {spec.name for spec in model.predictor.preprocess.inputs}
-    if inputs.keys() == canonical.keys() and inputs.keys() != public:
-        yield None, _only_arrays(inputs)
+def only_arrays(inputs: Mapping[str, Values]) -> dict[str, Array]:
+    """The inputs, none of which may be encoded. Raises: BadCall."""
+    arrays: dict[str, Array] = {}
+    for name, values in inputs.items():
+        if isinstance(values, list):
+            raise BadCall(f"take input {shown(name)}", "a tensor is wanted, not encoded bytes", "send its numbers")
+        arrays[name] = values
+    return arrays
+
+
+def _output_tensors(release: ReleaseManifest, variant: VariantManifest) -> list[str]:
+    states = {state.out for state in release.states}
+    return [name for name in variant.io.outputs if name not in states]
+
+
+def _prepared(model: Model, inputs: Mapping[str, Values]) -> Iterator[tuple[Tensors | None, Tensors | None]]:
+    """For each run of the model: decoded inputs (None: preprocessing was done), feeds (None: made row by row)."""
+    predictor = model.predictor
+    preprocess = predictor.preprocess
+    arrays = {name: values for name, values in inputs.items() if not isinstance(values, list)}
+    if arrays.keys() == inputs.keys() and preprocess.are_prepared(arrays):
+        yield None, {**preprocess.constants, **arrays}
         return
     for sample in _samples(inputs):
         try:
-            decoded = model.predictor.preprocess.decode(sample)
-            feeds = model.predictor.preprocess.after_decode(decoded)
+            decoded = preprocess.decode(sample)
+            feeds = None if predictor.sequencer is not None else preprocess.after_decode(decoded)
         except EdgeError as error:
             raise BadCall(error.cannot, error.because, error.remedy) from error
         except Exception as error:  # parsers of foreign bytes fail in ways that nobody can list
@@ -135,7 +155,7 @@ def _samples(inputs: Mapping[str, Values]) -> Iterator[Inputs]:
     """The inputs as they are when all are arrays, else one sample at a time: pictures differ in size."""
     encoded = [values for values in inputs.values() if isinstance(values, list)]
     if not encoded:
-        yield _only_arrays(inputs)
+        yield only_arrays(inputs)
         return
     sizes = {len(values) if isinstance(values, list) or values.ndim else 0 for values in inputs.values()}
     if len(sizes) != 1 or 0 in sizes:
@@ -144,15 +164,6 @@ def _samples(inputs: Mapping[str, Values]) -> Iterator[Inputs]:
         yield {
             name: values[row] if isinstance(values, list) else values[row : row + 1] for name, values in inputs.items()
         }
-
-
-def _only_arrays(inputs: Mapping[str, Values]) -> dict[str, Array]:
-    arrays: dict[str, Array] = {}
-    for name, values in inputs.items():
-        if isinstance(values, list):
-            raise BadCall(f"take input {shown(name)}", "a tensor is wanted, not encoded bytes", "send its numbers")
-        arrays[name] = values
-    return arrays
 
 
 def _joined(pieces: list[Array]) -> Array:

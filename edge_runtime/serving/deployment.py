@@ -10,6 +10,7 @@ from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import INTERNAL
 from edge_runtime.inference.accounting import FAILED, REJECTED, SUCCESS, Accounting
 from edge_runtime.inference.refusals import Closed, Refused
+from edge_runtime.inference.states import is_sequential
 from edge_runtime.serving.answering import describe_inputs, describe_outputs
 from edge_runtime.serving.calls import Call, Reply, Ticket
 from edge_runtime.serving.instance import EngineFault, Open
@@ -37,6 +38,10 @@ class Deployment:
         self.version = str(release.version)
         self.inputs = describe_inputs(release)
         self.outputs = describe_outputs(release, origin.variants[0])
+        self.is_sequential = is_sequential(release)
+        """Whether calls may belong to sequences."""
+        self.on_swap = "drain" if release.stream is None else release.stream.on_swap
+        """What its sequences do when another version takes over: `drain` or `reset`."""
         self._accounting = Accounting()
         self.seating = Seating(name, origin, open_variant, keeper, self._accounting)
         self._keeper = keeper

@@ -27,6 +27,8 @@ Isolation = Literal["thread", "process"]
 """Whether a model runs in this process, or in a worker process that can be ended when its engine hangs."""
 
 _QUEUE_LIMIT: Final = 64
+_DRAIN_CHECK_S: Final = 0.5
+"""Between two looks at whether the sequences of a replaced version have ended."""
 
 
 @final
@@ -122,10 +124,18 @@ class ModelHost:
             if pinned.live not in {fresh, former}:
                 leaving.append(pinned.live)
             pinned.live = fresh
+            if former in leaving and former.is_sequential:
+                if former.on_swap == "drain":
+                    leaving.remove(former)
+                    place.draining += (former,)
+                else:
+                    place.forgotten = frozenset(former.seating.open_sequences())
         if former is not fresh:
             self._tell(Happened.SWAPPED, fresh, detail=f"replaces {former.version}")
         for one in leaving:
             one.seating.retire()
+        if place.draining:
+            self._keeper.caretaker.after(_DRAIN_CHECK_S, lambda: self._end_drained(place))
         return Served(place)
 
     def unload(self, name: str, version: str | None = None) -> None:
@@ -136,7 +146,7 @@ class ModelHost:
             leaving = [self._versions.pop(key).live for key in keys]
             rest = [place.live for key, place in self._versions.items() if key[0] == name]
             if not rest:
-                self._names.pop(name, None)
+                leaving.extend(self._names.pop(name).draining)
             elif self._names[name].live in leaving:
                 self._names[name].live = rest[-1]
         for one in leaving:
@@ -162,7 +172,8 @@ class ModelHost:
         """Drain and free everything; safe to repeat."""
         self._keeper.caretaker.close()
         with self._changing:
-            leaving = {place.live for place in (*self._versions.values(), *self._names.values())}
+            places = (*self._versions.values(), *self._names.values())
+            leaving = {one for place in places for one in (place.live, *place.draining)}
             self._versions.clear()
             self._names.clear()
         for one in leaving:
@@ -192,6 +203,16 @@ class ModelHost:
         return LocalInstance(
             Model.open(release, variant=variant, threads=self._threads, facts=origin.facts, registry=self._registry)
         )
+
+    def _end_drained(self, place: Place) -> None:
+        """Retire versions whose last sequence has ended; look again later while there are others."""
+        for one in place.draining:
+            if not one.seating.is_in_use:
+                one.seating.retire()
+                with self._changing:
+                    place.draining = tuple(other for other in place.draining if other is not one)
+        if place.draining:
+            self._keeper.caretaker.after(_DRAIN_CHECK_S, lambda: self._end_drained(place))
 
     def _tell(self, what: Happened, one: Deployment, *, reason: str | None = None, detail: str = "") -> None:
         self._keeper.tell(Event(what, one.name, one.version, None, reason, detail))

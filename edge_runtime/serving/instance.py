@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from edge_runtime.contract.errors import InferenceError
@@ -15,6 +14,7 @@ from edge_runtime.inference.accounting import Record
 from edge_runtime.inference.model import Model
 from edge_runtime.serving.answering import answer
 from edge_runtime.serving.calls import Call, Values
+from edge_runtime.serving.sequences import OpenSequences
 from edge_runtime.serving.variants import Origin
 
 
@@ -42,6 +42,9 @@ class Instance(Protocol):
     def answer(self, call: Call, record: Record) -> dict[str, Values]:
         """The wanted outputs; counts samples and stages. Raises: BadCall, EngineFault, InferenceError."""
 
+    def open_sequences(self) -> Collection[int | str]:
+        """Ids of the sequences that are lost when it closes."""
+
     def golden_check(self) -> list[CheckResult]:
         """Ask the release's golden questions. Raises: InferenceError, ContractError, DigestMismatch."""
 
@@ -53,11 +56,12 @@ Open = Callable[[Origin, VariantId], Instance]
 """Loads one variant. Raises: InferenceError, ContractError, DigestMismatch, MemoryError."""
 
 
-@dataclass(frozen=True, slots=True)
 class LocalInstance:
     """A model in this process."""
 
-    model: Model
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._sequences = None if model.sessions is None else OpenSequences(model)
 
     @property
     def variant(self) -> VariantManifest:
@@ -77,11 +81,17 @@ class LocalInstance:
     def answer(self, call: Call, record: Record) -> dict[str, Values]:
         """The wanted outputs; counts samples and stages. Raises: BadCall, EngineFault, InferenceError."""
         try:
+            if self._sequences is not None and call.sequence is not None:
+                return self._sequences.answer(call.sequence, call, record)
             return answer(self.model, call, record)
         except InferenceError as error:
             if error.code != ENGINE_FAILED:
                 raise
             raise EngineFault(error.cannot, error.because, error.remedy) from error
+
+    def open_sequences(self) -> Collection[int | str]:
+        """Ids of the sequences that are lost when it closes."""
+        return () if self._sequences is None else self._sequences.ids()
 
     def golden_check(self) -> list[CheckResult]:
         """Ask the release's golden questions. Raises: InferenceError, ContractError, DigestMismatch."""

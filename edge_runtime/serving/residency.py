@@ -18,6 +18,10 @@ class Resident(Protocol):
     def last_used(self) -> float:
         """`time.monotonic()` of the last call."""
 
+    @property
+    def may_leave(self) -> bool:
+        """Whether nothing would be lost with it."""
+
     def vacate(self) -> None:
         """Leave memory when calls in flight have ended; the next call brings it back."""
 
@@ -79,7 +83,7 @@ class Residency:
             if self.budget_bytes is not None:
                 others = [one for one in self._sizes if one is not resident]
                 held = [
-                    Held(self._sizes[one], one.last_used, one in self._settled and one is not beside) for one in others
+                    Held(self._sizes[one], one.last_used, self._may_leave(one, beside)) for one in others
                 ]
                 places = plan_room(size_bytes, self.budget_bytes, held)
                 if places is None:
@@ -102,6 +106,9 @@ class Residency:
         """It holds nothing any more; safe to repeat."""
         with self._lock:
             self._forget(resident)
+
+    def _may_leave(self, resident: Resident, beside: Resident | None) -> bool:
+        return resident in self._settled and resident is not beside and resident.may_leave
 
     def _forget(self, resident: Resident) -> None:
         self._sizes.pop(resident, None)

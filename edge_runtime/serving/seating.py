@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -102,6 +103,24 @@ class Seating:
         self._tries_later = False
         self._verdict: InferenceError | None = None
         """Why nobody can answer, while that is so."""
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether nothing would be lost if it left memory; see `residency.Resident`."""
+        return not self.open_sequences()
+
+    def open_sequences(self) -> Collection[int | str]:
+        """Ids of the sequences that the loaded variant remembers."""
+        seat = self.seat
+        return () if seat is None else seat.instance.open_sequences()
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a call is being answered or waits, or a sequence is open."""
+        seat = self.seat
+        return seat is not None and bool(
+            seat.admission.running or seat.admission.waiting or seat.instance.open_sequences()
+        )
 
     def load(self, beside: Seating | None = None) -> None:
         """Bring it into memory and ask its golden set, while `beside` goes on answering.
@@ -288,7 +307,9 @@ class Seating:
         fresh: Seat | None = None
         is_working = True
         # Out of memory without a verdict: whoever calls next tries it, because it no longer counts as broken.
-        if former is not None or self._verdict is not None:
+        if former is not None and former.instance.open_sequences():
+            is_working = False  # they would lose their place; it is tried again when they have ended
+        elif former is not None or self._verdict is not None:
             kept = 0 if former is None else estimate_peak_bytes(former.instance.variant)
             try:
                 self._keeper.residency.take(self, kept + estimate_peak_bytes(meant))

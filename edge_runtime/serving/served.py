@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.inference.refusals import Cancelled
 from edge_runtime.serving.calls import Call, Reply, TensorMeta, Ticket, UnknownVersion
@@ -13,10 +15,27 @@ from edge_runtime.serving.statistics import ServedStatistics
 class Place:
     """Where a name or one version of it stands; swapping is one assignment to `live`."""
 
-    __slots__ = ("live",)
+    __slots__ = ("draining", "forgotten", "live")
 
     def __init__(self, live: Deployment) -> None:
         self.live = live
+        self.draining: tuple[Deployment, ...] = ()
+        """Versions that were replaced and have sequences to bring to their end."""
+        self.forgotten: frozenset[int | str] = frozenset()
+        """Sequences of the version before, which begin anew with their next step."""
+
+    def home_of(self, call: Call) -> tuple[Deployment, Call]:
+        """Who answers a call, and what it is asked: a sequence stays with the version that it began on."""
+        live, step = self.live, call.sequence
+        if step is None or not live.is_sequential or step.start or step.id in live.seating.open_sequences():
+            return live, call
+        for one in self.draining:
+            if step.id in one.seating.open_sequences():
+                return one, call
+        if step.id in self.forgotten:
+            self.forgotten -= {step.id}
+            return live, replace(call, sequence=replace(step, start=True))
+        return live, call
 
 
 class Served:
@@ -76,12 +95,12 @@ class Served:
         """
         place = self._place
         while True:
-            live = place.live
+            home, asked = (place.live, call) if call.sequence is None else place.home_of(call)
             try:
-                return live.call(call)
+                return home.call(asked)
             except Retired:
-                if place.live is live:
-                    raise _unloaded(live) from None
+                if place.live is home:
+                    raise _unloaded(home) from None
 
     def submit(self, call: Call, done: Done) -> Ticket:
         """Have the answer worked out on a worker thread; never blocks.
@@ -109,15 +128,15 @@ class _Submitted:
             if self._is_cancelled:
                 self._done(Cancelled())
                 return
-            live = self._place.live
+            home, asked = self._place.home_of(self._call)
             try:
-                self._ticket = live.submit(self._call, self._done, self.go)
+                self._ticket = home.submit(asked, self._done, self.go)
             except EdgeError as error:
                 self._done(error)
             except Retired:
-                if self._place.live is not live:
+                if self._place.live is not home:
                     continue
-                self._done(_unloaded(live))
+                self._done(_unloaded(home))
             return
 
     def cancel(self) -> bool:

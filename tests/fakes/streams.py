@@ -98,6 +98,7 @@ class Hearing:
         }
     )  # fmt: skip
     init: str = "zeros"
+    version: str = "1.0.0"
 
     def release(self, golden: GoldenSpec | None = None) -> ReleaseManifest:
         """Its release manifest."""
@@ -113,7 +114,7 @@ class Hearing:
         return ReleaseManifest(
             kind="model",
             name=ModelName("vad"),
-            version=Version("1.0.0"),
+            version=Version(self.version),
             task="voice_activity",
             requires=["states", "stream"],
             licence=Licence(spdx="MIT"),
@@ -180,7 +181,7 @@ class Hearing:
         variant = self.variant()
         layers = {"model.onnx": self.content}
         entry = writer.add_manifest(encode(variant), VARIANT_CONFIG, layers, variant_annotations(variant))
-        return writer.finish(release, [entry], Version("1.0.0"))
+        return writer.finish(release, [entry], Version(self.version))
 
 
 def silero(shared: Path) -> Hearing:
