@@ -71,6 +71,14 @@ class Record:
         """Add to one of the counters."""
         self.counters[counter] += amount
 
+    def answered(self, run_ns: int, samples: int) -> None:
+        """Count a request that the engine answered; one call, because it stands on the hot path."""
+        counters = self.counters
+        counters[SUCCESS] += 1
+        counters[SAMPLES] += samples
+        self.totals_ns[RUN] += run_ns
+        self.histograms[RUN][bucket_of(run_ns)] += 1
+
     def time(self, stage: int, ns: int) -> None:
         """Count a duration of one stage."""
         self.totals_ns[stage] += ns

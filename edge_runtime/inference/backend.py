@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,8 @@ class BackendOptions:
 
     Quantise/dequantise pairs are computed in float; LiteRT, which cannot, takes its reference kernels.
     """
+    concurrency: int | None = None
+    """Calls of `Session.run` that may be under way at once; None: see `concurrency_for`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class TensorInfo:
 
 
 class Session(Protocol):
-    """A loaded model; one caller at a time."""
+    """A loaded model; as many callers at a time as `concurrency_for` says."""
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -76,6 +79,37 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free the engine's memory; later calls of `run` raise InferenceError."""
+
+
+DirectCall = Callable[[dict[str, Array]], Sequence[Array]]
+"""Answers in the order of `Session.outputs`, owned by the caller, to inputs that were already checked."""
+
+
+class Binding(Protocol):
+    """Memory that a session reads from and writes to, for one caller at a time."""
+
+    @property
+    def inputs(self) -> Mapping[str, Array]:
+        """Buffers to fill, by file tensor name."""
+
+    def run(self) -> Mapping[str, Array]:
+        """Run on what the inputs hold now; outputs by file tensor name, valid until the next run.
+
+        Raises:
+            InferenceError: the engine failed.
+        """
+
+
+@runtime_checkable
+class DirectSession(Session, Protocol):
+    """A session that can also be asked without the checks of `run`, or on memory that stays."""
+
+    @property
+    def call(self) -> DirectCall:
+        """`run` without its checks; raises InferenceError as `run` does."""
+
+    def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> Binding:
+        """Buffers for inputs of these shapes, by file tensor name. Raises: InferenceError."""
 
 
 class Backend(Protocol):
@@ -141,6 +175,20 @@ def threads_for(manifest: VariantManifest, options: BackendOptions) -> int | Non
             f"open variant {manifest.id}", f"intra_op_threads is {shown(wanted)}", f"write a number or {TUNE!r}"
         )
     return wanted
+
+
+def concurrency_for(manifest: VariantManifest, options: BackendOptions) -> int:
+    """Calls that may run at once: the caller's wish, else what keeps the cores busy.
+
+    At least two, so that one request is prepared while another runs; but one for LiteRT, whose interpreters take one
+    caller each and hold the weights anew. Raises: UnsupportedFeature.
+    """
+    if options.concurrency is not None:
+        return options.concurrency
+    if manifest.target.engine == "litert":
+        return 1
+    cores = len(os.sched_getaffinity(0))
+    return max(2, cores // (threads_for(manifest, options) or cores))
 
 
 def static_shape(sizes: Iterable[object]) -> tuple[int | None, ...]:

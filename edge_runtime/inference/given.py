@@ -7,7 +7,7 @@ from typing import Literal
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.steps import Color
-from edge_runtime.contract.tensor import AxisRange, InputSpec
+from edge_runtime.contract.tensor import AxisRange, InputSpec, Shape
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.images import CHANNELS
 
@@ -50,8 +50,19 @@ def with_batch(array: Array, spec: InputSpec, axes: Mapping[str, AxisRange], col
     if array.ndim != len(shape):
         raise InferenceError(f"take input {spec.name}", f"its shape is {list(array.shape)}, not {spec.shape}")
     for size, wanted in zip(array.shape, shape, strict=True):
-        _check_axis(size, wanted, spec, axes)
+        check_size(size, wanted, f"input {spec.name}", spec.shape, axes)
     return array
+
+
+def check_size(size: int, wanted: int | str, what: str, shape: Shape, axes: Mapping[str, AxisRange]) -> None:
+    """Refuse a size that an axis of that shape does not allow. Raises: InferenceError."""
+    if isinstance(wanted, int):
+        if size != wanted:
+            raise InferenceError(f"take {what}", f"a size is {size} where {shape} asks for {wanted}")
+    elif size < 1 or (wanted in axes and not axes[wanted].min <= size <= axes[wanted].max):
+        bounds = axes.get(wanted)
+        between = f"between {bounds.min} and {bounds.max}" if bounds else "at least 1"
+        raise InferenceError(f"take {what}", f"axis {wanted} is {size}", f"make it {between}")
 
 
 def _has_batch(spec: InputSpec) -> bool:
@@ -60,13 +71,3 @@ def _has_batch(spec: InputSpec) -> bool:
     if spec.kind == "audio":
         return spec.shape[0] == "N"
     return bool(spec.shape) and (isinstance(spec.shape[0], str) or spec.shape[0] == 1)
-
-
-def _check_axis(size: int, wanted: int | str, spec: InputSpec, axes: Mapping[str, AxisRange]) -> None:
-    if isinstance(wanted, int):
-        if size != wanted:
-            raise InferenceError(f"take input {spec.name}", f"a size is {size} where {spec.shape} asks for {wanted}")
-    elif size < 1 or (wanted in axes and not axes[wanted].min <= size <= axes[wanted].max):
-        bounds = axes.get(wanted)
-        between = f"between {bounds.min} and {bounds.max}" if bounds else "at least 1"
-        raise InferenceError(f"take input {spec.name}", f"axis {wanted} is {size}", f"make it {between}")

@@ -1,65 +1,64 @@
-"""An open release: picks the variant for this machine, checks every byte, and answers.
-
-No engine sees a byte whose digest was not checked; what was checked in memory is what is handed on.
-"""
+"""An open release that answers: from any thread, within deadlines, as many at once as its engine takes."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from time import perf_counter_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
+
+import numpy as np
 
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.digest import Digest
-from edge_runtime.contract.errors import ContractError, InferenceError
+from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.golden import GOLDEN_MAX_BYTES
-from edge_runtime.contract.ids import LayerName, VariantId, parse_layer_name, shown
-from edge_runtime.contract.layout import (
-    FILE_MAX_BYTES,
-    BlobSource,
-    Layers,
-    LayoutFolder,
-    OpenRelease,
-    OpenVariant,
-    VariantEntry,
-    open_variant,
-    read_checked,
-)
-from edge_runtime.contract.reasons import LOAD_FAILED, NO_VARIANT
-from edge_runtime.contract.release import ReleaseManifest, VariantManifest, layer_of
-from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
-from edge_runtime.inference.arrays import ARCHIVE_MAX_BYTES, read_npy
-from edge_runtime.inference.backend import BACKENDS, Array, BackendOptions, Registry, Tensors
-from edge_runtime.inference.facts import engines, machine_facts
+from edge_runtime.contract.ids import VariantId, parse_layer_name, shown
+from edge_runtime.contract.layout import OpenRelease, OpenVariant
+from edge_runtime.contract.reasons import INTERNAL
+from edge_runtime.contract.release import VariantManifest, layer_of
+from edge_runtime.contract.variant_choice import Rejected
+from edge_runtime.inference.accounting import Accounting, Statistics
+from edge_runtime.inference.admission import Admission, Ticket
+from edge_runtime.inference.arrays import ARCHIVE_MAX_BYTES
+from edge_runtime.inference.asker import Asker
+from edge_runtime.inference.backend import BACKENDS, Array, BackendOptions, Registry, Tensors, concurrency_for
+from edge_runtime.inference.finite import NanPolicy
 from edge_runtime.inference.golden import GoldenSet, load_own, run_golden, unpack_golden
-from edge_runtime.inference.postprocess import parse_labels
-from edge_runtime.inference.predictor import Predictor, load_predictor
+from edge_runtime.inference.lease import Lease, LeasePool, buffer_shapes
+from edge_runtime.inference.opening import Opened, Release, Wishes, open_release, read_layer
+from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocess import Inputs
 from edge_runtime.inference.results import Answer
 from edge_runtime.inference.states import STATELESS
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from edge_runtime.inference.streams import ModelSession, Sessions
 
-LABELS_MAX_BYTES: Final = 4 * 1024 * 1024
+QUEUE_LIMIT: Final = 128
+"""Requests that may wait for a model unless its owner says otherwise."""
+
+_T = TypeVar("_T")
 
 
 @final
-@dataclass(frozen=True, slots=True)
 class Model:
-    """A release with one variant loaded; use it as a context manager, one caller at a time."""
+    """A release with one variant loaded; use it as a context manager. Any thread may ask."""
 
-    release: OpenRelease
-    variant: OpenVariant
-    predictor: Predictor
-    sessions: Sessions | None
-    """Streams that are open; None for a model that keeps nothing between calls."""
-    skipped: tuple[Rejected, ...]
-    """Variants that were better placed or misfits, and why they were not taken."""
-    _source: BlobSource
+    __slots__ = ("_accounting", "_admission", "_asker", "_leases", "_opened", "sessions")
+
+    def __init__(self, opened: Opened, *, concurrency: int, queue_limit: int, nan: NanPolicy) -> None:
+        self._opened = opened
+        self._accounting = Accounting()
+        self._admission = Admission(concurrency, queue_limit, self._accounting)
+        self._asker = Asker(opened.predictor, self._accounting, nan)
+        self._leases = LeasePool(opened.predictor, self._admission, self._accounting)
+        self.sessions = _sessions(opened.predictor)
+        """Streams that are open; None for a model that keeps nothing between calls."""
 
     def __repr__(self) -> str:
         """Which release and which build; what it holds would fill pages."""
@@ -67,15 +66,18 @@ class Model:
         return f"<Model {manifest.name}:{manifest.version}, variant {self.variant.manifest.id}>"
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913 (each is a wish of its own, given by name)
         cls,
-        release: Path | str | tuple[OpenRelease, BlobSource],
+        release: Release,
         *,
         variant: str | None = None,
         threads: int | None = None,
         backends: Collection[str] | None = None,
         facts: DeviceFacts | None = None,
         registry: Registry = BACKENDS,
+        concurrency: int | None = None,
+        queue_limit: int = QUEUE_LIMIT,
+        nan: NanPolicy = "off",
     ) -> Model:
         """Open a release and load the best variant for this machine; falls through to the next when one fails to load.
 
@@ -86,42 +88,45 @@ class Model:
             backends: names of engines that may be used; None: all.
             facts: this device's facts; None: found out here, by constructing the engines that the release names.
             registry: backends by name.
+            concurrency: calls that may run at once; None: as many as keep the cores busy, and one for LiteRT, whose
+                interpreters each hold the weights.
+            queue_limit: requests that may wait besides; one more is refused.
+            nan: what to do about NaN and infinities in inputs.
 
         Raises:
             InferenceError: code `no_variant` or `load_failed`; no variant could be loaded, with all reasons.
             DigestMismatch: a file is not the promised one.
             ContractError: the release breaks the contract.
         """
-        opened, source = _read_release(release)
-        variants, skipped = _read_variants(opened, source, variant)
-        usable = {name: registry[name] for name in registry if backends is None or name in backends}
-        named = {one.manifest.target.engine for one in variants}
-        choice = choose(
-            tuple(OfferedVariant(one.digest, one.manifest) for one in variants),
-            facts or machine_facts(engines(named, usable)),
-        )
-        skipped.extend(choice.rejected)
-        labels = _read_labels(opened, source)
-        arrays = _read_priors(opened, source)
-        options = BackendOptions(threads=threads)
-        by_digest = {one.digest: one for one in variants}
-        for chosen in (by_digest[offered.digest] for offered in choice.candidates):
-            files = _read_files(chosen, source)
-            try:
-                predictor = load_predictor(
-                    opened.manifest,
-                    chosen.manifest,
-                    files,
-                    labels=labels,
-                    layers=arrays,
-                    options=options,
-                    registry=usable,
-                )
-            except (InferenceError, ContractError) as error:
-                skipped.append(Rejected(chosen.manifest.id, error.code, str(error)))
-                continue
-            return cls(opened, chosen, predictor, _sessions(predictor), tuple(skipped), source)
-        raise _nothing_loaded(opened.manifest, skipped, any_fitted=bool(choice.candidates))
+        options = BackendOptions(threads=threads, concurrency=concurrency)
+        opened = open_release(release, Wishes(variant, backends, facts, options), registry)
+        slots = concurrency_for(opened.variant.manifest, options)
+        return cls(opened, concurrency=slots, queue_limit=queue_limit, nan=nan)
+
+    @property
+    def release(self) -> OpenRelease:
+        """The release."""
+        return self._opened.release
+
+    @property
+    def variant(self) -> OpenVariant:
+        """The loaded variant."""
+        return self._opened.variant
+
+    @property
+    def predictor(self) -> Predictor:
+        """The loaded variant without waiting line and accounting: who uses it must not ask more than `concurrency`."""
+        return self._opened.predictor
+
+    @property
+    def skipped(self) -> tuple[Rejected, ...]:
+        """Variants that were better placed or misfits, and why they were not taken."""
+        return self._opened.skipped
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not as the variant wished though it works, such as a delegate that the engine did without."""
+        return tuple(getattr(self.predictor.session, "notes", ()))
 
     @property
     def release_digest(self) -> Digest:
@@ -138,16 +143,148 @@ class Model:
         """Digest of the loaded variant."""
         return self.variant.digest
 
-    def infer(self, inputs: Inputs) -> Answer:
-        """The answer to one sample, by public output name. Raises: InferenceError."""
-        return self.predictor.infer(inputs)
+    @property
+    def admission(self) -> Admission:
+        """The waiting line: who runs, who waits, and when nobody does."""
+        return self._admission
 
-    def infer_batch(self, inputs: Inputs) -> list[Answer]:
-        """The answers to a batch, in order. Raises: InferenceError."""
-        return self.predictor.infer_batch(inputs)
+    def infer(self, inputs: Inputs, *, deadline: float | None = None, priority: int = 0) -> Answer:
+        """The answer to one sample, by public output name.
+
+        Args:
+            inputs: public inputs by name: encoded bytes, or arrays as the signature says.
+            deadline: `time.monotonic()` seconds; after it the model is not asked.
+            priority: a higher number is served first.
+
+        Raises:
+            Refused: the deadline passed, too many wait, or the model was closed.
+            InferenceError: inputs that the model does not take, or the engine failed.
+        """
+        self._admission.enter(deadline, priority)
+        try:
+            return self._asker.infer(inputs, deadline)
+        finally:
+            self._admission.leave()
+
+    def infer_batch(self, inputs: Inputs, *, deadline: float | None = None, priority: int = 0) -> list[Answer]:
+        """The answers to a batch, in order. Args and Raises: as `infer`."""
+        self._admission.enter(deadline, priority)
+        try:
+            return self._asker.infer_batch(inputs, deadline)
+        finally:
+            self._admission.leave()
+
+    def infer_tensors(
+        self,
+        tensors: Tensors,
+        *,
+        outputs: Collection[str] | None = None,
+        deadline: float | None = None,
+        priority: int = 0,
+    ) -> dict[str, Array]:
+        """Canonical output tensors, owned by the caller.
+
+        Args:
+            tensors: all public inputs as arrays, or all canonical tensors (preprocessing already done), by name.
+            outputs: which ones are wanted; None: all.
+            deadline: as `infer`.
+            priority: as `infer`.
+
+        Raises:
+            Refused: as `infer`.
+            InferenceError: as `infer`.
+        """
+        self._admission.enter(deadline, priority)
+        try:
+            return self._asker.infer_tensors(tensors, outputs=outputs, deadline=deadline)
+        finally:
+            self._admission.leave()
+
+    def run_canonical(self, feeds: Tensors, *, deadline: float | None = None, priority: int = 0) -> dict[str, Array]:
+        """Canonical output tensors for what `predictor.preprocess` returns. Raises: as `infer`."""
+        self._admission.enter(deadline, priority)
+        try:
+            return self._asker.run_canonical(feeds)
+        finally:
+            self._admission.leave()
+
+    def ask(self, question: Callable[[Asker], _T], *, deadline: float | None = None, priority: int = 0) -> _T:
+        """What a function of the loaded variant returns, run in this thread when its turn comes.
+
+        For whoever does more under one slot than a single call, such as decoding, asking and interpreting.
+
+        Raises:
+            Refused: as `infer`.
+        """
+        self._admission.enter(deadline, priority)
+        try:
+            return question(self._asker)
+        finally:
+            self._admission.leave()
+
+    def submit(
+        self,
+        question: Callable[[Asker], _T],
+        done: Callable[[_T | EdgeError], None],
+        *,
+        deadline: float | None = None,
+        priority: int = 0,
+    ) -> Ticket:
+        """As `ask`, on a worker thread; for event loops, which must not wait.
+
+        Args:
+            question: run when its turn comes.
+            done: told once what it returned or raised, or why it never ran; on a worker thread, or in the thread that
+                cancels or closes. Must return soon.
+            deadline: as `infer`.
+            priority: as `infer`.
+
+        Raises:
+            Refused: at once, without a call of `done`.
+        """
+
+        def work() -> None:
+            outcome: _T | EdgeError
+            try:
+                outcome = question(self._asker)
+            except EdgeError as error:
+                outcome = error
+            except Exception as error:  # noqa: BLE001 (whoever waits must hear of it, whatever it is)
+                outcome = InferenceError("answer", f"{type(error).__name__}: {shown(str(error))}", code=INTERNAL)
+            done(outcome)
+
+        return self._admission.submit(work, refuse=done, deadline=deadline, priority=priority)
+
+    def infer_async(self, inputs: Inputs, *, deadline: float | None = None, priority: int = 0) -> Future[Answer]:
+        """As `infer`, on a worker thread; cancelling the future withdraws a request that has not begun.
+
+        In a coroutine: `await asyncio.wrap_future(model.infer_async(inputs))`.
+
+        Raises:
+            Refused: at once, where the request would not even wait.
+        """
+        from concurrent.futures import Future
+
+        future: Future[Answer] = Future()
+
+        def question(asker: Asker) -> Answer | None:
+            return asker.infer(inputs, deadline) if future.set_running_or_notify_cancel() else None
+
+        def done(outcome: Answer | EdgeError | None) -> None:
+            if isinstance(outcome, EdgeError):
+                if not future.cancelled():
+                    future.set_exception(outcome)
+            elif outcome is not None:
+                future.set_result(outcome)
+
+        ticket = self.submit(question, done, deadline=deadline, priority=priority)
+        future.add_done_callback(lambda ended: ticket.cancel() if ended.cancelled() else None)
+        return future
 
     def start_session(self) -> ModelSession:
         """A stream that this model hears from its beginning; sessions on different threads do not know of each other.
+
+        Its calls do not wait in the model's line; give them to `ask` or `submit` where they should.
 
         Raises:
             InferenceError: codes `sessions_full`, `stateless`.
@@ -157,9 +294,47 @@ class Model:
             raise InferenceError("start a session", because, "ask it with infer", code=STATELESS)
         return self.sessions.start()
 
-    def run_canonical(self, feeds: Tensors) -> dict[str, Array]:
-        """Canonical output tensors for what `predictor.preprocess` returns. Raises: InferenceError."""
-        return self.predictor.run_canonical(feeds)
+    @contextmanager
+    def lease(self, **axes: int) -> Iterator[Lease]:
+        """Buffers to fill in place, and to run on as often as wanted, for as long as the context lasts.
+
+        Args:
+            axes: sizes of dynamic axes by name; the smallest allowed where one is not named.
+
+        Raises:
+            Refused: as many leases are out as requests may run and wait.
+            InferenceError: no such axis, or a size that the model does not allow.
+        """
+        key, lease = self._leases.take(axes)
+        try:
+            yield lease
+        finally:
+            self._leases.give_back(key, lease)
+
+    def warm_up(self, rounds: int = 2) -> float:
+        """Ask about zeros, so that the first real request pays for nothing once; seconds that the last round took.
+
+        Raises:
+            Refused: the model was closed.
+            InferenceError: the engine failed.
+        """
+        predictor = self.predictor
+        shapes = buffer_shapes(predictor, {})
+        feeds = {name: np.zeros(shapes[info.name], info.dtype) for name, info in predictor.file_inputs.items()}
+        took_ns = 0
+        for _ in range(rounds):
+            self._admission.enter()
+            try:
+                began = perf_counter_ns()
+                predictor.run_canonical(feeds)
+                took_ns = perf_counter_ns() - began
+            finally:
+                self._admission.leave()
+        return took_ns / 1e9
+
+    def statistics(self) -> Statistics:
+        """Counters and stage times since the model was opened."""
+        return self._accounting.statistics()
 
     def golden_set(self) -> GoldenSet | None:
         """The release's golden questions; None when it has none. Raises: ContractError, DigestMismatch."""
@@ -167,7 +342,7 @@ class Model:
         if spec is None:
             return None
         title = parse_layer_name(spec.layer)
-        return unpack_golden(_read_layer(self._source, self.release.layers, title, GOLDEN_MAX_BYTES))
+        return unpack_golden(read_layer(self._opened.source, self.release.layers, title, GOLDEN_MAX_BYTES))
 
     def golden_check(self) -> list[CheckResult]:
         """Ask the release's golden set; empty when the release has none.
@@ -182,15 +357,17 @@ class Model:
             return []
         own = None
         if reference := self.variant.manifest.golden_own:
-            content = _read_layer(self._source, self.variant.layers, layer_of(reference), ARCHIVE_MAX_BYTES)
-            own = load_own(content)
+            source, layers = self._opened.source, self.variant.layers
+            own = load_own(read_layer(source, layers, layer_of(reference), ARCHIVE_MAX_BYTES))
         return run_golden(self.predictor, golden, spec, own)
 
     def close(self) -> None:
-        """End its sessions and free the engine's memory."""
+        """End its sessions, refuse whoever waits, and free the engine's memory when the calls that run have ended."""
         if self.sessions is not None:
             self.sessions.close()
-        self.predictor.close()
+        self._admission.close()
+        self._leases.clear()
+        self._admission.on_idle(self.predictor.close)
 
     def __enter__(self) -> Model:
         return self
@@ -214,87 +391,3 @@ def _sessions(predictor: Predictor) -> Sessions | None:
     from edge_runtime.inference.streams import Sessions
 
     return Sessions(predictor.sequencer, predictor.run_once)
-
-
-def _read_release(release: Path | str | tuple[OpenRelease, BlobSource]) -> tuple[OpenRelease, BlobSource]:
-    if isinstance(release, tuple):
-        return release
-    folder = LayoutFolder(Path(release))
-    return folder.open(), folder
-
-
-def _read_variants(
-    release: OpenRelease, source: BlobSource, wanted: str | None
-) -> tuple[list[OpenVariant], list[Rejected]]:
-    """Variants whose manifests are sound, and the others with reasons; a broken one spoils only itself."""
-    entries = [entry for entry in release.index.variants if wanted is None or entry.id == wanted]
-    if not entries:
-        raise InferenceError(
-            f"open variant {shown(wanted)}",
-            f"release {release.manifest.name} {release.manifest.version} has none of that name",
-            f"choose one of {', '.join(release.manifest.variants)}",
-            code=NO_VARIANT,
-        )
-    sound: list[OpenVariant] = []
-    broken: list[Rejected] = []
-    for entry in entries:
-        variant = _read_variant(source, entry)
-        if isinstance(variant, Rejected):
-            broken.append(variant)
-        else:
-            sound.append(variant)
-    return sound, broken
-
-
-def _read_variant(source: BlobSource, entry: VariantEntry) -> OpenVariant | Rejected:
-    try:
-        return open_variant(source, entry)
-    except ContractError as error:
-        return Rejected(entry.id, error.code, str(error))
-
-
-def _read_labels(release: OpenRelease, source: BlobSource) -> dict[str, tuple[str, ...]]:
-    return {
-        output.name: parse_labels(_read_layer(source, release.layers, layer_of(output.labels), LABELS_MAX_BYTES))
-        for output in release.manifest.signature.outputs
-        if output.labels
-    }
-
-
-def _read_priors(release: OpenRelease, source: BlobSource) -> dict[str, Array]:
-    """Arrays that detectors start from, by the reference that names their layer."""
-    references = {
-        str(step["priors"]) for steps in release.manifest.postprocess.values() for step in steps if step.get("priors")
-    }
-    return {
-        reference: read_npy(
-            _read_layer(source, release.layers, layer_of(reference), ARCHIVE_MAX_BYTES), f"layer {shown(reference)}"
-        )
-        for reference in sorted(references)
-    }
-
-
-def _read_files(variant: OpenVariant, source: BlobSource) -> Mapping[str, bytes]:
-    files: dict[str, bytes] = {}
-    for file in variant.manifest.files:
-        if file.role in files:
-            raise ContractError(f"open variant {variant.manifest.id}", f"two of its files have role {shown(file.role)}")
-        files[file.role] = _read_layer(source, variant.layers, file.layer, FILE_MAX_BYTES)
-    return files
-
-
-def _read_layer(source: BlobSource, layers: Layers, title: LayerName, max_bytes: int) -> bytes:
-    descriptor = layers.descriptor(title)
-    if descriptor.size > max_bytes:
-        raise ContractError(f"read layer {title}", f"{descriptor.size} bytes exceed {max_bytes}")
-    return read_checked(source, descriptor, max_bytes=descriptor.size)
-
-
-def _nothing_loaded(release: ReleaseManifest, skipped: list[Rejected], *, any_fitted: bool) -> InferenceError:
-    reasons = "; ".join(f"{one.variant}: {one.because}" for one in skipped)
-    return InferenceError(
-        f"open release {release.name} {release.version}",
-        f"none of its variants works here ({reasons})",
-        "install one of the engines it names, or build the release for this machine",
-        code=LOAD_FAILED if any_fitted else NO_VARIANT,
-    )

@@ -83,6 +83,8 @@ class Postprocessor:
     """All steps of the release, when an answer depends on its question."""
     stream: StreamReader | None
     """Answers about sounds that are heard frame by frame; None where every row is a sample."""
+    raw: Mapping[str, str] | None
+    """Tensor behind each public output when all of them are tensors as they are; None when one is made from them."""
 
     def __call__(self, tensors: Tensors, decoded: Tensors | None = None) -> list[Answer]:
         """Answers of a batch, one per sample.
@@ -111,6 +113,11 @@ class Postprocessor:
             sample = _Sample(own, placement, asked)
             answers.append({name: interpret(sample) for name, interpret in self._outputs.items()})
         return answers
+
+    @property
+    def needs_question(self) -> bool:
+        """Whether answers depend on the inputs besides the model's tensors."""
+        return self._question is not None or self.stream is not None
 
     def _rows(self, tensors: Tensors) -> int:
         sizes: set[int] = set()
@@ -161,9 +168,11 @@ def compile_postprocess(
 
         shapes = {name: release.tensors[name].shape for name in reads}
         reader = compile_stream_reader(chains, stream, shapes)
-        return Postprocessor({}, frozenset(reads), None, reader)
+        return Postprocessor({}, frozenset(reads), None, reader, None)
     question = compile_preprocess(release) if is_about_question else None
-    return Postprocessor(outputs, frozenset(reads), question, None)
+    is_raw = all(len(steps) == 1 and isinstance(steps[0], RawTensor) for steps in chains.values())
+    raw = {name: steps[0].from_ for name, steps in chains.items()} if is_raw else None
+    return Postprocessor(outputs, frozenset(reads), question, None, raw)
 
 
 def _framing(release: ReleaseManifest) -> Framing | None:

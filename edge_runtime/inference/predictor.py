@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from edge_runtime.contract.errors import ContractError, InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import LOAD_FAILED
 from edge_runtime.contract.release import ReleaseManifest, TensorBinding, VariantManifest
+from edge_runtime.contract.tensor import TensorSpec
 from edge_runtime.inference.backend import (
     BACKENDS,
     Array,
@@ -32,9 +34,13 @@ if TYPE_CHECKING:
     from edge_runtime.inference.streams import Sequencer
 
 
+Reader = Callable[[Array], Array]
+"""From a file's output to the canonical tensor."""
+
+
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """A loaded variant without provenance: `Model` runs it, the converter evaluates it. One caller at a time."""
+    """A loaded variant without provenance: `Model` runs it, the converter evaluates it."""
 
     release: ReleaseManifest
     variant: VariantManifest
@@ -43,8 +49,10 @@ class Predictor:
     session: Session
     sequencer: Sequencer | None
     """How calls follow one another; None when they do not know of each other."""
-    _inputs: Mapping[str, TensorInfo]
-    _outputs: Mapping[str, TensorInfo]
+    file_inputs: Mapping[str, TensorInfo]
+    """The file's tensor behind each canonical input."""
+    file_outputs: Mapping[str, TensorInfo]
+    """The file's tensor behind each canonical output."""
 
     def infer(self, inputs: Inputs) -> Answer:
         """The answer to one sample, by public output name. Raises: InferenceError."""
@@ -74,11 +82,11 @@ class Predictor:
         """
         if self.sequencer is not None:
             return self.sequencer.run(self.run_once, feeds, Memory(self.sequencer.states))
-        if not self.preprocess.makes_windows or any(info.shape[:1] != (1,) for info in self._inputs.values()):
+        if not self.preprocess.makes_windows or any(info.shape[:1] != (1,) for info in self.file_inputs.values()):
             return self.run_once(feeds)
         # A file that takes one row at a time is asked about each window in turn.
         pieces = [self.run_once(window) for window in self.preprocess.windows(feeds)]
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in self._outputs}
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in self.file_outputs}
 
     def run_once(self, feeds: Tensors) -> dict[str, Array]:
         """One call of the graph: canonical input tensors to canonical output tensors, states among both.
@@ -88,11 +96,11 @@ class Predictor:
         """
         fed = {}
         for name, array in feeds.items():
-            info = self._inputs[name]
+            info = self.file_inputs[name]
             _check_shape(name, array, info)
             fed[info.name] = array
         raw = self.session.run(fed)
-        return {name: self._read(name, raw[info.name]) for name, info in self._outputs.items()}
+        return {name: self._read(name, raw[info.name]) for name, info in self.file_outputs.items()}
 
     def interpret(self, tensors: Tensors, decoded: Tensors | None = None) -> list[Answer]:
         """Answers from canonical output tensors, one per sample.
@@ -110,16 +118,20 @@ class Predictor:
         """Free the engine's memory."""
         self.session.close()
 
-    def _read(self, name: str, array: Array) -> Array:
+    def reader(self, name: str) -> Reader | None:
+        """What turns the file's output into that canonical tensor; None where it is the tensor already."""
         spec = self.release.tensors.get(name)
         if spec is None:
-            return array  # a state, which goes back as it came
+            return None  # a state, which goes back as it came
         binding = self.variant.io.outputs[name]
-        if binding.scale is not None:
-            array = (array.astype(np.float32) - (binding.zero_point or 0)) * np.float32(binding.scale)
-        if binding.layout and spec.layout and binding.layout != spec.layout:
-            array = array.transpose([binding.layout.index(axis) for axis in spec.layout])
-        return array.astype(spec.dtype, copy=False)
+        is_moved = bool(binding.layout and spec.layout and binding.layout != spec.layout)
+        if binding.scale is None and not is_moved and self.file_outputs[name].dtype == spec.dtype:
+            return None
+        return partial(_read, binding=binding, spec=spec)
+
+    def _read(self, name: str, array: Array) -> Array:
+        read = self.reader(name)
+        return array if read is None else read(array)
 
 
 def load_predictor(
@@ -203,6 +215,14 @@ def _bound(bindings: Mapping[str, TensorBinding], infos: tuple[TensorInfo, ...],
             )
         found[name] = info
     return found
+
+
+def _read(array: Array, *, binding: TensorBinding, spec: TensorSpec) -> Array:
+    if binding.scale is not None:
+        array = (array.astype(np.float32) - (binding.zero_point or 0)) * np.float32(binding.scale)
+    if binding.layout and spec.layout and binding.layout != spec.layout:
+        array = array.transpose([binding.layout.index(axis) for axis in spec.layout])
+    return array.astype(spec.dtype, copy=False)
 
 
 def _listed(infos: tuple[TensorInfo, ...]) -> str:

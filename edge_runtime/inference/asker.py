@@ -1,0 +1,161 @@
+"""Asks a loaded variant and counts what that took.
+
+Whoever calls holds a slot of the model's admission, so nothing here waits; `Model` is the same with the waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from time import monotonic, perf_counter_ns
+from typing import final
+
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.ids import shown
+from edge_runtime.inference.accounting import EXPIRED, FAILED, INTERPRET, PREPARE, Accounting
+from edge_runtime.inference.backend import Array, Tensors
+from edge_runtime.inference.direct import Direct, direct_call
+from edge_runtime.inference.finite import FiniteCheck, NanPolicy
+from edge_runtime.inference.predictor import Predictor
+from edge_runtime.inference.prepared import feeds_of_prepared
+from edge_runtime.inference.preprocess import Inputs
+from edge_runtime.inference.refusals import DeadlinePassed, Refused
+from edge_runtime.inference.results import Answer, TensorAnswer
+
+
+@final
+class Asker:
+    """The loaded variant, for callers that hold a slot; any thread."""
+
+    def __init__(self, predictor: Predictor, accounting: Accounting, nan: NanPolicy = "off") -> None:
+        self._predictor = predictor
+        self._record = accounting.record
+        self._call = direct_call(predictor.session)
+        self._direct = Direct(predictor)
+        self._check = None if nan == "off" else FiniteCheck(predictor.preprocess, nan)
+
+    def infer(self, inputs: Inputs, deadline: float | None = None) -> Answer:
+        """The answer to one sample, by public output name. Raises: InferenceError."""
+        direct = self._direct
+        if direct.raw and (fed := direct.public.feed(inputs)) is not None:
+            raw = self._run(fed, inputs)
+            answer: Answer = {}
+            for public, place, read in direct.raw:
+                rows = raw[place] if read is None else read(raw[place])
+                if rows.shape[:1] != (1,):
+                    return _only(self._predictor.interpret(direct.tensors(raw)))
+                answer[public] = TensorAnswer(rows[0])
+            return answer
+        return _only(self.infer_batch(inputs, deadline))
+
+    def infer_batch(self, inputs: Inputs, deadline: float | None = None) -> list[Answer]:
+        """The answers to a batch, in order. Raises: InferenceError."""
+        if not self._predictor.postprocess.needs_question and (fed := self._direct.public.feed(inputs)) is not None:
+            tensors, decoded = self._direct.tensors(self._run(fed, inputs)), None
+        else:
+            tensors, decoded = self._prepare_and_run(inputs, deadline)
+        began = perf_counter_ns()
+        answers = self._predictor.interpret(tensors, decoded)
+        record = self._record()
+        record.time(INTERPRET, perf_counter_ns() - began)
+        return answers
+
+    def infer_tensors(
+        self, tensors: Tensors, *, outputs: Collection[str] | None = None, deadline: float | None = None
+    ) -> dict[str, Array]:
+        """Canonical output tensors.
+
+        Args:
+            tensors: all public inputs as arrays, or all canonical tensors (preprocessing already done), by name.
+            outputs: which ones are wanted; None: all.
+            deadline: the engine is not asked after it.
+
+        Raises:
+            InferenceError: names, dtypes or shapes that the model does not take, or the engine failed.
+        """
+        if outputs is not None:
+            self._check_known(outputs)
+        direct = self._direct
+        fed = direct.public.feed(tensors)
+        if fed is None:
+            fed = direct.canonical.feed(tensors)
+        if fed is not None:
+            answers = direct.tensors(self._run(fed, tensors))
+        elif self._predictor.preprocess.are_prepared(tensors):
+            answers = self._run_prepared(tensors)
+        else:
+            answers, _ = self._prepare_and_run(tensors, deadline)
+        return answers if outputs is None else {name: answers[name] for name in outputs}
+
+    def run_canonical(self, feeds: Tensors) -> dict[str, Array]:
+        """Canonical output tensors for what `Preprocessor` returns. Raises: InferenceError."""
+        record = self._record()
+        try:
+            began = perf_counter_ns()
+            tensors = self._predictor.run_canonical(feeds)
+            record.answered(perf_counter_ns() - began, _rows(feeds))
+        except BaseException:
+            record.count(FAILED)
+            raise
+        return tensors
+
+    def _run(self, fed: dict[str, Array], inputs: Inputs) -> Sequence[Array]:
+        record = self._record()
+        try:
+            if self._check is not None:
+                self._check(inputs, record)
+            began = perf_counter_ns()
+            raw = self._call(fed)
+            ended = perf_counter_ns()
+        except BaseException:
+            record.count(FAILED)
+            raise
+        record.answered(ended - began, len(next(iter(fed.values()))))
+        return raw
+
+    def _prepare_and_run(self, inputs: Inputs, deadline: float | None) -> tuple[dict[str, Array], Tensors]:
+        record, preprocess = self._record(), self._predictor.preprocess
+        try:
+            if self._check is not None:
+                self._check(inputs, record)
+            began = perf_counter_ns()
+            decoded = preprocess.decode(inputs)
+            # A sequence is prepared row by row while it runs.
+            feeds = None if self._predictor.sequencer else preprocess.after_decode(decoded)
+            prepared = perf_counter_ns()
+            if feeds is not None:
+                self._direct.public.learn(inputs, feeds)
+            if deadline is not None and monotonic() >= deadline:
+                raise DeadlinePassed
+            started = perf_counter_ns()
+            tensors = self._predictor.run_decoded(decoded) if feeds is None else self._predictor.run_canonical(feeds)
+            ended = perf_counter_ns()
+        except BaseException as error:
+            record.count(EXPIRED if isinstance(error, Refused) else FAILED)
+            raise
+        record.time(PREPARE, prepared - began)
+        record.answered(ended - started, preprocess.count(decoded))
+        return tensors, decoded
+
+    def _run_prepared(self, tensors: Tensors) -> dict[str, Array]:
+        feeds = feeds_of_prepared(self._predictor, tensors)
+        answers = self.run_canonical(feeds)
+        self._direct.canonical.learn(tensors, feeds)
+        return answers
+
+    def _check_known(self, outputs: Collection[str]) -> None:
+        known = self._predictor.file_outputs
+        for name in outputs:
+            if name not in known:
+                raise InferenceError(
+                    f"give output {shown(name)}", "the model has no such tensor", f"choose of {', '.join(known)}"
+                )
+
+
+def _only(answers: list[Answer]) -> Answer:
+    if len(answers) != 1:
+        raise InferenceError("answer", f"the inputs hold {len(answers)} samples", "use infer_batch")
+    return answers[0]
+
+
+def _rows(feeds: Tensors) -> int:
+    return max((len(array) for array in feeds.values() if array.ndim), default=1)

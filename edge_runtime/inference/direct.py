@@ -1,0 +1,138 @@
+"""The short way through a model: what needs no preparation goes straight to the engine, what it gives straight back.
+
+Compiled at load. Whether arrays of some shape need preparation is learned from the first one that took the long way:
+when all steps returned the very same memory, the next array of that shape goes straight in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from edge_runtime.contract.steps import ColorStep, Crop, Layout, Resize
+from edge_runtime.inference.backend import Array, DirectCall, DirectSession, Session, TensorInfo, Tensors
+from edge_runtime.inference.predictor import Predictor, Reader
+from edge_runtime.inference.preprocess import Inputs
+
+_MOST_SHAPES: Final = 64
+"""Shapes remembered for one input; a caller with more of them takes the long way."""
+
+_SHAPE_ONLY: Final = (Resize, Crop, ColorStep, Layout)
+"""Steps for which an array's shape decides whether they change it."""
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One input that may take the short way."""
+
+    name: str
+    """As the caller gives it."""
+    tensor: str
+    """Canonical tensor that it becomes."""
+    file_tensor: str
+    dtype: np.dtype[np.generic]
+    shapes: dict[Shape, Shape] = field(default_factory=dict)
+    """For each shape that passes unchanged: the same with a batch axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The inputs of one naming (public, or canonical) that may take the short way."""
+
+    _entries: tuple[_Entry, ...]
+
+    def feed(self, inputs: Inputs) -> dict[str, Array] | None:
+        """Inputs by file tensor name, or None when they must take the long way."""
+        fed = {}
+        for entry in self._entries:
+            array = inputs.get(entry.name)
+            if type(array) is not np.ndarray or array.dtype is not entry.dtype or not array.flags.c_contiguous:
+                return None
+            shape = entry.shapes.get(array.shape)
+            if shape is None:
+                return None
+            fed[entry.file_tensor] = array if shape == array.shape else array.reshape(shape)
+        return fed if fed and len(fed) == len(inputs) else None
+
+    def learn(self, inputs: Inputs, feeds: Tensors) -> None:
+        """Remember the shapes of inputs that the long way left as they were.
+
+        Args:
+            inputs: what the caller gave.
+            feeds: what became of it, by canonical tensor name.
+        """
+        for entry in self._entries:
+            given, fed = inputs.get(entry.name), feeds[entry.tensor]
+            if not isinstance(given, np.ndarray) or given.dtype is not entry.dtype or given.shape in entry.shapes:
+                continue
+            if fed.ndim and len(entry.shapes) < _MOST_SHAPES and _is_same(given, fed):
+                entry.shapes[given.shape] = fed.shape
+
+
+class Direct:
+    """The short way through one loaded variant."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        files = predictor.file_inputs
+        self.public = _gate(_passing(predictor), files)
+        self.canonical = _gate({} if predictor.sequencer else {name: name for name in files}, files)
+        places = {info.name: place for place, info in enumerate(predictor.session.outputs)}
+        self.readers: dict[str, tuple[int, Reader | None]] = {
+            name: (places[info.name], predictor.reader(name)) for name, info in predictor.file_outputs.items()
+        }
+        raw = predictor.postprocess.raw or {}
+        self.raw: tuple[tuple[str, int, Reader | None], ...] = tuple(
+            (public, *self.readers[tensor]) for public, tensor in raw.items()
+        )
+        """Public name, place and reader of each output, when all of them are tensors as they are; else empty."""
+
+    def tensors(self, raw: Sequence[Array]) -> dict[str, Array]:
+        """Canonical output tensors from the engine's answers."""
+        return {name: raw[place] if read is None else read(raw[place]) for name, (place, read) in self.readers.items()}
+
+
+def direct_call(session: Session) -> DirectCall:
+    """The session's own call, or its checked one where it has no other."""
+    if isinstance(session, DirectSession):
+        return session.call
+    names = [info.name for info in session.outputs]
+
+    def call(fed: dict[str, Array]) -> Sequence[Array]:
+        answers = session.run(fed)
+        return [answers[name] for name in names]
+
+    return call
+
+
+def _passing(predictor: Predictor) -> dict[str, str]:
+    """Canonical tensor by public input, when arrays of some shapes go through all steps unchanged; else empty."""
+    preprocess = predictor.preprocess
+    named = {
+        chain.source.name: chain.tensor
+        for chain in preprocess.chains
+        if all(isinstance(step, _SHAPE_ONLY) for step in chain.kept)
+    }
+    is_alone = predictor.sequencer is None and not preprocess.constants and len(named) == len(preprocess.chains)
+    return named if is_alone else {}
+
+
+def _gate(named: Mapping[str, str], files: Mapping[str, TensorInfo]) -> Gate:
+    return Gate(
+        tuple(_Entry(name, tensor, files[tensor].name, np.dtype(files[tensor].dtype)) for name, tensor in named.items())
+    )
+
+
+def _is_same(given: Array, fed: Array) -> bool:
+    """Whether both are the same numbers in the same memory, in the order that engines want."""
+    return (
+        given.flags.c_contiguous
+        and fed.flags.c_contiguous
+        and given.dtype == fed.dtype
+        and given.size == fed.size
+        and given.ctypes.data == fed.ctypes.data
+    )

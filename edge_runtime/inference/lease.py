@@ -1,0 +1,194 @@
+"""Memory that an application fills and reads in place: no array is made and nothing is copied from call to call."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+from time import perf_counter_ns
+from typing import final
+
+import numpy as np
+
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.ids import shown
+from edge_runtime.contract.tensor import AxisRange
+from edge_runtime.inference.accounting import FAILED, Accounting
+from edge_runtime.inference.admission import Admission
+from edge_runtime.inference.backend import Array, Binding, DirectSession, Session
+from edge_runtime.inference.predictor import Predictor
+from edge_runtime.inference.preprocess import Inputs
+from edge_runtime.inference.refusals import Overloaded
+
+_Axes = tuple[tuple[str, int], ...]
+
+
+@final
+class Lease:
+    """One set of buffers, for one caller at a time until it is given back; what `run` returns lasts until the next run.
+
+    The inputs have the dtype and layout that the variant's file takes: for a model without preprocessing those of its
+    public inputs, else `fill` prepares public inputs into them.
+    """
+
+    __slots__ = ("_admission", "_binding", "_predictor", "_readers", "_record", "_samples", "inputs")
+
+    def __init__(self, binding: Binding, predictor: Predictor, admission: Admission, accounting: Accounting) -> None:
+        self.inputs: Mapping[str, Array] = {
+            name: binding.inputs[info.name] for name, info in predictor.file_inputs.items()
+        }
+        """Buffers to fill, by canonical tensor name."""
+        self._binding = binding
+        self._predictor = predictor
+        self._admission = admission
+        self._record = accounting.record
+        self._samples = max((len(array) for array in self.inputs.values() if array.ndim), default=1)
+        self._readers = {name: (info.name, predictor.reader(name)) for name, info in predictor.file_outputs.items()}
+
+    def fill(self, inputs: Inputs) -> None:
+        """Prepare public inputs into the buffers. Raises: InferenceError, as `Model.infer`."""
+        for name, array in self._predictor.preprocess(inputs).items():
+            buffer = self.inputs[name]
+            if array.shape != buffer.shape:
+                raise InferenceError(
+                    f"fill tensor {shown(name)}",
+                    f"it has shape {list(array.shape)}, the buffer {list(buffer.shape)}",
+                    "lease with the axes that the inputs have",
+                )
+            np.copyto(buffer, array)
+
+    def run(self, *, deadline: float | None = None, priority: int = 0) -> Mapping[str, Array]:
+        """Ask the model about what the buffers hold now: canonical output tensors, valid until the next run.
+
+        Raises:
+            Refused: the deadline passed, too many wait, or the model was closed.
+            InferenceError: the engine failed.
+        """
+        self._admission.enter(deadline, priority)
+        try:
+            began = perf_counter_ns()
+            answers = self._binding.run()
+            ended = perf_counter_ns()
+        except BaseException:
+            self._record().count(FAILED)
+            raise
+        finally:
+            self._admission.leave()
+        self._record().answered(ended - began, self._samples)
+        return {
+            name: answers[file] if read is None else read(answers[file]) for name, (file, read) in self._readers.items()
+        }
+
+
+@final
+class LeasePool:
+    """The buffers of one model; made when first wanted, kept for the next caller.
+
+    Args:
+        predictor: the loaded variant.
+        admission: in which every run waits for its turn.
+        accounting: where runs are counted.
+    """
+
+    def __init__(self, predictor: Predictor, admission: Admission, accounting: Accounting) -> None:
+        self._predictor = predictor
+        self._admission = admission
+        self._accounting = accounting
+        self._lock = threading.Lock()
+        self._free: dict[_Axes, deque[Lease]] = {}
+        self._out = 0
+
+    def take(self, axes: Mapping[str, int]) -> tuple[_Axes, Lease]:
+        """Buffers whose dynamic axes have these sizes (the smallest allowed where one is not named).
+
+        Raises:
+            Overloaded: as many are out as requests may run and wait.
+            InferenceError: no such axis, a size that it does not allow, or no memory.
+        """
+        key = tuple(sorted(axes.items()))
+        most = self._admission.slots + self._admission.queue_limit
+        with self._lock:
+            if self._out >= most:
+                raise Overloaded(self._out, 1.0)
+            self._out += 1
+            free = self._free.get(key)
+            if free:
+                return key, free.pop()
+        try:
+            return key, self._made(axes)
+        except BaseException:
+            self._counted_back()
+            raise
+
+    def give_back(self, key: _Axes, lease: Lease) -> None:
+        """Keep the buffers for the next caller, unless as many are kept as calls may run."""
+        with self._lock:
+            self._out -= 1
+            kept = self._free.setdefault(key, deque())
+            if len(kept) < self._admission.slots:
+                kept.append(lease)
+
+    def clear(self) -> None:
+        """Forget all buffers that are not out."""
+        with self._lock:
+            self._free.clear()
+
+    def _counted_back(self) -> None:
+        with self._lock:
+            self._out -= 1
+
+    def _made(self, axes: Mapping[str, int]) -> Lease:
+        shapes = buffer_shapes(self._predictor, axes)
+        session = self._predictor.session
+        binding = session.bind(shapes) if isinstance(session, DirectSession) else CopiedBinding(session, shapes)
+        return Lease(binding, self._predictor, self._admission, self._accounting)
+
+
+class CopiedBinding:
+    """Buffers for a session that cannot be bound to memory: each run copies them in."""
+
+    def __init__(self, session: Session, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._session = session
+        self.inputs = {info.name: np.zeros(shapes[info.name], info.dtype) for info in session.inputs}
+
+    def run(self) -> Mapping[str, Array]:
+        """As `Binding.run`."""
+        return self._session.run(self.inputs)
+
+
+def buffer_shapes(predictor: Predictor, axes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the file's inputs when the named dynamic axes have these sizes, by file tensor name.
+
+    Raises:
+        InferenceError: no such axis, or a size that the signature does not allow.
+    """
+    ranges = predictor.release.signature.axes
+    for axis, size in axes.items():
+        bounds = ranges.get(axis)
+        if size < 1 or (bounds is not None and not bounds.min <= size <= bounds.max):
+            raise InferenceError(f"lease buffers with axis {shown(axis)} = {size}", "the model does not allow it")
+    shapes: dict[str, tuple[int, ...]] = {}
+    known: set[str] = set()
+    for name, info in predictor.file_inputs.items():
+        spec, binding = predictor.release.tensors[name], predictor.variant.io.inputs[name]
+        named = list(spec.shape)
+        if spec.layout and binding.layout and len(binding.layout) == len(spec.layout) == len(named):
+            named = [spec.shape[spec.layout.index(axis)] for axis in binding.layout]
+        known |= {size for size in named if isinstance(size, str)}
+        shapes[info.name] = tuple(
+            fixed if fixed is not None else _size_of(wanted, axes, ranges)
+            for fixed, wanted in zip(info.shape, named, strict=True)
+        )
+    if unknown := sorted(axes.keys() - known):
+        raise InferenceError(
+            f"lease buffers with axis {shown(unknown[0])}", "no input has it", f"it has {', '.join(sorted(known))}"
+        )
+    return shapes
+
+
+def _size_of(wanted: int | str, axes: Mapping[str, int], ranges: Mapping[str, AxisRange]) -> int:
+    if isinstance(wanted, int):
+        return wanted
+    if wanted in axes:
+        return axes[wanted]
+    return max(1, ranges[wanted].min) if wanted in ranges else 1

@@ -1,0 +1,188 @@
+"""From a release to a loaded variant: picks the build for this machine, checks every byte, falls through on failure.
+
+No engine sees a byte whose digest was not checked; what was checked in memory is what is handed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from edge_runtime.contract.device_profile import DeviceFacts
+from edge_runtime.contract.errors import ContractError, InferenceError
+from edge_runtime.contract.ids import LayerName, shown
+from edge_runtime.contract.layout import (
+    FILE_MAX_BYTES,
+    BlobSource,
+    Layers,
+    LayoutFolder,
+    OpenRelease,
+    OpenVariant,
+    VariantEntry,
+    open_variant,
+    read_checked,
+)
+from edge_runtime.contract.reasons import LOAD_FAILED, NO_VARIANT
+from edge_runtime.contract.release import ReleaseManifest, layer_of
+from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
+from edge_runtime.inference.arrays import ARCHIVE_MAX_BYTES, read_npy
+from edge_runtime.inference.backend import Array, BackendOptions, Registry
+from edge_runtime.inference.facts import engines, machine_facts
+from edge_runtime.inference.postprocess import parse_labels
+from edge_runtime.inference.predictor import Predictor, load_predictor
+
+LABELS_MAX_BYTES: Final = 4 * 1024 * 1024
+
+Release = Path | str | tuple[OpenRelease, BlobSource]
+"""Folder of an OCI layout, or a release already read and where its blobs are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the caller decides about how a release is opened."""
+
+    variant: str | None = None
+    """Load exactly this one."""
+    backends: Collection[str] | None = None
+    """Names of engines that may be used; None: all."""
+    facts: DeviceFacts | None = None
+    """This device's facts; None: found out by constructing the engines that the release names."""
+    options: BackendOptions = field(default_factory=BackendOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A release with one variant loaded."""
+
+    release: OpenRelease
+    variant: OpenVariant
+    predictor: Predictor
+    skipped: tuple[Rejected, ...]
+    """Variants that were better placed or misfits, and why they were not taken."""
+    source: BlobSource
+
+
+def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened:
+    """Open a release and load the best variant for this machine; falls through to the next when one fails to load.
+
+    Raises:
+        InferenceError: code `no_variant` or `load_failed`; no variant could be loaded, with all reasons.
+        DigestMismatch: a file is not the promised one.
+        ContractError: the release breaks the contract.
+    """
+    opened, source = _read_release(release)
+    variants, skipped = _read_variants(opened, source, wishes.variant)
+    usable = {name: registry[name] for name in registry if wishes.backends is None or name in wishes.backends}
+    named = {one.manifest.target.engine for one in variants}
+    choice = choose(
+        tuple(OfferedVariant(one.digest, one.manifest) for one in variants),
+        wishes.facts or machine_facts(engines(named, usable)),
+    )
+    skipped.extend(choice.rejected)
+    labels = _read_labels(opened, source)
+    arrays = _read_priors(opened, source)
+    by_digest = {one.digest: one for one in variants}
+    for chosen in (by_digest[offered.digest] for offered in choice.candidates):
+        files = _read_files(chosen, source)
+        try:
+            predictor = load_predictor(
+                opened.manifest,
+                chosen.manifest,
+                files,
+                labels=labels,
+                layers=arrays,
+                options=wishes.options,
+                registry=usable,
+            )
+        except (InferenceError, ContractError) as error:
+            skipped.append(Rejected(chosen.manifest.id, error.code, str(error)))
+            continue
+        return Opened(opened, chosen, predictor, tuple(skipped), source)
+    raise _nothing_loaded(opened.manifest, skipped, any_fitted=bool(choice.candidates))
+
+
+def read_layer(source: BlobSource, layers: Layers, title: LayerName, max_bytes: int) -> bytes:
+    """The checked content of one layer. Raises: ContractError, DigestMismatch."""
+    descriptor = layers.descriptor(title)
+    if descriptor.size > max_bytes:
+        raise ContractError(f"read layer {title}", f"{descriptor.size} bytes exceed {max_bytes}")
+    return read_checked(source, descriptor, max_bytes=descriptor.size)
+
+
+def _read_release(release: Release) -> tuple[OpenRelease, BlobSource]:
+    if isinstance(release, tuple):
+        return release
+    folder = LayoutFolder(Path(release))
+    return folder.open(), folder
+
+
+def _read_variants(
+    release: OpenRelease, source: BlobSource, wanted: str | None
+) -> tuple[list[OpenVariant], list[Rejected]]:
+    """Variants whose manifests are sound, and the others with reasons; a broken one spoils only itself."""
+    entries = [entry for entry in release.index.variants if wanted is None or entry.id == wanted]
+    if not entries:
+        raise InferenceError(
+            f"open variant {shown(wanted)}",
+            f"release {release.manifest.name} {release.manifest.version} has none of that name",
+            f"choose one of {', '.join(release.manifest.variants)}",
+            code=NO_VARIANT,
+        )
+    sound: list[OpenVariant] = []
+    broken: list[Rejected] = []
+    for entry in entries:
+        variant = _read_variant(source, entry)
+        if isinstance(variant, Rejected):
+            broken.append(variant)
+        else:
+            sound.append(variant)
+    return sound, broken
+
+
+def _read_variant(source: BlobSource, entry: VariantEntry) -> OpenVariant | Rejected:
+    try:
+        return open_variant(source, entry)
+    except ContractError as error:
+        return Rejected(entry.id, error.code, str(error))
+
+
+def _read_labels(release: OpenRelease, source: BlobSource) -> dict[str, tuple[str, ...]]:
+    return {
+        output.name: parse_labels(read_layer(source, release.layers, layer_of(output.labels), LABELS_MAX_BYTES))
+        for output in release.manifest.signature.outputs
+        if output.labels
+    }
+
+
+def _read_priors(release: OpenRelease, source: BlobSource) -> dict[str, Array]:
+    """Arrays that detectors start from, by the reference that names their layer."""
+    references = {
+        str(step["priors"]) for steps in release.manifest.postprocess.values() for step in steps if step.get("priors")
+    }
+    return {
+        reference: read_npy(
+            read_layer(source, release.layers, layer_of(reference), ARCHIVE_MAX_BYTES), f"layer {shown(reference)}"
+        )
+        for reference in sorted(references)
+    }
+
+
+def _read_files(variant: OpenVariant, source: BlobSource) -> Mapping[str, bytes]:
+    files: dict[str, bytes] = {}
+    for file in variant.manifest.files:
+        if file.role in files:
+            raise ContractError(f"open variant {variant.manifest.id}", f"two of its files have role {shown(file.role)}")
+        files[file.role] = read_layer(source, variant.layers, file.layer, FILE_MAX_BYTES)
+    return files
+
+
+def _nothing_loaded(release: ReleaseManifest, skipped: list[Rejected], *, any_fitted: bool) -> InferenceError:
+    reasons = "; ".join(f"{one.variant}: {one.because}" for one in skipped)
+    return InferenceError(
+        f"open release {release.name} {release.version}",
+        f"none of its variants works here ({reasons})",
+        "install one of the engines it names, or build the release for this machine",
+        code=LOAD_FAILED if any_fitted else NO_VARIANT,
+    )

@@ -1,0 +1,51 @@
+"""Tensors that a caller prepared without this runtime: checked against the manifest, then made what the file takes."""
+
+from __future__ import annotations
+
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.ids import shown
+from edge_runtime.contract.tensor import TensorSpec
+from edge_runtime.inference.backend import Array, Tensors
+from edge_runtime.inference.given import check_size
+from edge_runtime.inference.predictor import Predictor
+from edge_runtime.inference.preprocess import Chain
+from edge_runtime.inference.values import Value
+
+
+def feeds_of_prepared(predictor: Predictor, tensors: Tensors) -> dict[str, Array]:
+    """Feeds, as `Preprocessor` returns them, from canonical tensors.
+
+    Raises:
+        InferenceError: unknown or missing tensor, wrong dtype or shape, or a file that does some steps itself.
+    """
+    feeds = dict(predictor.preprocess.constants)
+    chains = {chain.tensor: chain for chain in predictor.preprocess.chains}
+    known = ", ".join(sorted(chains))
+    if unknown := sorted(tensors.keys() - chains.keys()):
+        raise InferenceError(f"take tensor {shown(unknown[0])}", "the model has none of that name", f"it takes {known}")
+    if missing := sorted(chains.keys() - tensors.keys()):
+        raise InferenceError("answer", f"tensor {missing[0]} is missing", f"give {known}")
+    for name, chain in chains.items():
+        feeds[name] = _fed(predictor, chain, tensors[name])
+    return feeds
+
+
+def _fed(predictor: Predictor, chain: Chain, array: Array) -> Array:
+    spec = predictor.release.tensors[chain.tensor]
+    if predictor.variant.io.inputs[chain.tensor].absorbs:
+        raise InferenceError(
+            f"take tensor {chain.tensor}",
+            f"variant {predictor.variant.id} does the last steps inside its file",
+            f"give {chain.source.name}",
+        )
+    _check(predictor, chain.tensor, spec, array)
+    return chain.finish(Value(array, spec.layout))
+
+
+def _check(predictor: Predictor, name: str, spec: TensorSpec, array: Array) -> None:
+    if array.dtype.name != spec.dtype:
+        raise InferenceError(f"take tensor {name}", f"its dtype is {array.dtype.name}, not {spec.dtype}")
+    if array.ndim != len(spec.shape):
+        raise InferenceError(f"take tensor {name}", f"its shape is {list(array.shape)}, not {spec.shape}")
+    for size, wanted in zip(array.shape, spec.shape, strict=True):
+        check_size(size, wanted, f"tensor {name}", spec.shape, predictor.preprocess.axes)
