@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edge_runtime.contract.errors import ContractError
-from edge_runtime.contract.ids import parse_slot_id
-from edge_runtime.contract.layout import open_release
+from edge_runtime.contract.ids import SlotId, parse_slot_id
+from edge_runtime.contract.layout import BlobSource, OpenRelease, open_release
 from edge_runtime.update.contents import read_index
 from edge_runtime.update.pointers import SlotPointers
 from edge_runtime.update.store import ContentStore
@@ -26,6 +27,36 @@ POINTERS: Final = "pointers"
 def is_state_folder(path: Path) -> bool:
     """Whether a folder is an agent's `state_dir`."""
     return (path / DATABASE).is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledBuild:
+    """What one slot of a device runs now."""
+
+    activation: Activation
+    release: OpenRelease
+    source: BlobSource
+
+
+def installed_builds(state_dir: Path | str) -> dict[SlotId, InstalledBuild]:
+    """The build of every slot of this device that has one.
+
+    Raises:
+        ContractError: it is no agent's state folder, nothing is installed, or a release breaks the contract.
+        DigestMismatch: a file is not the promised one.
+    """
+    folder = _checked(state_dir)
+    pointers, store = SlotPointers(folder / POINTERS), ContentStore(folder / STORE)
+    found: dict[SlotId, InstalledBuild] = {}
+    for slot in pointers.slots():
+        current = pointers.read(slot).current
+        if current is not None:
+            release = open_release(store, read_index(store, current.release, current.release_bytes))
+            found[slot] = InstalledBuild(current, release, store)
+    if not found:
+        remedy = f"see edge-runtime status --state {folder}"
+        raise ContractError(f"open what {folder} runs", "nothing is installed there", remedy)
+    return found
 
 
 def open_installed(
@@ -48,9 +79,7 @@ def open_installed(
         InferenceError: the build cannot be loaded with these engines.
         DigestMismatch: a file is not the promised one.
     """
-    folder = Path(state_dir)
-    if not is_state_folder(folder):
-        raise ContractError(f"open {folder}", "it is no agent's state folder", "name the state_dir of a device")
+    folder = _checked(state_dir)
     current = SlotPointers(folder / POINTERS).read(parse_slot_id(slot)).current
     if current is None:
         remedy = f"see edge-runtime status --state {folder}"
@@ -72,3 +101,10 @@ def open_build(
 
     release = open_release(store, read_index(store, build.release, build.release_bytes))
     return Model.open((release, store), variant=build.variant, threads=threads, backends=backends, facts=facts)
+
+
+def _checked(state_dir: Path | str) -> Path:
+    folder = Path(state_dir)
+    if not is_state_folder(folder):
+        raise ContractError(f"open {folder}", "it is no agent's state folder", "name the state_dir of a device")
+    return folder

@@ -26,7 +26,7 @@ _BY_CODE: Final = {
     # Bytes that no step could read, a shape that the model does not take.
     "inference": Status(400, "INVALID_ARGUMENT"),
     "contract": Status(400, "INVALID_ARGUMENT"),
-    "exists": Status(400, "ALREADY_EXISTS"),
+    "exists": Status(409, "ALREADY_EXISTS"),
     "unauthorized": Status(401, "UNAUTHENTICATED"),
     "not_found": Status(404, "NOT_FOUND"),
     "unknown_model": Status(404, "NOT_FOUND"),
@@ -34,6 +34,8 @@ _BY_CODE: Final = {
     "unknown_sequence": Status(400, "FAILED_PRECONDITION"),
     "cancelled": Status(499, "CANCELLED"),
     "unsupported_feature": Status(501, "UNIMPLEMENTED"),
+    # What Triton says of an endpoint that it was built without.
+    "not_supported_here": Status(503, "UNAVAILABLE"),
     "overloaded": Status(503, "RESOURCE_EXHAUSTED"),
     "not_ready": Status(503, "UNAVAILABLE"),
     "closed": Status(503, "UNAVAILABLE"),
@@ -56,7 +58,7 @@ def status_of(error: EdgeError) -> Status:
 
 def retry_after_s(error: EdgeError) -> float | None:
     """Seconds after which a refused client may come again; None where that would not help."""
-    if status_of(error).http != 503:
+    if status_of(error).http != 503 or error.code == "not_supported_here":
         return None
     after = getattr(error, "retry_after_s", None)
     return float(after) if isinstance(after, int | float) else 1.0

@@ -1,0 +1,118 @@
+"""`edge-runtime serve`: models behind doors, until somebody ends it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge_runtime.cli.output import Json, print_json
+from edge_runtime.contract.errors import ContractError
+
+if TYPE_CHECKING:
+    from edge_runtime.doors.access import Access
+    from edge_runtime.doors.serve import Serving
+
+app = typer.Typer()
+
+_DEFAULT_HTTP = "127.0.0.1:8000"
+
+
+@app.command()
+def serve(
+    releases: Annotated[
+        list[Path] | None, typer.Argument(help="Folders that edge-convert wrote, or a device's state_dir.")
+    ] = None,
+    *,
+    http: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help=f"Open Inference Protocol v2 over HTTP [{_DEFAULT_HTTP}].")
+    ] = None,
+    grpc: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The same protocol over gRPC (extra: serve).")
+    ] = None,
+    repository: Annotated[
+        Path | None, typer.Option(help="Folder of releases that clients may load and unload.")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM) of the network doors.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the bearer token that network clients must send.")
+    ] = None,
+    memory_mb: Annotated[int | None, typer.Option(min=1, help="All loaded models together may need so much.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads inside one call.")] = None,
+    backend: Annotated[list[str] | None, typer.Option(help="Engine that may be used; repeat for several.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Serve models to other programs until interrupted.
+
+    Beyond this machine a network door demands TLS and a token. Port 0 takes any that is free.
+    """
+    from edge_runtime.doors.door import parse_listen
+    from edge_runtime.doors.serve import ServePlan, serving
+
+    if http is None and grpc is None:
+        http = _DEFAULT_HTTP
+    plan = ServePlan(
+        releases=tuple(releases or ()),
+        http=parse_listen(http) if http is not None else None,
+        grpc=parse_listen(grpc) if grpc is not None else None,
+        repository=repository,
+        access=_access(tls_cert, tls_key, token_file),
+        memory_bytes=memory_mb * 1024 * 1024 if memory_mb is not None else None,
+        threads=threads,
+        backends=tuple(backend or ()),
+    )
+    ended = threading.Event()
+    with serving(plan) as running:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: _end(ended))
+        _announce(running, as_json=as_json)
+        ended.wait()
+    sys.stderr.write("edge-runtime: drained and ended\n")
+
+
+def _end(ended: threading.Event) -> None:
+    """Once drains; again ends at once."""
+    if ended.is_set():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
+    ended.set()
+
+
+def _access(tls_cert: Path | None, tls_key: Path | None, token_file: Path | None) -> Access:
+    from edge_runtime.doors.access import Access, TlsFiles, read_token
+
+    if (tls_cert is None) != (tls_key is None):
+        raise ContractError("use TLS", "a certificate needs its key", "give both --tls-cert and --tls-key")
+    tls = TlsFiles(tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None
+    return Access(tls, read_token(token_file) if token_file is not None else None)
+
+
+def _announce(running: Serving, *, as_json: bool) -> None:
+    """What is served where; a program that started us reads the JSON line by line."""
+    if as_json:
+        print_json(
+            {
+                "doors": [{"kind": door.kind, "address": door.address} for door in running.doors],
+                "models": [{"name": one.name, "version": one.version} for one in running.host.models()],
+            }
+        )
+        sys.stdout.flush()
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("model", "version", "variant", "door", "address")
+    doors = [(door.kind, door.address) for door in running.doors]
+    rows = [(one.name, one.version, one.variant or "") for one in running.host.models()] or [("(none yet)", "", "")]
+    for row in rows:
+        for place, (kind, address) in enumerate(doors):
+            table.add_row(*map(Text, (*(row if place == 0 else ("", "", "")), kind, address)))
+    console = Console()
+    console.print(table)
+    console.print("Ctrl-C drains and ends.", highlight=False)

@@ -1,0 +1,111 @@
+"""`edge-runtime serve`: composes models and doors, and takes them down in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from edge_runtime.contract.errors import ContractError
+from edge_runtime.doors.access import Access, check_exposure
+from edge_runtime.doors.door import Door, Listen
+from edge_runtime.doors.following import Following
+from edge_runtime.doors.v2.repository import Repository
+from edge_runtime.doors.v2.service import V2Service
+from edge_runtime.installed import is_state_folder
+from edge_runtime.serving.host import ModelHost
+
+DRAIN_S: Final = 10.0
+"""For requests in flight when the server ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServePlan:
+    """What to serve, and through which doors."""
+
+    releases: tuple[Path, ...]
+    """Release folders, and state folders of devices."""
+    http: Listen | None = None
+    grpc: Listen | None = None
+    uds: Path | None = None
+    """Socket file of the local door."""
+    repository: Path | None = None
+    """Folder of releases that clients may load and unload."""
+    access: Access = field(default_factory=Access)
+    """What the network doors demand."""
+    memory_bytes: int | None = None
+    threads: int | None = None
+    backends: tuple[str, ...] = ()
+    """Engines that may be used; empty: all."""
+    drain_s: float = DRAIN_S
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A server that answers."""
+
+    host: ModelHost
+    doors: tuple[Door, ...]
+
+
+@contextmanager
+def serving(plan: ServePlan) -> Iterator[Serving]:
+    """Load everything, open every door; on the way out shut the doors, drain, and free the models.
+
+    Raises:
+        ContractError: a door would let the network in unprotected, nothing is to be served, or a release is broken.
+        InferenceError: a release cannot be loaded.
+        TrustError: a file is not the promised one.
+        TransportError: an address cannot be had.
+    """
+    _check(plan)
+    with ExitStack() as stack:
+        host = stack.enter_context(ModelHost(plan.memory_bytes, threads=plan.threads, backends=plan.backends or None))
+        for release in plan.releases:
+            if is_state_folder(release):
+                stack.enter_context(Following(host, release))
+            else:
+                host.load(release)
+        service = V2Service(host, software_version(), Repository(plan.repository) if plan.repository else None)
+        stack.callback(service.regions.close)
+        doors = _doors(plan, service)
+        for door in doors:
+            door.start()
+            stack.callback(door.stop, plan.drain_s)
+        yield Serving(host, doors)
+
+
+def software_version() -> str:
+    """The version of this software; 0 where it runs from a folder that was never installed."""
+    try:
+        return version("edgefleet")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _check(plan: ServePlan) -> None:
+    if not plan.releases and plan.repository is None:
+        raise ContractError("serve", "nothing is named", "name releases, or a --repository from which clients may load")
+    if plan.repository is not None and not plan.repository.is_dir():
+        raise ContractError(f"use repository {plan.repository}", "it is no folder", "name a folder of releases")
+    for option, listen in (("--http", plan.http), ("--grpc", plan.grpc)):
+        if listen is not None:
+            check_exposure(option, listen, plan.access)
+
+
+def _doors(plan: ServePlan, service: V2Service) -> tuple[Door, ...]:
+    """Each is imported where it is opened: a door that nobody asked for costs nothing, not even its library."""
+    doors: list[Door] = []
+    if plan.http is not None:
+        from edge_runtime.doors.v2.http import HttpDoor
+
+        doors.append(HttpDoor(service, plan.http, plan.access))
+    if plan.grpc is not None:
+        from edge_runtime.doors.v2.grpc import GrpcDoor
+        from edge_runtime.doors.v2.grpc_service import GrpcService
+
+        doors.append(GrpcDoor(GrpcService(service.host, service.regions, service.version), plan.grpc, plan.access))
+    return tuple(doors)

@@ -1,0 +1,298 @@
+"""The v2 door over HTTP/1.1: an event loop in a thread of its own; models run on their own workers (ADR 0016)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import lru_cache, partial
+from typing import Final
+
+from edge_runtime.contract.errors import EdgeError, TransportError
+from edge_runtime.doors.access import Access
+from edge_runtime.doors.door import Listen
+from edge_runtime.doors.v2.http_answer import HttpAnswer, error_answer, http_error_answer, method_answer
+from edge_runtime.doors.v2.http_body import HttpError, MemoryBudget
+from edge_runtime.doors.v2.http_connection import Connection, Exchange, HttpLimits
+from edge_runtime.doors.v2.http_infer import JSON_LENGTH, Asked, TooHeavy, infer_answer, is_heavy, read_infer
+from edge_runtime.doors.v2.http_parser import Admitted, Head, Request
+from edge_runtime.doors.v2.http_routes import PLAIN_BODY_MAX_BYTES, InferRoute, Route, find_route
+from edge_runtime.doors.v2.service import V2Service
+from edge_runtime.serving.calls import Reply
+
+_log: Final = logging.getLogger(__name__)
+_BACKLOG: Final = 256
+_SWEEP_S: Final = 0.5
+_SIDE_WORKERS: Final = 2
+"""Threads for loading, unfolding and long JSON."""
+_OPEN_TO_ALL: Final = frozenset({"/v2/health/live", "/v2/health/ready"})
+"""Paths without a token: a supervisor may ask whether the server lives."""
+
+_route: Final[Callable[[str], Route | InferRoute | None]] = lru_cache(maxsize=1024)(find_route)
+
+
+class HttpDoor:
+    """Serves the Open Inference Protocol v2 over HTTP.
+
+    Args:
+        service: what is served.
+        listen: where.
+        access: what is demanded of clients.
+        limits: what a client may take.
+    """
+
+    kind: Final = "v2 HTTP"
+
+    def __init__(
+        self, service: V2Service, listen: Listen, access: Access | None = None, limits: HttpLimits | None = None
+    ) -> None:
+        self._listen = listen
+        self._access = access or Access()
+        self._context = self._access.tls.context() if self._access.tls else None
+        self._server = _Server(service, self._access, limits or HttpLimits())
+        self._port = listen.port
+        self._thread: threading.Thread | None = None
+        self._stop: Callable[[float], object] = lambda _: None
+
+    @property
+    def address(self) -> str:
+        """URL of the server, with the port that it really has."""
+        return f"{'https' if self._context else 'http'}://{Listen(self._listen.host, self._port)}"
+
+    @property
+    def port(self) -> int:
+        """The port that it really has."""
+        return self._port
+
+    def start(self) -> None:
+        """Listen and answer from now on. Raises: TransportError when the address cannot be had."""
+        listener = _bound(self._listen)
+        self._port = listener.getsockname()[1]
+        started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(listener, started), name="v2-http", daemon=True)
+        self._thread.start()
+        started.result()
+
+    def stop(self, drain_s: float) -> None:
+        """Let nobody in, give requests in flight so many seconds, then close; safe to repeat."""
+        if self._thread is not None:
+            with suppress(RuntimeError):
+                self._stop(drain_s)
+            self._thread.join()
+            self._thread = None
+
+    def _run(self, listener: socket.socket, started: Future[None]) -> None:
+        loop = _new_loop()
+        try:
+            asyncio.set_event_loop(loop)
+            loop.run_until_complete(self._serve(loop, listener, started))
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    async def _serve(self, loop: asyncio.AbstractEventLoop, listener: socket.socket, started: Future[None]) -> None:
+        stopping: asyncio.Future[float] = loop.create_future()
+
+        def end(drain_s: float) -> None:
+            if not stopping.done():
+                stopping.set_result(drain_s)
+
+        self._server.open(loop)
+        accepting = await loop.create_server(
+            partial(Connection, self._server, loop), sock=listener, backlog=_BACKLOG, ssl=self._context
+        )
+        self._stop = lambda drain_s: loop.call_soon_threadsafe(end, drain_s)
+        started.set_result(None)
+        try:
+            while not stopping.done():
+                await asyncio.wait([stopping], timeout=_SWEEP_S)
+                self._server.sweep(loop.time())
+        finally:
+            accepting.close()
+            await self._server.close(stopping.result() if stopping.done() else 0.0)
+
+
+class _Server:
+    """What all connections of the door share; lives on its event loop's thread."""
+
+    def __init__(self, service: V2Service, access: Access, limits: HttpLimits) -> None:
+        self.limits = limits
+        self.budget = MemoryBudget(limits.bodies_bytes)
+        self._service = service
+        self._access = access
+        self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._side = ThreadPoolExecutor(_SIDE_WORKERS, "v2-http-side")
+        self._loop: asyncio.AbstractEventLoop
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin on that loop."""
+        self._loop = loop
+
+    def admit(self, connection: Connection) -> bool:
+        """Whether there is room for one more; whoever has idled longest makes it."""
+        if len(self._connections) >= self.limits.connections:
+            idle = [one for one in self._connections if one.is_idle]
+            if not idle:
+                return False
+            min(idle, key=lambda one: one.since).abort()
+        self._connections.add(connection)
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """It is closed."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    def sweep(self, now: float) -> None:
+        """End what takes too long."""
+        for connection in list(self._connections):
+            connection.expire(now)
+
+    async def close(self, drain_s: float) -> None:
+        """End all connections, those with a request under way after so many seconds."""
+        for connection in list(self._connections):
+            connection.drain()
+        self._empty.clear()
+        if self._connections:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), drain_s)
+        for connection in list(self._connections):
+            connection.abort()
+        self._side.shutdown(wait=False, cancel_futures=True)
+        # A turn for the transports to close.
+        await asyncio.sleep(0)
+
+    def gate(self, head: Head) -> Admitted:
+        """Token and size, before a body is received. Raises: HttpError."""
+        if head.path not in _OPEN_TO_ALL and not self._access.admits(head.headers.get("authorization")):
+            raise HttpError(401, "the Authorization header does not bear this server's token")
+        if not isinstance(_route(head.path), InferRoute):
+            return Admitted(PLAIN_BODY_MAX_BYTES)
+        stated = head.headers.get(JSON_LENGTH, "")
+        return Admitted(self.limits.body_bytes, int(stated) if stated.isdecimal() and len(stated) < 16 else 0)
+
+    def answer(self, connection: Connection, exchange: Exchange, request: Request) -> None:
+        """Answer at once what is cheap; have everything else done elsewhere."""
+        route, head = _route(request.head.path), request.head
+        finish = partial(connection.finish, exchange)
+        if route is None:
+            finish(_NOWHERE)
+        elif isinstance(route, InferRoute):
+            if head.method != "POST":
+                finish(method_answer("POST"))
+            else:
+                self._infer(connection, exchange, request, route)
+        elif head.method not in route.methods.split(", "):
+            finish(method_answer(route.methods))
+        elif route.is_slow:
+            body = bytes(request.body)
+            self._side.submit(lambda: self._later(connection, exchange, self._worked(route, body)))
+        else:
+            finish(self._worked(route, bytes(request.body)))
+
+    def _infer(self, connection: Connection, exchange: Exchange, request: Request, route: InferRoute) -> None:
+        arrived = time.monotonic()
+        if not is_heavy(request):
+            try:
+                self._ask(connection, exchange, request, route, arrived, is_aside=False)
+            except TooHeavy:
+                pass
+            else:
+                return
+        self._side.submit(self._ask, connection, exchange, request, route, arrived, is_aside=True)
+
+    def _ask(
+        self,
+        connection: Connection,
+        exchange: Exchange,
+        request: Request,
+        route: InferRoute,
+        arrived: float,
+        *,
+        is_aside: bool,
+    ) -> None:
+        try:
+            served = self._service.find(route.model, route.version)
+            asked = read_infer(
+                request, served, self._service.regions, arrived, self.limits.body_bytes, is_aside=is_aside
+            )
+            exchange.ticket = served.submit(asked.call, partial(self._answered, connection, exchange, asked))
+        except TooHeavy:
+            raise
+        except Exception as error:  # noqa: BLE001 - the client must hear of it, whatever it is
+            self._later(connection, exchange, _failure(error))
+        if exchange.is_gone:
+            exchange.withdraw()
+
+    def _answered(self, connection: Connection, exchange: Exchange, asked: Asked, outcome: Reply | EdgeError) -> None:
+        """On a worker's thread: what is long is done here, the event loop only sends."""
+        if exchange.is_gone:
+            return
+        if isinstance(outcome, EdgeError):
+            answer = error_answer(outcome)
+        else:
+            try:
+                answer = infer_answer(asked, outcome, self._service.regions)
+            except Exception as error:  # noqa: BLE001 - the client must hear of it, whatever it is
+                answer = _failure(error)
+        self._later(connection, exchange, answer)
+
+    def _later(self, connection: Connection, exchange: Exchange, answer: HttpAnswer) -> None:
+        # A loop that has ended has nobody to tell.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(connection.finish, exchange, answer)
+
+    def _worked(self, route: Route, body: bytes) -> HttpAnswer:
+        try:
+            return route.work(self._service, body)
+        except Exception as error:  # noqa: BLE001 - the client must hear of it, whatever it is
+            return _failure(error)
+
+
+def _failure(error: Exception) -> HttpAnswer:
+    if isinstance(error, EdgeError):
+        return error_answer(error)
+    if isinstance(error, HttpError):
+        return http_error_answer(error)
+    _log.error("v2 HTTP: a request failed unexpectedly", exc_info=error)
+    return http_error_answer(HttpError(500, "the server failed unexpectedly; its log has the details"))
+
+
+_NOWHERE: Final = http_error_answer(HttpError(404, "there is nothing at this path"))
+
+
+def _bound(listen: Listen) -> socket.socket:
+    listener: socket.socket | None = None
+    try:
+        family, kind, number, _, where = socket.getaddrinfo(
+            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, number)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        raise TransportError(
+            f"listen at {listen}", error.strerror or str(error), "choose another port, or 0 for any that is free"
+        ) from error
+    return listener
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

@@ -1,0 +1,239 @@
+"""Bodies of HTTP requests: one buffer that grows with what comes, chunks taken apart, codings unfolded with a bound."""
+
+from __future__ import annotations
+
+import re
+import threading
+import zlib
+from typing import Final, Literal
+
+FIRST_BYTES: Final = 1024 * 1024
+"""Taken for a body at once, at most; only bytes that really came make it more."""
+_CHUNKED_FIRST_BYTES: Final = 64 * 1024
+_ALIGNMENT: Final = 16
+"""Where memory allocators let large objects begin, and what vector instructions like."""
+
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\Z")
+_LINE_MAX: Final = 256
+_TRAILERS_MAX: Final = 4096
+_WINDOWS: Final = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+"""RFC 9110, 8.4.1: `deflate` is zlib's format."""
+
+
+class HttpError(Exception):
+    """A request that is answered with a status of HTTP's own; the connection ends with it."""
+
+    def __init__(self, status: int, because: str) -> None:
+        super().__init__(because)
+        self.status = status
+        self.because = because
+
+
+class MemoryBudget:
+    """What all bodies of one server may hold together; any thread may take and give."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self._left = total_bytes
+        self._lock = threading.Lock()
+
+    def take(self, count: int) -> None:
+        """Reserve memory. Raises: HttpError 503 when it would be too much."""
+        with self._lock:
+            if count <= self._left:
+                self._left -= count
+                return
+        raise HttpError(503, "other requests hold the memory set aside for bodies; come again")
+
+    def give(self, count: int) -> None:
+        """Give reserved memory back."""
+        with self._lock:
+            self._left += count
+
+
+class Body:
+    """The buffer of one connection's bodies, one after another."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        self._budget = budget
+        self._store = bytearray()
+        self._start = self._end = 0
+        self._length: int | None = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether as many bytes came as were announced."""
+        return self._end - self._start == self._length
+
+    @property
+    def size(self) -> int:
+        """Bytes that came."""
+        return self._end - self._start
+
+    def begin(self, length: int | None, align_at: int) -> None:
+        """A new body of that length (None: unknown) begins; nothing is taken for it yet."""
+        self._length = length
+        self._start = self._end = -align_at % _ALIGNMENT
+        if not self._is_unused():
+            # Somebody still looks at the last body: it is theirs now.
+            self._budget.give(len(self._store))
+            self._store = bytearray()
+
+    def room(self) -> memoryview:
+        """Where the next bytes go, never more than the body still lacks. Raises: HttpError 503."""
+        assert self._length is not None
+        if self._end == len(self._store):
+            self._grow()
+        return memoryview(self._store)[self._end : self._start + self._length]
+
+    def filled(self, count: int) -> None:
+        """So many bytes were written to `room()`."""
+        self._end += count
+
+    def append(self, piece: memoryview) -> None:
+        """Add bytes. Raises: HttpError 503."""
+        end = self._end + len(piece)
+        while len(self._store) < end:
+            self._grow()
+        self._store[self._end : end] = piece
+        self._end = end
+
+    def content(self) -> memoryview:
+        """The whole body."""
+        return memoryview(self._store)[self._start : self._end]
+
+    def release(self) -> None:
+        """Let go of the memory."""
+        self._budget.give(len(self._store))
+        self._store = bytearray()
+        self._start = self._end = 0
+
+    def _is_unused(self) -> bool:
+        if not self._store:
+            return True
+        try:
+            # A bytearray changes its length only while nobody holds a view of it.
+            self._store.append(self._store.pop())
+        except BufferError:
+            return False
+        return True
+
+    def _grow(self) -> None:
+        had = len(self._store)
+        if self._length is None:
+            size = max(2 * had, _CHUNKED_FIRST_BYTES)
+        else:
+            size = min(max(2 * had, FIRST_BYTES), self._start + self._length)
+        self._budget.take(size - had)
+        grown = bytearray(size)
+        grown[: self._end] = memoryview(self._store)[: self._end]
+        self._store = grown
+
+
+class ChunkDecoder:
+    """Takes a chunked body apart (RFC 9112, section 7.1); extensions and trailers are read over."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._state: Literal["size", "data", "data_end", "trailers", "done"] = "size"
+        self._left = 0
+        self._trailer_bytes = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last chunk has been read."""
+        return self._state == "done"
+
+    def feed(self, view: memoryview, body: Body) -> int:
+        """Take what can be taken; returns how many bytes that were. Raises: HttpError."""
+        at = 0
+        while at < len(view) and self._state != "done":
+            if self._state == "data":
+                count = min(self._left, len(view) - at)
+                body.append(view[at : at + count])
+                at += count
+                self._left -= count
+                if self._left == 0:
+                    self._state = "data_end"
+                continue
+            line = _line(view[at : at + _LINE_MAX])
+            if line is None:
+                if len(view) - at >= _LINE_MAX:
+                    raise HttpError(400, "a line of the chunked body is too long")
+                break
+            at += len(line) + 2
+            self._read_line(line, body)
+        return at
+
+    def _read_line(self, line: bytes, body: Body) -> None:
+        if self._state == "size":
+            found = _SIZE_LINE.match(line)
+            if found is None:
+                raise HttpError(400, "a chunk's size is malformed")
+            self._left = int(found[1], 16)
+            if body.size + self._left > self._max_bytes:
+                raise HttpError(413, f"the body has more than the {self._max_bytes} bytes that are taken")
+            self._state = "data" if self._left else "trailers"
+        elif self._state == "data_end":
+            if line:
+                raise HttpError(400, "a chunk is longer than it says")
+            self._state = "size"
+        elif line:
+            self._trailer_bytes += len(line)
+            if self._trailer_bytes > _TRAILERS_MAX:
+                raise HttpError(431, f"the trailers are larger than {_TRAILERS_MAX} bytes")
+        else:
+            self._state = "done"
+
+
+def unfold(body: memoryview, coding: str, max_bytes: int) -> memoryview:
+    """A body without its content coding.
+
+    Args:
+        body: as it came.
+        coding: the `Content-Encoding`.
+        max_bytes: size up to which it is unfolded.
+
+    Raises:
+        HttpError: an unknown coding, damaged data, or too much of it.
+    """
+    coding = coding.strip().lower()
+    if coding in {"", "identity"}:
+        return body
+    window = _WINDOWS.get(coding)
+    if window is None:
+        raise HttpError(415, "the only content codings understood are gzip and deflate")
+    decoder = zlib.decompressobj(window)
+    try:
+        # One byte more than is allowed tells a body that is just as large from a larger one.
+        content = decoder.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise HttpError(400, f"the body is no {coding} data ({error})") from None
+    if len(content) > max_bytes:
+        raise HttpError(413, f"the body unfolds to more than the {max_bytes} bytes that are taken")
+    if not decoder.eof or decoder.unused_data:
+        raise HttpError(400, f"the body's {coding} data is cut off, or something follows it")
+    return memoryview(content)
+
+
+def fold(parts: list[memoryview | bytes], coding: str) -> bytes:
+    """An answer's parts as one body in a content coding, quick rather than small."""
+    encoder = zlib.compressobj(1, zlib.DEFLATED, _WINDOWS[coding])
+    return b"".join([*(encoder.compress(part) for part in parts), encoder.flush()])
+
+
+def wanted_coding(accepted: str) -> str | None:
+    """The coding an answer is folded in: the one that `Accept-Encoding` names, when it names exactly one.
+
+    Libraries that list all they could unfold are better served with plain bytes on a fast link.
+    """
+    if not accepted:
+        return None
+    named = [token.partition(";") for token in accepted.lower().replace(" ", "").split(",")]
+    codings = [coding for coding, _, weight in named if coding in _WINDOWS and not re.fullmatch(r"q=0(\.0*)?", weight)]
+    return codings[0] if len(codings) == 1 and len(named) == 1 else None
+
+
+def _line(view: memoryview) -> bytes | None:
+    raw = bytes(view)
+    end = raw.find(b"\r\n")
+    return None if end < 0 else raw[:end]

@@ -1,0 +1,288 @@
+"""One client's connection: receives into one buffer, asks, sends header, JSON and tensors with one call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
+from typing import Final, Literal, Protocol, cast
+
+from edge_runtime.doors.v2.http_answer import CONTINUE, HttpAnswer, http_error_answer, render
+from edge_runtime.doors.v2.http_body import HttpError, MemoryBudget
+from edge_runtime.doors.v2.http_parser import Admitted, Head, Request, RequestReader
+from edge_runtime.serving.calls import Ticket
+
+_SCRAP_BYTES: Final = 64 * 1024
+_PARTS_MAX: Final = 64
+"""Buffers in one system call; Linux takes 1024."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """What a stranger may take of this server."""
+
+    body_bytes: int = 256 * 1024 * 1024
+    """Of one request, as sent and unfolded."""
+    bodies_bytes: int = 512 * 1024 * 1024
+    """Of all requests at once."""
+    connections: int = 512
+    head_s: float = 10.0
+    """From the first byte of a request to the end of its headers."""
+    body_s: float = 20.0
+    """For the body, and as much more as it takes at `body_bytes_per_s`."""
+    body_bytes_per_s: float = 64 * 1024.0
+    idle_s: float = 3600.0
+    """Between requests; who comes once an hour need not connect again."""
+    send_s: float = 60.0
+    """For an answer that the client does not fetch."""
+    linger_s: float = 2.0
+    """In which a client that was refused while it still sends can read why."""
+    keep_body_s: float = 5.0
+    """After which an idle connection gives its buffer back."""
+
+
+class Exchange:
+    """One request under way, between event loop and workers."""
+
+    __slots__ = ("head", "is_gone", "ticket")
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.is_gone = False
+        """Nobody waits for the answer any more."""
+        self.ticket: Ticket | None = None
+
+    def withdraw(self) -> bool:
+        """Cancel it if it waits; True when it will not run."""
+        return self.ticket is not None and self.ticket.cancel()
+
+
+class Server(Protocol):
+    """What a connection needs of the door it came through."""
+
+    limits: HttpLimits
+    budget: MemoryBudget
+
+    def admit(self, connection: Connection) -> bool:
+        """Whether there is room for one more."""
+
+    def forget(self, connection: Connection) -> None:
+        """It is closed."""
+
+    def gate(self, head: Head) -> Admitted:
+        """Look at a head before its body is received. Raises: HttpError."""
+
+    def answer(self, connection: Connection, exchange: Exchange, request: Request) -> None:
+        """See that `connection.finish` is called for the exchange, on the event loop, now or later."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection; lives on the event loop's thread."""
+
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
+        self._loop = loop
+        self._reader = RequestReader(server.gate, server.budget)
+        self._transport: asyncio.Transport | None = None
+        self._fd = -1
+        self._exchange: Exchange | None = None
+        self._phase: Literal["idle", "head", "body", "busy", "ending"] = "idle"
+        self.since = loop.time()
+        """When the phase began."""
+        self.deadline = inf
+        """When the sweep may end it."""
+        self._received = 0
+        self._is_polling = self._is_paused = self._is_last = self._has_continued = False
+        self._failed: HttpError | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request has begun."""
+        return self._phase == "idle"
+
+    # --- what the event loop tells ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is here."""
+        self._transport = cast("asyncio.Transport", transport)
+        if transport.get_extra_info("sslcontext") is None:
+            self._fd = transport.get_extra_info("socket").fileno()
+        if not self._server.admit(self):
+            self._refuse(HttpError(503, "as many clients are connected as this server takes"))
+            self._loop.call_later(self._server.limits.linger_s, self.abort)
+            return
+        self._enter("idle", self._server.limits.idle_s)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (the signature is asyncio's)
+        """Where the next bytes go."""
+        if self._phase != "ending":
+            try:
+                return self._reader.buffer()
+            except HttpError as error:
+                # Told when the loop has done what it is in the middle of.
+                self._failed = error
+        return memoryview(bytearray(_SCRAP_BYTES))
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes have come."""
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            self._refuse(failed)
+        if self._phase == "ending":
+            return
+        self._received += nbytes
+        self._reader.advance(nbytes)
+        if self._exchange is None and not self._is_paused:
+            self._next()
+        elif self._reader.is_full and self._transport is not None:
+            # What was sent ahead waits in the kernel until its turn comes.
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """The client sends no more: it has gone, unless its request runs already."""
+        if self._exchange is None or self._exchange.withdraw():
+            return False
+        self._is_last = True
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the signature is asyncio's)
+        """The client has gone; what waits for it is withdrawn."""
+        self._fd, self._phase, self.deadline = -1, "ending", inf
+        self._server.forget(self)
+        if self._exchange is not None:
+            self._exchange.is_gone = True
+            self._exchange.withdraw()
+            self._exchange = None
+        self._reader.release()
+
+    def pause_writing(self) -> None:
+        """The client does not fetch its answer."""
+        self._is_paused = True
+        self.deadline = self._loop.time() + self._server.limits.send_s
+
+    def resume_writing(self) -> None:
+        """The client goes on."""
+        self._is_paused = False
+        if self._phase != "ending" and self._exchange is None:
+            self._next()
+
+    # --- what the door tells ---
+
+    def finish(self, exchange: Exchange, answer: HttpAnswer) -> None:
+        """Send the answer to the request under way; nothing when its client has gone."""
+        if self._exchange is not exchange:
+            return
+        self._exchange, self._has_continued = None, False
+        if not exchange.head.keeps_alive:
+            self._is_last = True
+        self._send(render(answer, keeps_alive=not self._is_last, is_head=exchange.head.method == "HEAD"))
+        if self._is_last:
+            self.close()
+        elif not self._is_polling and not self._is_paused:
+            self._next()
+
+    def expire(self, now: float) -> None:
+        """End what takes too long, give back what is not needed."""
+        limits = self._server.limits
+        if now < self.deadline:
+            if self._phase == "idle" and now - self.since > limits.keep_body_s:
+                self._reader.release()
+        elif self._phase in {"head", "body"} and not self._is_paused:
+            self._refuse(HttpError(408, "the request did not come in time"))
+        elif self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """End the connection once what was written is sent."""
+        self._phase = "ending"
+        self.deadline = self._loop.time() + self._server.limits.send_s
+        if self._transport is not None:
+            self._transport.close()
+
+    def drain(self) -> None:
+        """End the connection after the answer to what has begun, or now."""
+        self._is_last = True
+        if self._phase == "idle":
+            self.close()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- parts ---
+
+    def _next(self) -> None:
+        self._is_polling = True
+        try:
+            while self._exchange is None and not self._is_paused and self._phase != "ending":
+                request = self._reader.poll()
+                if request is None:
+                    self._wait()
+                    break
+                self._phase, self.deadline = "busy", inf
+                self._exchange = Exchange(request.head)
+                self._server.answer(self, self._exchange, request)
+        except HttpError as error:
+            self._refuse(error)
+        finally:
+            self._is_polling = False
+
+    def _wait(self) -> None:
+        limits, awaited = self._server.limits, self._reader.awaited
+        if awaited is not None:
+            if self._phase != "body":
+                self._enter("body", limits.body_s)
+            # Slow links are given time by what they bring; a trickle is not.
+            self.deadline = self.since + limits.body_s + self._received / limits.body_bytes_per_s
+            if awaited.expects_continue and not self._has_continued:
+                self._has_continued = True
+                self._send([CONTINUE])
+        elif self._reader.is_idle:
+            self._enter("idle", limits.idle_s)
+        elif self._phase != "head":
+            self._enter("head", limits.head_s)
+        if self._transport is not None and not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    def _enter(self, phase: Literal["idle", "head", "body"], seconds: float) -> None:
+        self._phase, self._received = phase, 0
+        self.since = self._loop.time()
+        self.deadline = self.since + seconds
+
+    def _refuse(self, error: HttpError) -> None:
+        """Say why, and read on for a moment: an answer that meets unread bytes is lost to a reset."""
+        transport = self._transport
+        if self._phase == "ending" or transport is None:
+            return
+        self._phase = "ending"
+        self._reader.release()
+        self._send(render(http_error_answer(error), keeps_alive=False, is_head=False))
+        self.deadline = self._loop.time() + self._server.limits.linger_s
+        if not transport.is_closing() and transport.can_write_eof():
+            with suppress(OSError, RuntimeError):
+                transport.write_eof()
+
+    def _send(self, parts: list[bytes | memoryview]) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._fd < 0 or len(parts) > _PARTS_MAX or transport.get_write_buffer_size():
+            transport.writelines(parts)
+            return
+        # Past the transport, which would join the parts first (asyncio before 3.12), or wait for the loop's next turn.
+        try:
+            sent = os.writev(self._fd, parts)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            transport.abort()
+            return
+        for part in parts:
+            if sent < len(part):
+                transport.write(memoryview(part)[sent:])
+                sent = 0
+            else:
+                sent -= len(part)
