@@ -25,7 +25,7 @@ def check(
     from converters.commands.translate import local_model
     from converters.model.fixed_shapes import parse_shapes
 
-    model = local_model(model, trusts_code=trust_code)
+    model = local_model(model, trusts_code=trust_code).model
     checked = check_model(model, tuple(target or ["cpu"]), parse_shapes(shape or ()))
     typer.echo(json.dumps(msgspec.to_builtins(checked))) if as_json else print_checked(model, checked)
     if not checked.is_sound:

@@ -58,8 +58,10 @@ def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
         return with_local_model(with_options(recipe, options), base, trusts_code=options.trusts_code), base
     if not options.model:
         raise BadRecipe("build", "neither a model nor --recipe was given", "see edge-convert build --help")
-    local = dataclasses.replace(options, model=str(local_model(Path(options.model), trusts_code=options.trusts_code)))
-    return recipe_from_options(local, read_model(Path(local.model), parse_shapes(options.shapes))), Path.cwd()
+    found = local_model(Path(options.model), trusts_code=options.trusts_code)
+    local = dataclasses.replace(options, model=str(found.model))
+    recipe = recipe_from_options(local, read_model(found.model, parse_shapes(options.shapes)))
+    return msgspec.structs.replace(recipe, model_uri=found.uri), Path.cwd()
 
 
 def unedited(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converters.errors import BadModel, CannotWrite
+from converters.foreign import Translated
 from converters.model.fixed_shapes import Shapes
 from converters.model.source import Imported
 from converters.planning.planner import ceiling_of
@@ -58,11 +59,11 @@ def print_checked(model: Path, checked: Checked) -> None:
     console.print(Text(printable(_verdict(model.name, checked))), soft_wrap=True)
 
 
-def starter_recipe(model: Path, preprocessor: Path | None, labels: Path | None) -> str:
+def starter_recipe(found: Translated, preprocessor: Path | None, labels: Path | None) -> str:
     """A commented recipe made from a model and what metadata says about it.
 
     Args:
-        model: its file.
+        found: its file, and where that came from.
         preprocessor: metadata in a file of its own.
         labels: file that receives the labels which the metadata hold.
 
@@ -70,11 +71,11 @@ def starter_recipe(model: Path, preprocessor: Path | None, labels: Path | None) 
         BadModel: the model or its metadata cannot be read, or hold no labels.
         CannotWrite: the labels.
     """
-    imported = read_model(model)
+    imported = read_model(found.model)
     known = find_facts(imported, preprocessor)
     if labels is not None:
         _write_labels(labels, merge(known).labels)
-    return starter_text(model.name, imported, known)
+    return starter_text(found.uri or found.model.name, imported, known)
 
 
 def read_model(path: Path, shapes: Shapes | None = None) -> Imported:

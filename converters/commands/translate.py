@@ -17,11 +17,11 @@ _KEPT: Final[list[TemporaryDirectory[str]]] = []
 """Folders of translated models; they go when the command ends."""
 
 
-def local_model(model: Path, *, trusts_code: bool) -> Path:
+def local_model(model: Path, *, trusts_code: bool) -> Translated:
     """The ONNX or TensorFlow Lite file behind what a person named as model. Raises: BadModel."""
     if not is_foreign(str(model), Path.cwd()):
-        return model
-    return _translated(str(model), Path.cwd(), trusts_code=trusts_code).model
+        return Translated(model, None)
+    return _translated(str(model), Path.cwd(), trusts_code=trusts_code)
 
 
 def with_local_model(recipe: Recipe, base: Path, *, trusts_code: bool) -> Recipe:
@@ -37,7 +37,10 @@ def with_local_model(recipe: Recipe, base: Path, *, trusts_code: bool) -> Recipe
     name, output = first
     if output.labels is None and output.kind == "classes" and translated.labels is not None:
         output = msgspec.structs.replace(output, labels=str(translated.labels))
-    return msgspec.structs.replace(recipe, model=str(translated.model), outputs={name: output, **dict(others)})
+    uri = translated.uri or recipe.model_uri
+    return msgspec.structs.replace(
+        recipe, model=str(translated.model), model_uri=uri, outputs={name: output, **dict(others)}
+    )
 
 
 def write_translated(model: Path, out: Path, *, trusts_code: bool) -> tuple[Path, ...]:
@@ -48,7 +51,8 @@ def write_translated(model: Path, out: Path, *, trusts_code: bool) -> tuple[Path
         CannotWrite: there is such a file already, or no permission.
     """
     if not is_foreign(str(model), Path.cwd()):
-        raise BadModel(f"import {model.name}", "it is no scikit-learn or PyTorch model", "name it to check or build")
+        because = "it is no scikit-learn, PyTorch or MLflow model"
+        raise BadModel(f"import {model.name}", because, "name it to check or build")
     if out.exists():
         raise CannotWrite(f"write {out}", "it exists already", "name another file")
     translated = _translated(str(model), Path.cwd(), trusts_code=trusts_code)

@@ -153,6 +153,8 @@ class Recipe(Table, frozen=True, kw_only=True):
     prefer: Prefer = "latency"
     shapes: dict[str, list[int]] = {}
     """Sizes that fix free axes, by the model's input name."""
+    model_uri: str | None = None
+    """Where people find the model again; said by itself when `model` is one of MLflow's."""
     batch_max: int = 8
     """Largest batch a variant offers when the model's batch axis is free."""
 

@@ -89,7 +89,7 @@ def draft_release(recipe: Recipe, imported: Imported, source: Digest, *, is_labe
         task=recipe.task,
         requires=features_of(preprocess),
         licence=_licence(recipe),
-        source=Source(digest=source, format=imported.format, opset=imported.opset),
+        source=Source(digest=source, format=imported.format, uri=recipe.model_uri, opset=imported.opset),
         signature=Signature(inputs=specs, outputs=_public_outputs(recipe.outputs), axes=axes),
         tensors=tensors,
         preprocess=preprocess,
