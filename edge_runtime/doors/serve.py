@@ -15,6 +15,7 @@ from edge_runtime.doors.door import Door, Listen
 from edge_runtime.doors.following import Following
 from edge_runtime.doors.v2.repository import Repository
 from edge_runtime.doors.v2.service import V2Service
+from edge_runtime.inference.finite import NanPolicy
 from edge_runtime.installed import is_state_folder
 from edge_runtime.serving.host import ModelHost
 
@@ -40,6 +41,8 @@ class ServePlan:
     threads: int | None = None
     backends: tuple[str, ...] = ()
     """Engines that may be used; empty: all."""
+    nan: NanPolicy = "reject"
+    """What to do about NaN and infinities that strangers send."""
     drain_s: float = DRAIN_S
 
 
@@ -63,7 +66,9 @@ def serving(plan: ServePlan) -> Iterator[Serving]:
     """
     _check(plan)
     with ExitStack() as stack:
-        host = stack.enter_context(ModelHost(plan.memory_bytes, threads=plan.threads, backends=plan.backends or None))
+        host = stack.enter_context(
+            ModelHost(plan.memory_bytes, threads=plan.threads, backends=plan.backends or None, nan=plan.nan)
+        )
         for release in plan.releases:
             if is_state_folder(release):
                 stack.enter_context(Following(host, release))

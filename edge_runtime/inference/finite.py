@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.accounting import NOT_FINITE, Record
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.preprocess import Inputs, Preprocessor
+from edge_runtime.inference.preprocess import Preprocessor
 
 NanPolicy = Literal["off", "sample", "reject"]
 """What to do about NaN and infinities: nothing, count them in one request of 64, or refuse the request."""
@@ -30,7 +31,7 @@ class FiniteCheck:
         self._rejects = policy == "reject"
         self._numbers = itertools.count()
 
-    def __call__(self, inputs: Inputs, record: Record) -> None:
+    def __call__(self, inputs: Mapping[str, object], record: Record) -> None:
         """Count what is not finite. Raises: InferenceError with code `not_finite` under the policy `reject`."""
         if not self._rejects and next(self._numbers) % _SAMPLED:
             return

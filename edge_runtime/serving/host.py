@@ -11,6 +11,7 @@ from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.errors import ContractError, EdgeError
 from edge_runtime.contract.ids import VariantId, shown
 from edge_runtime.inference.backend import BACKENDS, Registry
+from edge_runtime.inference.finite import NanPolicy
 from edge_runtime.inference.model import Model
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.calls import UnknownModel, UnknownVersion
@@ -42,12 +43,13 @@ class ModelHost:
         backends: names of engines that may be used; None: all.
         facts: this machine's; None: found out when a release is loaded.
         queue_limit: calls that may wait for one model.
+        nan: what to do about NaN and infinities in inputs.
         backoff: when a variant that failed is tried again.
         on_event: is told what happens to the models.
         registry: backends by name.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each may be left out)
         self,
         memory_bytes: int | None = None,
         *,
@@ -55,12 +57,14 @@ class ModelHost:
         backends: Collection[str] | None = None,
         facts: DeviceFacts | None = None,
         queue_limit: int = _QUEUE_LIMIT,
+        nan: NanPolicy = "off",
         backoff: Backoff | None = None,
         on_event: Listener = ignore,
         registry: Registry = BACKENDS,
     ) -> None:
         self._threads = threads
         self._facts = facts
+        self._nan: NanPolicy = nan
         self._registry = {name: registry[name] for name in registry if backends is None or name in backends}
         self._keeper = Keeper(Residency(memory_bytes), Caretaker(), on_event, backoff or Backoff(), queue_limit)
         # Guards both tables; never held while a model is loaded or drained.
@@ -201,7 +205,8 @@ class ModelHost:
     def _open_variant(self, origin: Origin, variant: VariantId) -> Instance:
         release = (origin.release, origin.source)
         return LocalInstance(
-            Model.open(release, variant=variant, threads=self._threads, facts=origin.facts, registry=self._registry)
+            Model.open(release, variant=variant, threads=self._threads, facts=origin.facts, registry=self._registry),
+            self._nan,
         )
 
     def _end_drained(self, place: Place) -> None:

@@ -11,6 +11,7 @@ from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.reasons import ENGINE_FAILED
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.accounting import Record
+from edge_runtime.inference.finite import FiniteCheck, NanPolicy
 from edge_runtime.inference.model import Model
 from edge_runtime.serving.answering import answer
 from edge_runtime.serving.calls import Call, Values
@@ -57,10 +58,16 @@ Open = Callable[[Origin, VariantId], Instance]
 
 
 class LocalInstance:
-    """A model in this process."""
+    """A model in this process.
 
-    def __init__(self, model: Model) -> None:
+    Args:
+        model: open; closed with the instance.
+        nan: what to do about NaN and infinities in the inputs of calls.
+    """
+
+    def __init__(self, model: Model, nan: NanPolicy = "off") -> None:
         self.model = model
+        self._check_finite = None if nan == "off" else FiniteCheck(model.predictor.preprocess, nan)
         self._sequences = None if model.sessions is None else OpenSequences(model)
 
     @property
@@ -81,6 +88,8 @@ class LocalInstance:
     def answer(self, call: Call, record: Record) -> dict[str, Values]:
         """The wanted outputs; counts samples and stages. Raises: BadCall, EngineFault, InferenceError."""
         try:
+            if self._check_finite is not None:
+                self._check_finite(call.inputs, record)
             if self._sequences is not None and call.sequence is not None:
                 return self._sequences.answer(call.sequence, call, record)
             return answer(self.model, call, record)

@@ -23,6 +23,7 @@ class Status:
 
 _BY_CODE: Final = {
     "bad_input": Status(400, "INVALID_ARGUMENT"),
+    "not_finite": Status(400, "INVALID_ARGUMENT"),
     # Bytes that no step could read, a shape that the model does not take.
     "inference": Status(400, "INVALID_ARGUMENT"),
     "contract": Status(400, "INVALID_ARGUMENT"),
