@@ -10,7 +10,12 @@ import typer
 
 from edge_runtime.contract.errors import EdgeError
 
-_COMMANDS: Final = ("edge_runtime.cli.run", "edge_runtime.cli.serve", "edge_runtime.cli.device")
+_COMMANDS: Final = (
+    "edge_runtime.cli.run",
+    "edge_runtime.cli.serve",
+    "edge_runtime.cli.pipeline",
+    "edge_runtime.cli.device",
+)
 
 
 def assemble() -> typer.Typer:

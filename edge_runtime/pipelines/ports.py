@@ -1,0 +1,48 @@
+"""What a pipeline asks of its sources, models and sinks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from edge_runtime.inference.backend import Array
+from edge_runtime.inference.results import Answer
+from edge_runtime.pipelines.records import Frame, Record, Unreadable
+
+Tell = Callable[[str], None]
+"""Takes one line for a person: a source was lost, a sink refuses."""
+
+
+class FrameSource(Protocol):
+    """Where frames come from; used by one thread."""
+
+    @property
+    def left_early(self) -> bool:
+        """Whether it was stopped before an end that it has: false for what goes on for ever."""
+
+    def frames(self, stopping: threading.Event) -> Iterator[Frame | Unreadable]:
+        """Frames until there are no more, or until `stopping` is set; what cannot be read is said, never raised."""
+
+    def close(self) -> None:
+        """Free what it holds; safe to repeat."""
+
+
+class Asked(Protocol):
+    """A model of the pipeline; any thread may ask."""
+
+    def ask(self, picture: Array) -> Answer:
+        """The answer to one picture, uint8 [H, W, 3] RGB; boxes in its pixels. Raises: InferenceError."""
+
+    def close(self) -> None:
+        """Free the engine's memory."""
+
+
+class RecordSink(Protocol):
+    """Where records go; used by one thread."""
+
+    def deliver(self, record: Record) -> None:
+        """Hand one record on. Raises: EdgeError; the record is lost, the next one may fare better."""
+
+    def close(self) -> None:
+        """Finish what is under way (files, messages). Raises: EdgeError when something was lost on the way."""

@@ -1,0 +1,58 @@
+"""Records as lines for a person on standard output."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final, TextIO
+
+from edge_runtime.contract.errors import InferenceError, printable
+from edge_runtime.inference.results import as_text
+from edge_runtime.pipelines.records import Finding, Record
+
+_COLUMNS: Final = (14, 28, 16)
+
+
+class TableLines:
+    """One line per answer: source, frame, model, answer.
+
+    Args:
+        output: where lines go; standard output when omitted.
+    """
+
+    def __init__(self, output: TextIO | None = None) -> None:
+        self._output = output or sys.stdout
+        self._has_head = False
+
+    def deliver(self, record: Record) -> None:
+        """Write a record's lines. Raises: InferenceError when nobody reads them any more."""
+        frame = record.frame
+        where = frame.file.rpartition("/")[2] if frame.file is not None else str(frame.number)
+        if frame.position_s is not None:
+            where = f"{frame.number} ({frame.position_s:.2f} s)"
+        rows = [(frame.source, where, _asked(one), _answer(one)) for one in record.findings]
+        rows += [(frame.source, where, one.stage, one.because) for one in record.failures]
+        if not self._has_head:
+            rows.insert(0, ("SOURCE", "FRAME", "MODEL", "ANSWER"))
+            self._has_head = True
+        try:
+            self._output.write("".join(_line(row) for row in rows))
+            self._output.flush()
+        except OSError as error:
+            raise InferenceError("write the table", error.strerror or str(error)) from error
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _asked(finding: Finding) -> str:
+    return finding.model if finding.region is None else f"{finding.model} {finding.region.index + 1}"
+
+
+def _answer(finding: Finding) -> str:
+    texts = [as_text(part) for part in finding.answer.values()]
+    return "; ".join(texts)
+
+
+def _line(row: tuple[str, str, str, str]) -> str:
+    *short, last = (printable(cell).replace("\n", "\\n") for cell in row)
+    return "".join(f"{cell:<{width}}  " for cell, width in zip(short, _COLUMNS, strict=True)) + last + "\n"
