@@ -144,12 +144,19 @@ class Pipeline:
                 regions[step.crops] = _cut(step, frame, findings)
                 continue
             for region in (None,) if step.crops is None else regions[step.crops]:
-                try:
-                    findings.append(self._ask(step, frame, region))
-                except InferenceError as error:
-                    failures.append(Failure(step.model, str(error)))
-                    self._failed(self._models[step.model], str(error))
+                said = self._tried(step, frame, region)
+                if isinstance(said, Finding):
+                    findings.append(said)
+                else:
+                    failures.append(said)
         return Record(self._plan.name, frame, tuple(findings), tuple(failures))
+
+    def _tried(self, step: AskStep, frame: Frame, region: Region | None) -> Finding | Failure:
+        try:
+            return self._ask(step, frame, region)
+        except InferenceError as error:
+            self._failed(self._models[step.model], str(error))
+            return Failure(step.model, str(error))
 
     def _ask(self, step: AskStep, frame: Frame, region: Region | None) -> Finding:
         began = time.perf_counter()
