@@ -14,13 +14,14 @@ from edge_runtime.client.frames import IN_BODY, CallHead, Kind, Room, TensorReco
 from edge_runtime.client.local_connection import LocalConnection
 from edge_runtime.client.model import Answer, Array, Inputs, Step, Values
 from edge_runtime.client.regions import OwnRegion
-from edge_runtime.client.stream import Frame, bytes_of, room_for
+from edge_runtime.client.stream import Frame, bytes_of
 from edge_runtime.contract.errors import ContractError
 
 WORTH_SHARING: Final = 16 * 1024
 """Bytes from which on shared memory pays: below, the stream carries tensors and head in one system call."""
 _ANSWER_ROOM: Final = 64 * 1024
 _REMEMBERED: Final = 32
+_NOTHING: Final = memoryview(b"")
 _PADDING: Final = bytes(frames.ALIGNMENT)
 
 
@@ -63,7 +64,7 @@ class Exchange:
         """The answer, in memory of its own. Raises: Refused, TransportError."""
         arrays, records = _as_arrays(inputs)
         step = question.step
-        key = (question.model, question.version, question.outputs, step.sequence if step else "", records)
+        key = (question.model, question.version, question.outputs, step.sequence if step else "", *records)
         prepared = self._prepared.get(key)
         if prepared is None:
             prepared = self._prepare(key, question, [array.nbytes for array in arrays])
@@ -102,8 +103,8 @@ class Exchange:
         room = Room(region.number, end, region.size - end) if region else Room()
         number = region.number if region else IN_BODY
         placed = [
-            TensorRecord(name, dtype, shape, number, offset, size)
-            for (name, dtype, shape, _), offset, size in zip(key[-1], offsets, sizes, strict=True)
+            TensorRecord(name, dtype if isinstance(dtype, str) else dtype.name, shape, number, offset, size)
+            for (name, dtype, shape), offset, size in zip(key[-1], offsets, sizes, strict=True)
         ]
         sequence = question.step.sequence if question.step else ""
         head = CallHead(question.model, tuple(placed), question.version, question.outputs, sequence, room)
@@ -171,8 +172,9 @@ class AnswerReader:
         """
         try:
             head, views = self._known.get(frame.head) or self._learn(frame.head, region)
-            body = room_for(frame.body_bytes)
+            body = _NOTHING
             if frame.body_bytes:
+                body = np.empty(frame.body_bytes, np.uint8).data
                 self._connection.read_body(body)
             tensors: dict[str, Values] = {}
             for record, view in zip(head.tensors, views, strict=True):
@@ -196,19 +198,22 @@ class AnswerReader:
         return head, views
 
 
-def _as_arrays(inputs: Inputs) -> tuple[list[Array], tuple[tuple[str, str, tuple[int, ...], int], ...]]:
-    """Inputs as arrays, and what their records say of them besides the place: name, dtype, shape, bytes."""
+def _as_arrays(inputs: Inputs) -> tuple[list[Array], tuple[Any, ...]]:
+    """Inputs as arrays, and what tells calls apart: sizes of BYTES; name, dtype and shape of each input."""
     arrays: list[Array] = []
-    records = []
+    records: list[tuple[str, Any, tuple[int, ...]]] = []
+    sizes: list[int] = []
     for name, values in inputs.items():
         if isinstance(values, np.ndarray):
             arrays.append(values)
-            records.append((name, values.dtype.name, values.shape, values.nbytes))
+            # The dtype itself: its name takes longer than everything else here.
+            records.append((name, values.dtype, values.shape))
         else:
             content = frames.pack_elements(values)
             arrays.append(np.frombuffer(content, np.uint8) if content else np.empty(0, np.uint8))
-            records.append((name, "bytes", (len(values),), len(content)))
-    return arrays, tuple(records)
+            sizes.append(len(content))
+            records.append((name, "bytes", (len(values),)))
+    return arrays, (tuple(sizes), tuple(records))
 
 
 def _parts(arrays: list[Array]) -> list[Any]:

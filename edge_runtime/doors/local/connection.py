@@ -14,7 +14,6 @@ from edge_runtime.client.stream import Frame, FrameStream, Stalled, room_for
 from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError, TransportError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import INTERNAL
-from edge_runtime.doors.local.answers import lay_out
 from edge_runtime.doors.local.limits import Budget, Limits
 from edge_runtime.doors.local.planned import Planned, plan, take_inputs
 from edge_runtime.doors.local.regions import ForeignRegions
@@ -127,7 +126,7 @@ class Connection:
         action = self._actions.get(frame.kind)
         if action is None:
             raise ContractError("read a message", f"kind {frame.kind} is unknown")
-        if action != self._call and frame.body_bytes:
+        if frame.body_bytes and frame.kind != Kind.CALL:
             raise ContractError("read a message", f"kind {frame.kind} has no body")
         try:
             action(frame)
@@ -146,11 +145,11 @@ class Connection:
             if frame.body_bytes != planned.body_bytes:
                 raise BadCall("take the inputs", f"{planned.body_bytes} bytes were announced, {frame.body_bytes} came")
             served = self._host.find(planned.head.model, planned.head.version or None)
-            body = self._room(frame.body_bytes)
+            body = self._room(frame.body_bytes) if frame.body_bytes else _NO_BODY
         except EdgeError as error:
             self._skip(frame, error)
             raise
-        if len(body):
+        if frame.body_bytes:
             self._stream.receive_body(body)
         head = planned.head
         reply = served.call(
@@ -162,7 +161,7 @@ class Connection:
                 _step(head, frame.flags) if head.sequence else None,
             )
         )
-        content, parts = lay_out(reply, head.room, planned.room)
+        content, parts = planned.answers.write(reply)
         self._stream.send(Kind.ANSWER, content, parts, number=frame.number)
         self.answered += 1
 
