@@ -34,6 +34,9 @@ def serve(
     grpc: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="The same protocol over gRPC (extra: serve).")
     ] = None,
+    uds: Annotated[
+        Path | None, typer.Option(help="Socket file for programs of this user on this machine: the fastest door.")
+    ] = None,
     repository: Annotated[
         Path | None, typer.Option(help="Folder of releases that clients may load and unload.")
     ] = None,
@@ -54,12 +57,13 @@ def serve(
     from edge_runtime.doors.door import parse_listen
     from edge_runtime.doors.serve import ServePlan, serving
 
-    if http is None and grpc is None:
+    if http is None and grpc is None and uds is None:
         http = _DEFAULT_HTTP
     plan = ServePlan(
         releases=tuple(releases or ()),
         http=parse_listen(http) if http is not None else None,
         grpc=parse_listen(grpc) if grpc is not None else None,
+        uds=uds,
         repository=repository,
         access=_access(tls_cert, tls_key, token_file),
         memory_bytes=memory_mb * 1024 * 1024 if memory_mb is not None else None,

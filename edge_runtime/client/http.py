@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import ssl
 from collections.abc import Iterable
 from types import TracebackType
@@ -25,6 +26,13 @@ _DATATYPES: Final = {
     "bytes": "BYTES",
 }  # fmt: skip
 _NAMES: Final = {datatype: name for name, datatype in _DATATYPES.items()}
+_BY_DTYPE: Final = {
+    dtype: datatype
+    for name, datatype in _DATATYPES.items()
+    if name != "bytes"
+    for dtype in (np.dtype(name), np.dtype(name).newbyteorder())
+}
+"""By the dtype itself, in either byte order: its name takes longer than everything else that is done to an input."""
 _CODES: Final = {
     400: "bad_input", 401: "unauthorized", 403: "unauthorized", 404: "unknown_model", 408: "deadline",
     413: "bad_input", 429: "overloaded", 503: "overloaded", 504: "deadline",
@@ -113,7 +121,7 @@ class HttpClient:
                 for ones in (told["inputs"], told["outputs"])
             )
             return ModelDescription(str(told["name"]), version or str(told["versions"][-1]), inputs, outputs)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (AttributeError, ValueError, KeyError, TypeError, IndexError) as error:
             raise NotUnderstood("read a description", f"{type(error).__name__}: {error}") from error
 
     def close(self) -> None:
@@ -144,7 +152,7 @@ class HttpClient:
             reply = self._try(connection, head, parts)
         except ServerGone:
             # The server closed a connection that nobody used for long, or was started again.
-            if not (is_used and may_repeat):
+            if not (is_used and may_repeat) or connection.has_begun_to_answer:
                 raise
             reply = self._try(self._pool.open(), head, parts)
         if reply.status != 200:
@@ -168,7 +176,7 @@ class HttpClient:
                 if layout.is_binary:
                     _remember(self._layouts, reply.json, layout)
             return layout.read(reply.binary)
-        except (ContractError, ValueError, KeyError, TypeError, OverflowError) as error:
+        except (ContractError, AttributeError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise NotUnderstood("read an answer", f"{type(error).__name__}: {error}") from error
 
 
@@ -200,7 +208,9 @@ class _Layout:
 
 def _from_binary(dtype: str, shape: tuple[int, ...], content: memoryview) -> Values:
     if dtype == "bytes":
-        return frames.unpack_elements(bytes(content), int(np.prod(shape)))
+        return frames.unpack_elements(bytes(content), math.prod(shape))
+    if len(content) != math.prod(shape) * np.dtype(dtype).itemsize:
+        raise ValueError(f"{dtype} {list(shape)} came with {len(content)} bytes")
     array: Array = np.ndarray(shape, np.dtype(dtype).newbyteorder("<"), content)
     return array if array.flags.aligned else array.copy()
 
@@ -213,16 +223,18 @@ def _from_json(dtype: str, shape: tuple[int, ...], data: list[Any]) -> Values:
 
 def _as_parts(inputs: Inputs) -> tuple[tuple[Any, ...], list[Any]]:
     """Name, datatype, shape and size of each input, and their bytes."""
-    records: list[tuple[str, Any, tuple[int, ...], int]] = []
+    records: list[tuple[str, str, tuple[int, ...], int]] = []
     parts: list[Any] = []
     for name, values in inputs.items():
         if isinstance(values, np.ndarray):
+            datatype = _BY_DTYPE.get(values.dtype)
+            if datatype is None:
+                raise BadRequest(f"send input {name}", f"{values.dtype} cannot travel", code="bad_input")
             part = bytes_of(np.ascontiguousarray(values, values.dtype.newbyteorder("<")))
-            # The dtype itself: its name takes longer than everything else here.
-            records.append((name, values.dtype, values.shape, values.nbytes))
+            records.append((name, datatype, values.shape, values.nbytes))
         else:
             part = memoryview(frames.pack_elements(values))
-            records.append((name, "bytes", (len(values),), len(part)))
+            records.append((name, "BYTES", (len(values),), len(part)))
         if part.nbytes:
             parts.append(part)
     return tuple(records), parts
@@ -243,13 +255,8 @@ def _question(
         parameters["binary_data_output"] = True
     question: dict[str, Any] = {
         "inputs": [
-            {
-                "name": name,
-                "datatype": _datatype(name, dtype),
-                "shape": list(shape),
-                "parameters": {"binary_data_size": size},
-            }
-            for name, dtype, shape, size in records
+            {"name": name, "datatype": datatype, "shape": list(shape), "parameters": {"binary_data_size": size}}
+            for name, datatype, shape, size in records
         ],
     }
     if outputs:
@@ -257,13 +264,6 @@ def _question(
     if parameters:
         question["parameters"] = parameters
     return question
-
-
-def _datatype(name: str, dtype: str | np.dtype[Any]) -> str:
-    known = _DATATYPES.get(dtype if isinstance(dtype, str) else dtype.name)
-    if known is None:
-        raise BadRequest(f"send input {name}", f"{dtype} cannot travel", code="bad_input")
-    return known
 
 
 def _path(model: str, version: str) -> str:

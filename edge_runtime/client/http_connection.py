@@ -68,6 +68,11 @@ class HttpConnection:
             because = getattr(error, "verify_message", None) or error.strerror or str(error)
             raise ServerGone(f"connect to {self._name}", because, "is `edge-runtime serve --http` running?") from error
 
+    @property
+    def has_begun_to_answer(self) -> bool:
+        """Whether something of an answer came to the last request."""
+        return self._filled > 0
+
     def request(self, head: bytes, parts: Sequence[Any] = ()) -> Reply:
         """Send a request, whose head is complete, with its body; return the response.
 
@@ -77,6 +82,7 @@ class HttpConnection:
             NotUnderstood: what came is no response that this client can read.
         """
         self.is_usable = False
+        self._filled = 0
         try:
             self._send([memoryview(part) for part in (head, *parts)])
             reply = self._receive()
@@ -104,7 +110,6 @@ class HttpConnection:
                 parts[0] = parts[0][sent:]
 
     def _receive(self) -> Reply:
-        self._filled = 0
         scratch = memoryview(self._scratch)
         while (at := self._scratch.find(_END, 0, self._filled)) < 0:
             if self._filled == len(scratch):
