@@ -14,6 +14,7 @@ from converters.building.tflite_binding import bind_tflite, full_ranges
 from converters.building.workshop import Workshop, job_of, prepare_model, quantisation_of, ranges_job_of
 from converters.compilers.isolated import compile_isolated
 from converters.compilers.job import CompileJob
+from converters.errors import BadModel, CompileFailed
 from converters.model.opset import standard_opset
 from converters.passes.plain_ports import plain_names, with_plain_ports
 from converters.passes.prepend_normalise import prepend_normalise
@@ -21,6 +22,7 @@ from converters.planning.methods import as_it_came, variant_name
 from converters.planning.planner import Candidate
 from converters.planning.recipe import EngineName
 from converters.release.device_build import as_device_build
+from converters.release.draft import Draft
 from converters.release.variants import Built, describe_variant
 from edge_runtime.contract.ids import parse_variant_id
 from edge_runtime.contract.release import BatchSpec
@@ -144,16 +146,30 @@ def _build_litert(candidate: Candidate, workshop: Workshop) -> Built:
 def _with_plain_names(job: CompileJob, workshop: Workshop) -> CompileJob:
     """The job on a copy of the model whose names and sizes leave the converter nothing to guess."""
     draft, names = workshop.draft, plain_names(workshop.model)
-    pictures = {tensor for name, tensor in draft.inputs.items() if draft.manifest.tensors[name].layout == "NCHW"}
+    pictures = {tensor for name, tensor in draft.inputs.items() if draft.tensor(name).layout == "NCHW"}
     model = workshop.folder / "plain.onnx"
     if not model.exists():
-        onnx.save(with_plain_ports(workshop.model), str(model))
+        try:
+            onnx.save(with_plain_ports(workshop.model, _fed_sizes(draft)), str(model))
+        except BadModel as error:
+            raise CompileFailed(error.cannot, error.because, error.remedy) from error
     return msgspec.structs.replace(
         job,
         model=str(model),
         channels_last=[plain for plain, original in names.items() if original in pictures],
         sample_names=names,
     )
+
+
+def _fed_sizes(draft: Draft) -> dict[str, list[int]]:
+    """Sizes of one call, by the model's input, where the release knows all of them."""
+    shapes = {tensor: draft.tensor(name).shape for name, tensor in draft.inputs.items()}
+    fed = {tensor: [1 if size == "N" else size for size in shape] for tensor, shape in shapes.items()}
+    return {
+        tensor: [size for size in shape if isinstance(size, int)]
+        for tensor, shape in fed.items()
+        if all(isinstance(size, int) for size in shape)
+    }
 
 
 def _as_it_came(candidate: Candidate, workshop: Workshop) -> Built:

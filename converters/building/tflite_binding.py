@@ -105,7 +105,7 @@ def with_raw_picture(draft: Draft, tensor: str, binding: TensorBinding, *, toler
 def _bound(draft: Draft, name: str, port: Port | None) -> TensorBinding:
     if port is None:
         raise CompileFailed("describe the compiled file", f"it has no tensor for {name}")
-    layout = _layout_of(name, draft.manifest.tensors[name], port)
+    layout = _layout_of(name, draft.tensor(name), port)
     stored = port.stored
     if stored is None:
         return TensorBinding(tensor=port.name, dtype=port.dtype, layout=layout)

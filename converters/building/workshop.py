@@ -106,8 +106,8 @@ def find_absorptions(draft: Draft, model: Any, samples: Sequence[Tensors]) -> di
     """The normalisations that ONNX operators compute bit for bit as the runtime does; tried on real samples."""
     found: dict[str, Absorption] = {}
     kinds = {spec.name: spec.kind for spec in draft.manifest.signature.inputs}
-    for name, tensor in draft.inputs.items():
-        steps = parse_preprocess(draft.manifest.preprocess[name])
+    for name, raw in draft.manifest.preprocess.items():
+        steps, tensor = parse_preprocess(raw), draft.inputs[name]
         public = steps[0].from_ if steps else None
         if public is None or kinds[public] != "image" or draft.manifest.tensors[name].dtype != "float32":
             continue

@@ -29,6 +29,9 @@ from edge_runtime.inference.preprocess import Preprocessor
 _USABLE_BYTES: Final = GOLDEN_MAX_BYTES * 9 // 10
 """Of the archive, what inputs and references may take; headers and labels need the rest."""
 
+_STEPS_MIN: Final = 64
+"""Steps of a stream that a question has at least, where the stream is that long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Questions:
@@ -165,6 +168,10 @@ def _least_bytes(dataset: Dataset, preprocessor: Preprocessor) -> int:
     """What one sample takes at least: a picture smaller than the model's input would be another question."""
     first = next(replace(dataset, samples=dataset.samples[:1]).prepared(preprocessor))
     as_given = sum(array.nbytes for array in first.decoded.values())
+    if preprocessor.rules is not None:
+        # A stream may be cut anywhere.
+        rows = len(preprocessor.rows(first.canonical))
+        return -(-as_given * min(rows, _STEPS_MIN) // max(rows, 1))
     # What the model sees has as many numbers as the smallest picture that hides nothing from it, a byte each.
     return min(as_given, sum(array.size for array in first.canonical.values()))
 
@@ -184,8 +191,10 @@ def _is_picture(array: Array) -> bool:
 
 
 def _fitted(decoded: Tensors, preprocessor: Preprocessor, budget: int) -> Tensors:
-    """Images scaled down until they fit, unless the model resizes nothing and takes no other size."""
+    """Images scaled down until they fit, unless the model takes no other size; streams cut short."""
     single = {name: array[0] if array.shape[0] == 1 else array for name, array in decoded.items()}
+    if preprocessor.rules is not None:
+        return {name: _beginning(array, budget) for name, array in single.items()}
     scaled = {name: _scaled(array, budget) for name, array in single.items()}
     if any(scaled[name] is not single[name] for name in single):
         try:
@@ -193,6 +202,12 @@ def _fitted(decoded: Tensors, preprocessor: Preprocessor, budget: int) -> Tensor
         except InferenceError:
             return single
     return scaled
+
+
+def _beginning(array: Array, budget: int) -> Array:
+    """As much of a stream as fits; its answers are those of the whole stream's beginning."""
+    steps = max(1, budget // max(array[:1].nbytes, 1))
+    return array[:steps]
 
 
 def _scaled(array: Array, budget: int) -> Array:

@@ -28,7 +28,12 @@ _AGREEMENTS: Final[Mapping[str, str]] = {"detections": "box_agreement", "segment
 
 
 def golden_spec(
-    recipe: Recipe, steps: Mapping[str, list[RawStep]], tensors: Mapping[str, TensorSpec], *, is_labelled: bool
+    recipe: Recipe,
+    steps: Mapping[str, list[RawStep]],
+    tensors: Mapping[str, TensorSpec],
+    *,
+    is_labelled: bool,
+    is_sequential: bool,
 ) -> GoldenSpec:
     """The golden set's checks.
 
@@ -37,12 +42,15 @@ def golden_spec(
         steps: postprocessing by public output.
         tensors: canonical tensors; those that an output is made from are judged.
         is_labelled: whether people labelled what the first output answers.
+        is_sequential: whether a question is a whole sequence of calls.
     """
     checks: list[GoldenCheck] = []
     for name, entry in recipe.outputs.items():
         checks += _silicon_and_loss(recipe.golden, entry, steps[name], tensors)
+    # Two answers may be made from one tensor.
+    checks = list(dict.fromkeys(checks))
     first = next(iter(recipe.outputs.values()))
-    if is_labelled and first.kind in _TRUTHS:
+    if is_labelled and not is_sequential and first.kind in _TRUTHS:
         metric, usual = _TRUTHS[first.kind]
         bound = usual if recipe.golden.truth_min is None else recipe.golden.truth_min
         checks.append(GoldenCheck(against="truth", metric=metric, min=bound))
@@ -52,6 +60,7 @@ def golden_spec(
         max_bytes=GOLDEN_MAX_BYTES,
         contains_personal_data=recipe.golden.contains_personal_data,
         checks=checks,
+        stored="sequence" if is_sequential else "decoded",
     )
 
 
@@ -67,6 +76,9 @@ def _silicon_and_loss(
         yield GoldenCheck(against="own", metric=metric, min=golden.own_agreement_min)
         yield GoldenCheck(against="float", metric=metric, min=golden.float_agreement_min)
         return
+    if entry.kind == "segments":
+        yield GoldenCheck(against="own", metric="segment_iou", min=golden.own_agreement_min)
+        yield GoldenCheck(against="float", metric="segment_iou", min=golden.float_agreement_min)
     for on in made_from:
         yield GoldenCheck(against="own", metric="snr_db", on=on, min=golden.own_snr_min)
         yield GoldenCheck(against="float", metric="snr_db", on=on, min=golden.float_snr_min)

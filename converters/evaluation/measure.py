@@ -28,7 +28,7 @@ PEAK_TIMEOUT_S: Final = 120.0
 
 
 def measure_latency(predictor: Predictor, beside: Predictor | None, decoded: Tensors) -> Latency:
-    """Milliseconds per call of one sample; with `beside`, the ratio from calls that alternate with it.
+    """Milliseconds per call, of one sample or one step of a stream; with `beside`, the ratio to it from calls in turn.
 
     Who seems slower is measured a second time, and the kinder of the two counts: a neighbour is no reason to refuse.
     """
@@ -40,8 +40,8 @@ def measure_latency(predictor: Predictor, beside: Predictor | None, decoded: Ten
 
 
 def _measured(predictor: Predictor, beside: Predictor | None, decoded: Tensors) -> Latency:
-    feeds = predictor.preprocess.after_decode(decoded)
-    other = beside.preprocess.after_decode(decoded) if beside else {}
+    feeds = _one_call(predictor, decoded)
+    other = _one_call(beside, decoded) if beside else {}
     own_ms: list[float] = []
     other_ms: list[float] = []
     started = time.perf_counter()
@@ -65,6 +65,12 @@ def _measured(predictor: Predictor, beside: Predictor | None, decoded: Tensors) 
         ratio_to_float=round(_ratio(own_ms, other_ms), 3) if beside else None,
         float_p50=round(float(np.percentile(other_ms, 50)), 4) if beside else None,
     )
+
+
+def _one_call(predictor: Predictor, decoded: Tensors) -> Tensors:
+    """What one call is fed: a sample, or the first step of a stream."""
+    feeds = predictor.preprocess.after_decode(decoded)
+    return feeds if predictor.sequencer is None else predictor.preprocess.rows(feeds)[0]
 
 
 def _ratio(own_ms: list[float], other_ms: list[float]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -18,8 +18,12 @@ def plain_names(model: Any) -> dict[str, str]:
     return named | {f"output_{number}": entry.name for number, entry in enumerate(model.graph.output)}
 
 
-def with_plain_ports(model: Any) -> Any:
+def with_plain_ports(model: Any, sizes: Mapping[str, Sequence[int]] | None = None) -> Any:
     """A copy whose inputs are input_0, …, whose outputs are output_0, …, and whose free first axes are 1.
+
+    Args:
+        model: with its own names.
+        sizes: what is fed to inputs whose sizes the model leaves open, by its own names.
 
     Raises:
         BadModel: another axis of an input has no fixed size.
@@ -30,6 +34,7 @@ def with_plain_ports(model: Any) -> Any:
     weights = {tensor.name for tensor in graph.initializer}
     for entry in graph.input:
         if entry.name not in weights:
+            _fix_free(entry, (sizes or {}).get(entry.name, ()))
             _fix_batch(entry)
     # Sizes inside, derived from the free ones, are wrong now; tools derive them again.
     del graph.value_info[:]
@@ -37,6 +42,13 @@ def with_plain_ports(model: Any) -> Any:
         _fix_batch(entry, strict=False)
     _rename(graph, {old: new for new, old in plain_names(model).items()})
     return plain
+
+
+def _fix_free(entry: Any, fed: Sequence[int]) -> None:
+    axes = entry.type.tensor_type.shape.dim
+    for axis, size in zip(axes, fed, strict=False):
+        if axis.dim_value <= 0:
+            axis.dim_value = size
 
 
 def _fix_batch(entry: Any, *, strict: bool = True) -> None:

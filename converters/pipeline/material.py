@@ -127,7 +127,7 @@ def read_material(recipe: Recipe, base: Path, plan: Plan) -> Material:
         draft = _with_calibration(draft, sets.calibration)
     preprocessor = _check_steps(draft, seen)
     ranges = range_notes(draft.manifest, preprocessor, sets.evaluation, sets.calibration)
-    warnings = (_noted(finding) for finding in seen.findings if finding.severity != "note")
+    warnings = (_noted(one) for one in seen.findings if one.severity != "note" and not _is_answered(one, draft))
     families = {profile.family for profile in plan.profiles}
     return Material(
         draft=draft,
@@ -260,6 +260,18 @@ def _reference_score(examination: Examination, score: Score | None) -> Reference
         evaluation=examination.dataset.digest(),
         ci95=[round(bound, 4) for bound in score.ci95] if score.ci95 else None,
     )
+
+
+def _is_answered(finding: Finding, draft: Draft) -> bool:
+    """Whether a warning asks for sizes that the recipe's steps and states tell already."""
+    if (finding.code, finding.severity) != ("dynamic_axes", "warning"):
+        return False
+    shapes = {tensor: draft.tensor(name).shape for name, tensor in draft.inputs.items()}
+    return all(node in shapes and not set(map(str, shapes[node])) & _open_axes(draft) for node in finding.nodes)
+
+
+def _open_axes(draft: Draft) -> set[str]:
+    return set(draft.manifest.signature.axes) - {"N"}
 
 
 def _noted(finding: Finding) -> str:

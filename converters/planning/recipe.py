@@ -13,6 +13,7 @@ from converters.errors import BadRecipe
 from converters.planning.configuration import Table
 from converters.planning.recipe_inputs import InputRecipe, input_problems
 from converters.planning.recipe_outputs import OutputRecipe, output_problems
+from converters.planning.recipe_states import Constant, StateRecipe, StreamRecipe, state_problems, stream_problems
 from edge_runtime.contract.choices import with_choices
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import parse_layer_name, parse_model_name, parse_version, shown
@@ -151,6 +152,12 @@ class Recipe(Table, frozen=True, kw_only=True):
     methods: list[str] | None = None
     """Ways to quantise that are tried: `int8` of every engine, `ort-int8-full` of one; None: what `prefer` suggests."""
     prefer: Prefer = "latency"
+    states: dict[str, StateRecipe] = {}
+    """What the model hands from one call to the next, by a name for people."""
+    constants: dict[str, Constant] = {}
+    """Inputs that are always given the same number, by the model's input name."""
+    stream: StreamRecipe | None = None
+    """How sessions are cut out of an endless input; None: by the steps, where there are states."""
     shapes: dict[str, list[int]] = {}
     """Sizes that fix free axes, by the model's input name."""
     model_uri: str | None = None
@@ -192,7 +199,7 @@ def check_recipe(recipe: Recipe) -> None:
     try:
         parse_model_name(recipe.name)
         parse_version(recipe.version)
-        for name in (*recipe.inputs, *recipe.outputs):
+        for name in (*recipe.inputs, *recipe.outputs, *recipe.states):
             parse_layer_name(name)
     except ContractError as error:
         raise BadRecipe(error.cannot, error.because, error.remedy) from error
@@ -226,6 +233,9 @@ def _contradictions(recipe: Recipe) -> list[str]:
             "calibration and evaluation must be different examples: a model may not be judged by what set it; "
             "range = ':200' and range = '200:' split one set"
         )
+    fed = [entry.tensor for entry in recipe.inputs.values()]
+    read = [tensor for entry in recipe.outputs.values() for tensor in entry.tensors()]
+    found += [*state_problems(recipe.states, recipe.constants, fed, read), *stream_problems(recipe.stream)]
     if not 1 <= recipe.golden.count <= 256:
         found.append("golden.count must be 1 to 256")
     return found

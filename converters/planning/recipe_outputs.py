@@ -12,7 +12,7 @@ from edge_runtime.contract.release import reference_to
 from edge_runtime.contract.steps import RawStep, parse_postprocess, raw_steps
 
 OutputKind = Literal[
-    "classes", "detections", "segmentation", "anomaly", "score", "values", "embedding", "tensor"
+    "classes", "detections", "segmentation", "anomaly", "score", "segments", "values", "embedding", "tensor"
 ]
 
 _STEP_OF: Final[Mapping[str, str]] = {
@@ -21,6 +21,7 @@ _STEP_OF: Final[Mapping[str, str]] = {
     "segmentation": "segment",
     "anomaly": "reconstruction",
     "score": "score",
+    "segments": "hysteresis",
     "values": "regression",
     "embedding": "embedding",
     "tensor": "raw",

@@ -16,7 +16,7 @@ _WHOLE: Final = frozenset(
 )
 _STATE_WORDS: Final = frozenset({"state", "states", "hidden", "cell", "cache", "past", "memory", "h", "h0", "c", "c0"})
 
-_CARRY: Final = "recipes cannot carry it from call to call yet: the application does, with kind = 'tensor' for both"
+_CARRY: Final = "edge-convert recipe writes it under [states]: sessions then carry it from call to call"
 
 
 def find_ports(model: Any) -> Iterator[Finding]:
@@ -29,7 +29,7 @@ def find_ports(model: Any) -> Iterator[Finding]:
     for entry in fed_inputs(graph):
         yield from _sizes(entry)
         yield from _type(entry)
-    yield from find_states(graph)
+    yield from _states(graph)
 
 
 def _sizes(entry: Any) -> Iterator[Finding]:
@@ -71,17 +71,20 @@ def _type(entry: Any) -> Iterator[Finding]:
                       nodes=(entry.name,))  # fmt: skip
 
 
-def find_states(graph: Any) -> Iterator[Finding]:
+def state_pairs(graph: Any) -> Iterator[tuple[str, str]]:
     """Pairs of input and output that look like memory: same type, same rank, and a name that says so."""
+    taken: set[str] = set()
     for entry in fed_inputs(graph):
-        if not _is_state(entry):
-            continue
-        for answer in graph.output:
-            if _fits(entry, answer) and _stem(entry.name) in _stem(answer.name):
-                pair = (entry.name, answer.name)
-                message = "input {} and output {} carry a state".format(*pair)
-                yield Finding("warning", "state", message, _CARRY, pair)
+        for answer in graph.output if _is_state(entry) else ():
+            if answer.name not in taken and _fits(entry, answer) and _stem(entry.name) in _stem(answer.name):
+                taken.add(answer.name)
+                yield entry.name, answer.name
                 break
+
+
+def _states(graph: Any) -> Iterator[Finding]:
+    for pair in state_pairs(graph):
+        yield Finding("note", "state", f"input {pair[0]} and output {pair[1]} carry a state", _CARRY, pair)
 
 
 def _fits(entry: Any, answer: Any) -> bool:

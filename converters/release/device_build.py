@@ -114,8 +114,9 @@ def _flags(method: Method) -> list[str]:
 
 def _bounds(draft: Draft, name: str, tensor: str) -> dict[str, list[int]]:
     bounds: dict[str, list[int]] = {"min": [], "opt": [], "max": []}
-    for size in draft.manifest.tensors[name].shape:
-        axis = draft.manifest.signature.axes.get(size) if isinstance(size, str) else None
+    axes = {**draft.manifest.signature.axes, "N": draft.batch}
+    for size in draft.tensor(name).shape:
+        axis = axes.get(size) if isinstance(size, str) else None
         if isinstance(size, str) and axis is None:
             remedy = f"fix it with --shape {tensor}=SIZES"
             raise CompileFailed("plan the engine", f"axis {size} of input {tensor} has no bounds", remedy)

@@ -6,7 +6,7 @@ The draft is complete enough to preprocess, evaluate and judge with the runtime'
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -16,16 +16,20 @@ from converters.model.source import Imported, Stored
 from converters.planning.recipe import Recipe
 from converters.planning.recipe_outputs import OutputRecipe, postprocess_of
 from converters.release.public_inputs import canonical, describe_input, features_of, sizes_of
+from converters.release.sequences import constants_of, is_sequential, states_of, stream_of
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.ids import LayerName, parse_model_name, parse_variant_id, parse_version
 from edge_runtime.contract.release import Licence, Limits, ReleaseManifest, Source, TensorBinding, reference_to
+from edge_runtime.contract.steps import RawStep
 from edge_runtime.contract.tensor import AxisRange, OutputSpec, Signature, TensorSpec
 from edge_runtime.inference.backend import Tensors
 
 LABELS_LAYER = LayerName("labels.txt")
 NOTICE_LAYER = LayerName("NOTICE")
 CARD_LAYER = LayerName("card.md")
+_ROWS = AxisRange(min=1, max=65536)
+"""Steps of one sequence that is asked at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +48,19 @@ class Draft:
     """Arrays that detectors start from, by the reference of their layer."""
 
     def binding(self, name: str) -> TensorBinding:
-        """How the source file itself carries a canonical tensor."""
+        """How the source file itself carries a canonical tensor, or a state."""
         tensor = self.inputs[name] if name in self.inputs else self.outputs[name]
         stored = self.stored.get(name)
         if stored is None:
-            return TensorBinding(tensor=tensor, dtype=self.manifest.tensors[name].dtype)
+            return TensorBinding(tensor=tensor, dtype=self.tensor(name).dtype)
         return TensorBinding(tensor=tensor, dtype=stored.dtype, scale=stored.scale, zero_point=stored.zero_point)
+
+    def tensor(self, name: str) -> TensorSpec:
+        """A canonical tensor, or a state as if it were one."""
+        if name in self.manifest.tensors:
+            return self.manifest.tensors[name]
+        state = next(state for state in self.manifest.states if name in {state.in_, state.out})
+        return TensorSpec(dtype=state.dtype or "float32", shape=state.shape)
 
     def public_output(self) -> OutputSpec:
         """The first public output, which the task's metric is about."""
@@ -71,31 +82,41 @@ def draft_release(recipe: Recipe, imported: Imported, source: Digest, *, is_labe
     """
     inputs, outputs = _named(recipe, imported)
     batch = _batch(recipe, imported)
-    axes = {"N": batch}
+    axes = {"N": _ROWS if is_sequential(recipe) else batch}
     is_only = len(recipe.inputs) == 1
     described = {
         canonical(entry.tensor): describe_input(name, entry, imported.input(entry.tensor), axes, is_only=is_only)
         for name, entry in recipe.inputs.items()
     }
     preprocess = {name: one.steps for name, one in described.items()}
-    tensors = {name: one.tensor for name, one in described.items()}
-    tensors |= {name: _output_tensor(imported, tensor, axes) for name, tensor in outputs.items()}
-    specs = [one.public for one in described.values()]
     postprocess = {name: postprocess_of(entry, canonical) for name, entry in recipe.outputs.items()}
+    states, stream = states_of(recipe, imported, preprocess), stream_of(recipe, preprocess)
+    tensors = {name: one.tensor for name, one in described.items()} | constants_of(recipe, imported)
+    carried, single = {state.out for state in states}, _numbers_a_step(postprocess) if stream else set()
+    tensors |= {
+        name: _output_tensor(imported, tensor, axes, is_one_number=name in single)
+        for name, tensor in outputs.items()
+        if name not in carried
+    }
+    specs = [one.public for one in described.values()]
     manifest = ReleaseManifest(
         kind="model",
         name=parse_model_name(recipe.name),
         version=parse_version(recipe.version),
         task=recipe.task,
-        requires=features_of(preprocess),
+        requires=features_of(preprocess, has_states=bool(states), is_stream=stream is not None),
         licence=_licence(recipe),
         source=Source(digest=source, format=imported.format, uri=recipe.model_uri, opset=imported.opset),
         signature=Signature(inputs=specs, outputs=_public_outputs(recipe.outputs), axes=axes),
         tensors=tensors,
         preprocess=preprocess,
         postprocess=postprocess,
+        states=states,
+        stream=stream,
         variants=[parse_variant_id("draft")],
-        golden=golden_spec(recipe, postprocess, tensors, is_labelled=is_labelled),
+        golden=golden_spec(
+            recipe, postprocess, tensors, is_labelled=is_labelled, is_sequential=stream is not None
+        ),
         recipe=digest_of(encode(_portable(recipe))),
         limits=Limits(**msgspec.structs.asdict(recipe.limits)),
     )
@@ -107,9 +128,12 @@ def draft_release(recipe: Recipe, imported: Imported, source: Digest, *, is_labe
 def _named(recipe: Recipe, imported: Imported) -> tuple[dict[str, str], dict[str, str]]:
     """The model's inputs and outputs that the recipe uses, by canonical name."""
     fed = [entry.tensor for entry in recipe.inputs.values()]
+    fed += [*recipe.constants, *(state.in_ for state in recipe.states.values())]
     if missing := [port.name for port in imported.inputs if port.name not in fed]:
-        raise BadRecipe("use the recipe", f"nothing feeds the model's input {missing[0]}", "add it under inputs")
+        remedy = "add it under inputs; what the model gave before under states, what never changes under constants"
+        raise BadRecipe("use the recipe", f"nothing feeds the model's input {missing[0]}", remedy)
     read = list(dict.fromkeys(tensor for entry in recipe.outputs.values() for tensor in entry.tensors()))
+    read += [state.out for state in recipe.states.values()]
     used = [*fed, *read]
     by_name = {canonical(tensor): tensor for tensor in used}
     if twins := [tensor for tensor in used if by_name[canonical(tensor)] != tensor or used.count(tensor) > 1]:
@@ -118,8 +142,17 @@ def _named(recipe: Recipe, imported: Imported) -> tuple[dict[str, str], dict[str
     return {canonical(tensor): tensor for tensor in fed}, {canonical(tensor): tensor for tensor in read}
 
 
-def _output_tensor(imported: Imported, tensor: str, axes: dict[str, AxisRange]) -> TensorSpec:
+def _numbers_a_step(postprocess: Mapping[str, list[RawStep]]) -> set[str]:
+    """Tensors that hold one number for each step of a stream, whatever sizes the model leaves open."""
+    return {str(steps[0]["from"]) for steps in postprocess.values() if steps[0]["op"] in {"score", "hysteresis"}}
+
+
+def _output_tensor(
+    imported: Imported, tensor: str, axes: dict[str, AxisRange], *, is_one_number: bool = False
+) -> TensorSpec:
     port = imported.output(tensor)
+    if is_one_number and port.shape:
+        port = replace(port, shape=(port.shape[0], *(1 if size is None else size for size in port.shape[1:])))
     # Only where the axes may be permuted: ONNX puts channels first, some engines last.
     layout = "NCHW" if imported.format == "onnx" and len(port.shape) == 4 else None
     return TensorSpec(dtype=port.dtype, shape=sizes_of(port, axes), layout=layout)
@@ -135,7 +168,10 @@ def label_layer(outputs: Mapping[str, OutputRecipe], name: str) -> LayerName | N
 
 
 def _batch(recipe: Recipe, imported: Imported) -> AxisRange:
-    sizes = [port.shape[0] for port in imported.inputs if port.shape]
+    if is_sequential(recipe):
+        # A session's calls wait for each other.
+        return AxisRange(min=1, max=1)
+    sizes = [port.shape[0] for port in imported.inputs if port.shape and port.name not in recipe.constants]
     fixed = [size for size in sizes if size is not None]
     if fixed:
         return AxisRange(min=fixed[0], max=fixed[0])

@@ -13,7 +13,7 @@ from converters.errors import BadRecipe
 from converters.model.source import Port
 from converters.planning.recipe_inputs import InputRecipe, columns_of, final_color, preprocess_of
 from edge_runtime.contract.errors import ContractError
-from edge_runtime.contract.steps import Decode, Layout, PreStep, RawStep, parse_preprocess
+from edge_runtime.contract.steps import Decode, Frame, Layout, PreStep, RawStep, parse_preprocess
 from edge_runtime.contract.tensor import AxisRange, InputSpec, TensorSpec
 from edge_runtime.inference.geometry import place
 
@@ -63,7 +63,8 @@ def describe_input(name: str, entry: InputRecipe, port: Port, axes: Axes, *, is_
     if entry.kind == "image":
         layout = _layout_of(steps)
         _check_picture(name, written, port, steps)
-    tensor = TensorSpec(dtype=port.dtype, shape=sizes_of(port, axes), layout=layout or _given_layout(entry))
+    shape = _framed_shape(port, steps) or sizes_of(port, axes)
+    tensor = TensorSpec(dtype=port.dtype, shape=shape, layout=layout or _given_layout(entry))
     return DescribedInput(_public(name, entry, port, steps, axes), tensor, raw)
 
 
@@ -87,10 +88,18 @@ def sizes_of(port: Port, axes: Axes) -> list[int | str]:
     return sizes
 
 
-def features_of(preprocess: dict[str, list[RawStep]]) -> list[str]:
-    """Features that a reader must know to run these steps."""
+def features_of(preprocess: dict[str, list[RawStep]], *, has_states: bool, is_stream: bool) -> list[str]:
+    """Features that a reader must know to run a release with these steps."""
     ops = {step["op"] for steps in preprocess.values() for step in steps}
-    return ["audio.mel"] if "mel" in ops else []
+    wanted = {"audio.mel": "mel" in ops, "states": has_states, "stream": is_stream}
+    return [feature for feature, is_needed in wanted.items() if is_needed]
+
+
+def _framed_shape(port: Port, steps: tuple[PreStep, ...]) -> list[int | str] | None:
+    """Sizes of an input that takes frames as they are and leaves their length open; None for every other."""
+    if not steps or not isinstance(steps[-1], Frame) or len(port.shape) != 2 or port.shape[1] is not None:
+        return None
+    return ["N" if port.shape[0] is None else port.shape[0], steps[-1].context + steps[-1].length]
 
 
 def _given_layout(entry: InputRecipe) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Final, get_args, get_type_hints
 
@@ -11,12 +10,15 @@ from converters.model.source import Imported, Port
 from converters.planning.recipe_outputs import OutputKind
 from converters.starter.guess import Guess, guess_answer, layout_of, looks_like_image, shape_text
 from converters.starter.metadata.facts import AnswerFacts, Facts, PictureFacts, SoundFacts, contradictions, merge
+from converters.starter.sequences import (
+    find_memory,
+    frame_lines,
+    heard_lines,
+    memory_lines,
+)
+from converters.starter.toml_text import COLUMN, commented, inline, one_line, quoted, value_text
 from edge_runtime.contract.steps import Detect, RawStep
 
-_COLUMN = 29
-"""Where comments start."""
-_WRITTEN_OUT = 1e15
-"""Whole numbers below are written without an exponent."""
 _HEAD = (
     "# Recipe for edge-convert build. Paths are relative to this file. Lines with CHANGE need your knowledge:",
     "# nothing that changes numbers has a default, because a wrong guess here costs accuracy in silence.",
@@ -63,12 +65,14 @@ def starter_text(model: str, imported: Imported, known: Sequence[Facts] = ()) ->
         imported: the model.
         known: what metadata says about it, the source that counts most first.
     """
-    told, guess = merge(known), guess_answer(imported)
+    told, memory = merge(known), find_memory(imported)
+    imported = memory.without(imported)
+    guess = memory.heard(imported) or guess_answer(imported)
     kind = told.answer.kind if told.answer else guess.kind
     lines = [
         *_HEAD,
-        *(f"# NOTE: {_one_line(note)}" for note in (*contradictions(known, imported.inputs), *_memories(imported))),
-        f"model = {_quoted(model)}",
+        *(f"# NOTE: {one_line(note)}" for note in contradictions(known, imported.inputs)),
+        f"model = {quoted(model)}",
         'name = "my-model"            # CHANGE: a-z 0-9 -',
         'version = "1.0.0"',
         _task_line(told, guess),
@@ -79,26 +83,21 @@ def starter_text(model: str, imported: Imported, known: Sequence[Facts] = ()) ->
         "",
     ]
     for number, port in enumerate(imported.inputs):
-        lines += _input_lines(port, number, told if number == 0 else merge(()))
-    lines += _outputs(imported, told, guess)
+        if memory.is_sound:
+            lines += frame_lines(port)
+        else:
+            lines += _input_lines(port, number, told if number == 0 else merge(()))
+    lines += memory_lines(memory)
+    lines += heard_lines(guess) if memory.is_sound else _outputs(imported, told, guess)
     # A file whose numbers are integers already has its ranges.
     lines += () if imported.facts.is_quantised else _CALIBRATION
     return "\n".join([*lines, *_judged_by(kind)]) + "\n"
 
 
-def _memories(imported: Imported) -> list[str]:
-    """Inputs that carry something from call to call, which a recipe cannot say."""
-    if imported.format != "onnx":
-        return []
-    from converters.preflight.ports import find_states
-
-    return [f"{finding.message}: {finding.advice}" for finding in find_states(imported.model.graph)]
-
-
 def _task_line(told: Facts, guess: Guess) -> str:
     if told.task:
         return f'task = "{told.task}"'
-    return _commented(f'task = "{guess.task}"', "CHANGE: guessed; what applications ask for")
+    return commented(f'task = "{guess.task}"', "CHANGE: guessed; what applications ask for")
 
 
 def _judged_by(kind: str) -> list[str]:
@@ -124,7 +123,7 @@ def _judged_by(kind: str) -> list[str]:
 def _licence(told: Facts) -> list[str]:
     if told.licence is None:
         return ['spdx = "unknown"             # CHANGE: SPDX identifier of the weights\' licence']
-    said = f"# {_one_line(told.source)}: {_one_line(told.licence)[:80]}"
+    said = f"# {one_line(told.source)}: {one_line(told.licence)[:80]}"
     return [said, 'spdx = "unknown"             # CHANGE to the SPDX identifier of that']
 
 
@@ -136,8 +135,8 @@ def _input_lines(port: Port, number: int, told: Facts) -> list[str]:
     name = "input" if number == 0 else f"input-{number}"
     return [
         f"[inputs.{name}]  # {port.dtype} {shape_text(port)}, from .npy or .npz files",
-        f"tensor = {_quoted(port.name)}",
-        _commented('kind = "tensor"', "CHANGE: image, audio and table are made from files by steps (docs/how-to)"),
+        f"tensor = {quoted(port.name)}",
+        commented('kind = "tensor"', "CHANGE: image, audio and table are made from files by steps (docs/how-to)"),
         "",
     ]
 
@@ -151,14 +150,14 @@ def _image_lines(port: Port, told: PictureFacts, source: str) -> list[str]:
     scale, mean, std, certainty = _scaling(port, told, source, channels)
     return [
         "[inputs.image]",
-        f"tensor = {_quoted(port.name)}",
-        _commented('kind = "image"', 'CHANGE to "tensor" if it takes features, not pictures' if channels == 1 else ""),
-        _commented(f"color = {color}", f"from {source}" if told.color else hint),
-        _commented('exif = "apply"', 'turn photos upright as their camera says; "ignore": leave them'),
+        f"tensor = {quoted(port.name)}",
+        commented('kind = "image"', 'CHANGE to "tensor" if it takes features, not pictures' if channels == 1 else ""),
+        commented(f"color = {color}", f"from {source}" if told.color else hint),
+        commented('exif = "apply"', 'turn photos upright as their camera says; "ignore": leave them'),
         f"# from {source}" if is_whole
         else "# CHANGE: as in training; Pillow and torchvision antialias, OpenCV's linear filter does not",
         f"resize = {resize}",
-        *([_commented(f"crop = {list(told.crop)}", f"from {source}")] if told.crop else []),
+        *([commented(f"crop = {list(told.crop)}", f"from {source}")] if told.crop else []),
         f"# y = (x * scale - mean) / std per channel, x in 0..255                {certainty}",
         f"normalize = {{ scale = {scale}, mean = {mean}, std = {std} }}",
         f'layout = "{layout}"',
@@ -179,7 +178,7 @@ def _resize(port: Port, layout: str | None, told: PictureFacts) -> tuple[str, bo
     if told.mode == "fit_pad":
         written |= {"pad_value": [told.pad_value or 0.0], "pad_anchor": told.pad_anchor or "center"}
     is_whole = None not in {told.mode, told.filter, told.antialias}
-    return _inline(written), is_whole
+    return inline(written), is_whole
 
 
 def _side(told: PictureFacts, axis: int) -> object:
@@ -203,11 +202,11 @@ def _scaling(port: Port, told: PictureFacts, source: str, channels: int) -> tupl
 def _sound_lines(port: Port, told: SoundFacts, source: str) -> list[str]:
     return [
         "[inputs.audio]",
-        f"tensor = {_quoted(port.name)}",
+        f"tensor = {quoted(port.name)}",
         'kind = "audio"',
-        _commented(f"sample_rate_hz = {told.sample_rate_hz}", f"from {source}"),
-        _commented(f"channels = {told.channels or 1}", f"from {source}" if told.channels else "CHANGE: 1 is mono"),
-        _commented('dtype = "float32"', "samples in -1..1; int16: as sound files hold them"),
+        commented(f"sample_rate_hz = {told.sample_rate_hz}", f"from {source}"),
+        commented(f"channels = {told.channels or 1}", f"from {source}" if told.channels else "CHANGE: 1 is mono"),
+        commented('dtype = "float32"', "samples in -1..1; int16: as sound files hold them"),
         f"# CHANGE: the steps that make the model's {shape_text(port)} of it (docs/how-to)",
         "steps = []",
         "",
@@ -220,7 +219,7 @@ def _outputs(imported: Imported, told: Facts, guess: Guess) -> list[str]:
     order = ", the background first" if has_background else ""
     labels = f'labels = "labels.txt"        # CHANGE: one label per line, in the order of the classes{order}'
     if told.labels:
-        labels = _commented('labels = "labels.txt"', f"edge-convert recipe MODEL --labels labels.txt writes what "
+        labels = commented('labels = "labels.txt"', f"edge-convert recipe MODEL --labels labels.txt writes what "
                             f"{told.source} say: {len(told.labels)} labels")  # fmt: skip
     if told.answer is not None:
         main, steps = imported.outputs[0], told.answer.steps
@@ -236,7 +235,7 @@ def _outputs(imported: Imported, told: Facts, guess: Guess) -> list[str]:
 
 def _plain_lines(port: Port) -> list[str]:
     return [f"[outputs.{port.name}]" if port.name.isidentifier() and port.name.isascii() else "[outputs.more]",
-            f"tensor = {_quoted(port.name)}", 'kind = "tensor"', ""]  # fmt: skip
+            f"tensor = {quoted(port.name)}", 'kind = "tensor"', ""]  # fmt: skip
 
 
 def _told_lines(port: Port, told: AnswerFacts, source: str, labels: str, ending: Activation) -> list[str]:
@@ -246,9 +245,9 @@ def _told_lines(port: Port, told: AnswerFacts, source: str, labels: str, ending:
     return [
         *_head(port, "classes"),
         'kind = "classes"             # "tensor" hands out the numbers as they are',
-        _commented(f'activation = "{told.activation}"', f"from {source}") if told.activation else _activation(ending),
+        commented(f'activation = "{told.activation}"', f"from {source}") if told.activation else _activation(ending),
         "k = 5",
-        *([_commented(f"min_score = {score:.6g}", f"from {source}")] if score is not None else []),
+        *([commented(f"min_score = {score:.6g}", f"from {source}")] if score is not None else []),
         labels,
         "",
     ]
@@ -258,7 +257,7 @@ def _guessed_lines(guess: Guess, labels: str, ending: Activation) -> list[str]:
     name = _NAMES.get(guess.kind, "answer")
     lines = [
         *_head(guess.port, name),
-        _commented(f'kind = "{guess.kind}"', f"CHANGE: guessed, because {guess.because}"),
+        commented(f'kind = "{guess.kind}"', f"CHANGE: guessed, because {guess.because}"),
         f"# kinds: {', '.join(get_args(OutputKind))} (docs/how-to/describe-inputs-and-answers.md)",
     ]
     if guess.kind == "classes":
@@ -268,20 +267,20 @@ def _guessed_lines(guess: Guess, labels: str, ending: Activation) -> list[str]:
     lines.append("")
     for step in guess.steps:
         lines.append(f"[[outputs.{name}.steps]]")
-        lines += [_commented(f"{key} = {_value(value)}", _doubts(step, key)) for key, value in step.items()]
+        lines += [commented(f"{key} = {value_text(value)}", _doubts(step, key)) for key, value in step.items()]
         lines.append("")
     return lines
 
 
 def _head(port: Port, name: str) -> list[str]:
-    return [f"[outputs.{name}]".ljust(_COLUMN) + f"# {port.dtype} {shape_text(port)}", f"tensor = {_quoted(port.name)}"]
+    return [f"[outputs.{name}]".ljust(COLUMN) + f"# {port.dtype} {shape_text(port)}", f"tensor = {quoted(port.name)}"]
 
 
 def _activation(ending: Activation) -> str:
     if ending != "none":
-        return _commented('activation = "none"', f"the model ends in a {ending}")
+        return commented('activation = "none"', f"the model ends in a {ending}")
     hint = 'CHANGE to "none" if these are scores already, to "sigmoid" if several classes may be true'
-    return _commented('activation = "softmax"', hint)
+    return commented('activation = "softmax"', hint)
 
 
 def _doubts(step: RawStep, key: str) -> str:
@@ -294,43 +293,11 @@ def _doubts(step: RawStep, key: str) -> str:
 
 
 def _detector_lines(port: Port, told: AnswerFacts, source: str, labels: str) -> list[str]:
-    lines = ["[outputs.objects]", f"tensor = {_quoted(port.name)}", 'kind = "detections"', labels, ""]
+    lines = ["[outputs.objects]", f"tensor = {quoted(port.name)}", 'kind = "detections"', labels, ""]
     for step in told.steps:
-        lines += [_commented("[[outputs.objects.steps]]", f"from {source}")]
-        lines += [f"{key} = {_value(value)}" for key, value in step.items()]
+        lines += [commented("[[outputs.objects.steps]]", f"from {source}")]
+        lines += [f"{key} = {value_text(value)}" for key, value in step.items()]
         if step["op"] == "detect" and "min_score" not in step:
-            lines.append(_commented("min_score = 0.5", "CHANGE: weaker objects are left out"))
+            lines.append(commented("min_score = 0.5", "CHANGE: weaker objects are left out"))
         lines.append("")
     return lines
-
-
-def _commented(code: str, comment: str) -> str:
-    return f"{code:{_COLUMN - 1}} # {_one_line(comment)}" if comment else code
-
-
-def _one_line(text: str) -> str:
-    """Foreign text as a comment can hold it: a line break in it must not begin a line of the recipe."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-
-
-def _inline(table: Mapping[str, object]) -> str:
-    return "{ " + ", ".join(f"{key} = {_value(value)}" for key, value in table.items()) + " }"
-
-
-def _value(value: object) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case str():
-            return _quoted(value)
-        case float():
-            return f"{value:.1f}" if value.is_integer() and abs(value) < _WRITTEN_OUT else f"{value:.7g}"
-        case list() | tuple():
-            return f"[{', '.join(_value(one) for one in value)}]"
-        case _:
-            return str(value)
-
-
-def _quoted(text: str) -> str:
-    # What JSON escapes, TOML reads; besides, TOML takes no DEL, and a terminal is to print this.
-    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in json.dumps(text, ensure_ascii=False))

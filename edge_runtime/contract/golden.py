@@ -27,7 +27,8 @@ class GoldenCheck(Document, frozen=True, kw_only=True):
     against: Literal["own", "float", "truth"]
     """`own`: is this silicon right?  `float`: is this variant good?  `truth`: is this model good?"""
     metric: str
-    """On a tensor: `snr_db`, `max_abs`, `cosine`, `top1`. On the answer: `top1`, `box_agreement`, `pixel_agreement`.
+    """On a tensor: `snr_db`, `max_abs`, `cosine`, `top1`. On the answer: `top1`, `box_agreement`, `pixel_agreement`,
+    `segment_iou`.
 
     Against truth: `top1`, `top5`, `box_f1`, `mean_iou`, `r2`, `mae`, `auc`. A reader refuses what it does not know.
     """
@@ -45,7 +46,7 @@ class GoldenSpec(Document, frozen=True, kw_only=True):
     contains_personal_data: bool
     checks: list[GoldenCheck]
     stored: str = "decoded"
-    """`decoded`: inputs after `decode`; `sequence`: one sample is a whole stream."""
+    """Inputs after `decode`, of one sample (`decoded`) or of all that one session hears (`sequence`)."""
     max_bytes: int = GOLDEN_MAX_BYTES
 
 

@@ -39,6 +39,9 @@ _METRICS: Final[Mapping[str, Callable[[Array, Array], float]]] = {
     "top1_agreement": top1_agreement,
 }
 
+_STORED: Final = frozenset({"decoded", "sequence"})
+"""Either way a subject takes inputs after `decode`; of a sequence, all that one session hears."""
+
 
 @dataclass(frozen=True, slots=True)
 class GoldenSample:
@@ -159,7 +162,7 @@ def run_golden(
         ContractError: golden set and manifest do not fit together.
     """
     count = len(golden.samples)
-    if spec.stored != "decoded":
+    if spec.stored not in _STORED:
         raise UnsupportedFeature("check the golden set", f"it is stored as {shown(spec.stored)}", "update the runtime")
     # Fewer questions than promised would be an easier examination.
     if count != spec.count or (own is not None and len(own) != count):

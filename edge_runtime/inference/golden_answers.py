@@ -21,6 +21,7 @@ from edge_runtime.inference.agreement import (
     top1,
 )
 from edge_runtime.inference.backend import Array
+from edge_runtime.inference.hysteresis import segment_overlap
 from edge_runtime.inference.results import (
     NO_CLASS,
     OUTSIDE,
@@ -31,6 +32,7 @@ from edge_runtime.inference.results import (
     Mask,
     Result,
     Scored,
+    Segments,
     Values,
 )
 
@@ -67,7 +69,7 @@ def against_answers(metric: str, answers: Sequence[Answer], references: Sequence
     """How far answers agree with those of another variant.
 
     Args:
-        metric: `top1`, `box_agreement` or `pixel_agreement`.
+        metric: `top1`, `box_agreement`, `pixel_agreement` or `segment_iou`.
         answers: one per sample.
         references: as many.
 
@@ -185,6 +187,15 @@ def _same_pixels(pairs: Sequence[tuple[Result, Result]]) -> float:
     ])
 
 
+def _same_segments(pairs: Sequence[tuple[Result, Result]]) -> float:
+    shared = covered = 0.0
+    for one, other in pairs:
+        if isinstance(one, Segments) and isinstance(other, Segments):
+            both, either = segment_overlap(one.segments, other.segments)
+            shared, covered = shared + both, covered + either
+    return shared / covered if covered > 0 else 1.0
+
+
 def pixel_agreement(first: Array, second: Array) -> float:
     """Share of the judged pixels of two answers that are in the same class; 0 when the sizes differ, 1 without any."""
     if first.shape != second.shape:
@@ -240,4 +251,5 @@ _OF_ANSWERS: Final[Mapping[str, Callable[[Sequence[tuple[Result, Result]]], floa
     "top1": _same_top,
     "box_agreement": _same_objects,
     "pixel_agreement": _same_pixels,
+    "segment_iou": _same_segments,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edge_runtime.contract.errors import ContractError
@@ -22,6 +23,17 @@ def check_hysteresis(step: Hysteresis) -> None:
     if not 0 <= 2 * step.pad_ms <= step.min_off_ms or step.min_on_ms < 0:
         because = f"segments padded by {step.pad_ms} ms, with pauses of {step.min_off_ms} ms, could overlap"
         raise ContractError(what, because, "make min_off_ms at least twice pad_ms")
+
+
+def segment_overlap(first: Sequence[Segment], second: Sequence[Segment]) -> tuple[float, float]:
+    """Seconds that lie in segments of both, and in segments of either; each list is in the order of time, apart."""
+    both = 0.0
+    left, right = list(first), list(second)
+    while left and right:
+        both += max(0.0, min(left[0].end_s, right[0].end_s) - max(left[0].start_s, right[0].start_s))
+        (left if left[0].end_s <= right[0].end_s else right).pop(0)
+    length = sum(one.end_s - one.start_s for one in (*first, *second))
+    return both, length - both
 
 
 @dataclass(slots=True)

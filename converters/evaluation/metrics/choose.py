@@ -15,12 +15,13 @@ from converters.evaluation.metrics.own_function import own_metric
 from converters.evaluation.metrics.ranking import Auc
 from converters.evaluation.metrics.regression import R2, MeanAbsoluteError, NumbersAgreement
 from converters.evaluation.metrics.segmentation import MeanIou, PixelAgreement
+from converters.evaluation.metrics.streams import SegmentAgreement
 from converters.evaluation.metrics.tensors import MeanCosine
 from edge_runtime.contract import steps
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.release import ReleaseManifest
 
-Family = Literal["classes", "boxes", "mask", "anomaly", "score", "values", "tensor"]
+Family = Literal["classes", "boxes", "mask", "anomaly", "score", "segments", "track", "values", "tensor"]
 """What an output answers with."""
 
 _FEW: Final = 8
@@ -85,7 +86,8 @@ def task_of(release: ReleaseManifest, *, metric: str | None, is_labelled: bool, 
     """
     output = release.signature.outputs[0]
     first = steps.parse_postprocess(release.postprocess[output.name])[0]
-    family = _family(first)
+    is_heard = release.stream is not None and release.stream.unit == "frame"
+    family = _family(first, is_heard=is_heard)
     tensor = release.tensors[first.from_]
     sizes = [size for size in tensor.shape[1:] if isinstance(size, int)]
     task = Task(
@@ -95,7 +97,7 @@ def task_of(release: ReleaseManifest, *, metric: str | None, is_labelled: bool, 
         metric=(metric or USUAL.get(family)) if is_labelled else None,
         ignore=tuple(first.ignore) if isinstance(first, steps.TopK) else (),
         min_score=first.min_score if isinstance(first, steps.Detect) else 0.0,
-        is_long=len(sizes) < len(tensor.shape[1:]) or _product(sizes) >= _FEW,
+        is_long=is_heard or len(sizes) < len(tensor.shape[1:]) or _product(sizes) >= _FEW,
         folder=folder,
     )
     if metric is not None:
@@ -121,7 +123,9 @@ def agreement_of(task: Task) -> Agreement:
             return BoxAgreement(task.output, task.min_score)
         case "mask":
             return PixelAgreement(task.output)
-        case "anomaly" | "score" | "values" | "tensor":
+        case "segments":
+            return SegmentAgreement(task.output)
+        case "anomaly" | "score" | "track" | "values" | "tensor":
             return MeanCosine(task.tensor) if task.is_long else NumbersAgreement(task.tensor)
         case _:
             assert_never(task.family)
@@ -139,8 +143,12 @@ def _check_metric(metric: str, task: Task) -> None:
         )  # fmt: skip
 
 
-def _family(step: steps.PostStep) -> Family:
+def _family(step: steps.PostStep, *, is_heard: bool) -> Family:
     match step:
+        case steps.Hysteresis():
+            return "segments"
+        case steps.Score() if is_heard:
+            return "track"
         case steps.TopK():
             return "classes"
         case steps.Detect():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -18,6 +19,7 @@ from converters.planning.recipe_outputs import OutputRecipe
 from converters.starter.from_model import starter_text
 from converters.starter.guess import guess_answer, looks_like_image
 from tests.fakes.onnx_models import conv_classifier
+from tests.fakes.streams import remembering_model
 
 PICTURE = Port("image", "float32", (1, 3, 240, 320))
 
@@ -103,14 +105,30 @@ def test_a_quantised_file_needs_no_calibration_examples() -> None:
     assert "calibration" in tomllib.loads(starter_text("m.onnx", imported(PICTURE, answer(1, 10))))
 
 
-def test_memory_from_call_to_call_is_named_because_a_recipe_cannot_carry_it() -> None:
+def test_memory_from_call_to_call_becomes_a_state_and_is_no_input_or_output() -> None:
     model = conv_classifier()
     for ports, name in ((model.graph.input, "state"), (model.graph.output, "stateN")):
         ports.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, "B", 8]))
 
     text = starter_text("vad.onnx", describe(model))
+    recipe = parse_recipe(text.encode(), ".toml")
 
-    assert "# NOTE: input state and output stateN carry a state: recipes cannot carry it" in text
+    assert {name: (state.in_, state.out) for name, state in recipe.states.items()} == {"state": ("state", "stateN")}
+    assert "CHANGE" in line_of(text, "in = ")
+    assert [entry.tensor for entry in recipe.inputs.values()] == ["input"]
+    assert [entry.tensor for entry in recipe.outputs.values()] == ["logits"]
+
+
+def test_a_model_that_remembers_and_is_told_a_sample_rate_hears_sound() -> None:
+    text = starter_text("vad.onnx", describe(onnx.load_from_string(remembering_model())))
+    recipe = parse_recipe(text.encode(), ".toml")
+
+    assert recipe.constants == {"sr": 16000}
+    assert recipe.inputs["audio"].kind == "audio"
+    assert recipe.inputs["audio"].steps[1]["length"] == 12
+    assert [entry.kind for entry in recipe.outputs.values()] == ["segments", "score"]
+    assert recipe.stream is not None
+    assert recipe.stream.gap_ms == 1000
 
 
 def ending_in(*kinds: str) -> Any:

@@ -1,0 +1,46 @@
+"""The guide to streaming audio: its recipe is one, and its programs run, on a small model with the same ports."""
+
+from __future__ import annotations
+
+import re
+import wave
+from pathlib import Path
+
+import pytest
+
+from converters.planning.recipe import parse_recipe
+from tests.fakes.streams import Hearing, noise
+
+PAGE = (Path(__file__).parents[2] / "docs/how-to/stream-audio.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_the_recipe_on_the_page_is_a_recipe() -> None:
+    (block,) = blocks("toml")
+
+    recipe = parse_recipe(block.encode(), ".toml")
+
+    assert recipe.states["rnn"].out == "stateN"
+
+
+def test_the_programs_on_the_page_find_segments_and_the_same_scores_in_every_session(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hearing = Hearing().streaming(max_sessions=64)
+    hearing.write(tmp_path / "vad")
+    with wave.open("speech.wav", "wb") as recording:
+        recording.setnchannels(1)
+        recording.setsampwidth(2)
+        recording.setframerate(hearing.rate_hz)
+        recording.writeframes((noise(1.5) / 4 * 32767).astype("<i2").tobytes())
+    place: dict[str, object] = {}
+
+    for program in blocks("python"):
+        exec(compile(program, "stream-audio.md", "exec"), place)
+
+    assert len(re.findall(r"speech from [\d.]+ to [\d.]+ s", capsys.readouterr().out)) > 3
+    assert len(place["tracks"]) == 8  # type: ignore[arg-type]

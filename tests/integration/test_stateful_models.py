@@ -1,0 +1,142 @@
+"""Models that remember, from their file through `edge-convert build` to answers about a stream."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converters.pipeline.build import BuildOptions, build
+from converters.planning.recipe import Recipe, parse_recipe
+from edge_runtime import Model
+from edge_runtime.contract.errors import EdgeError
+from tests.fakes.streams import CONTEXT, FRAME, RATE_HZ, noise, remembering_model
+
+HYSTERESIS = {"op": "hysteresis", "on": 0.6, "off": 0.4, "min_on_ms": 16, "min_off_ms": 16, "pad_ms": 4}
+
+
+def write_wav(path: Path, sound: np.ndarray, rate_hz: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
+
+
+def recipe_of(**told: Any) -> Recipe:
+    steps = [
+        {"op": "amplitude", "mode": "none"},
+        {"op": "frame", "length": FRAME, "hop": FRAME, "context": CONTEXT, "tail": "pad_zero"},
+    ]
+    sound = {"tensor": "input", "kind": "audio", "sample_rate_hz": RATE_HZ, "channels": 1, "dtype": "float32"}
+    whole: dict[str, Any] = {
+        "model": "vad.onnx", "name": "vad", "version": "1.0.0", "task": "voice_activity", "targets": ["cpu"],
+        "precisions": ["float32"], "engines": ["onnxruntime"],
+        "inputs": {"audio": {**sound, "steps": steps}},
+        "constants": {"sr": RATE_HZ},
+        "states": {"rnn": {"in": "state", "out": "stateN"}},
+        "outputs": {
+            "segments": {"tensor": "output", "kind": "segments", "steps": [HYSTERESIS]},
+            "speech": {"tensor": "output", "kind": "score"},
+        },
+        "evaluation": {"folder": "evaluation"},
+        "golden": {"count": 3, "contains_personal_data": False},
+        **told,
+    }  # fmt: skip
+    return parse_recipe(json.dumps(whole).encode(), ".json")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("vad")
+    (folder / "vad.onnx").write_bytes(remembering_model())
+    for number in range(4):
+        write_wav(folder / "evaluation" / f"{number}.wav", noise(0.4, seed=number) / 4, RATE_HZ)
+        write_wav(folder / "calibration" / f"{number}.wav", noise(0.4, seed=10 + number) / 4, RATE_HZ)
+    return folder
+
+
+def built(recipe: Recipe, base: Path, out: Path) -> Any:
+    return build(recipe, BuildOptions(out=out, base=base, cache=None), lambda *_: None)
+
+
+def test_a_model_that_remembers_is_judged_over_whole_sequences(base, tmp_path) -> None:
+    report = built(recipe_of(), base, tmp_path / "out")
+
+    with Model.open(tmp_path / "out", backends=["onnxruntime"]) as model:
+        manifest, golden = model.release.manifest, model.golden_set()
+        checks = model.golden_check()
+    assert [(row.variant, row.verdict) for row in report.rows] == [("ort-float32", "shipped")]
+    assert [row.evidence.accuracy.agreement for row in report.rows] == [1.0]
+    assert manifest.requires == ["states", "stream"]
+    assert [(state.in_, state.shape, state.of_step) for state in manifest.states] == [
+        ("state", [1, "N", 3], None),
+        (None, [], "frame"),
+    ]
+    assert manifest.tensors["sr"].constant == RATE_HZ
+    assert manifest.golden is not None
+    assert manifest.golden.stored == "sequence"
+    assert golden is not None
+    assert [sample.float_outputs["output"].shape for sample in golden.samples] == [(50, 1)] * 3
+    assert all(check.passed for check in checks)
+    assert {check.metric for check in checks} == {"snr_db", "segment_iou"}
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"states": {}}, "nothing feeds the model's input state"),
+        ({"constants": {}}, "nothing feeds the model's input sr"),
+        ({"states": {"rnn": {"in": "state", "out": "output"}}}, "no answer is made from it"),
+        ({"states": {"rnn": {"in": "input", "out": "stateN"}}}, "input input is fed twice"),
+        ({"stream": {"idle_ms": 0}}, "stream.idle_ms must be above 0"),
+        ({"stream": {"unit": "chunk"}}, "unit"),
+    ],
+)
+def test_a_recipe_whose_states_make_no_sense_is_refused(base, tmp_path, told, reason) -> None:
+    with pytest.raises(EdgeError) as caught:
+        built(recipe_of(**told), base, tmp_path / "out")
+
+    assert reason in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, words)], capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.needs_shared
+def test_silero_goes_from_its_starter_recipe_to_the_speech_that_its_authors_hear(shared, tmp_path) -> None:
+    (tmp_path / "evaluation").mkdir()
+    for name in ("librispeech_1272-141231-0002.wav", "silence_1000ms.wav", "yes_1000ms.wav"):
+        (tmp_path / "evaluation" / name).write_bytes((shared / "models/data/audio" / name).read_bytes())
+    model = tmp_path / "silero_vad.onnx"
+    model.write_bytes((shared / "models/onnx/silero_vad.onnx").read_bytes())
+
+    recipe = command("converters.cli", "recipe", model)
+    text = recipe.stdout.replace("my-model", "vad")
+    text = text[: text.index("[calibration]")] + text[text.index("[evaluation]") :]
+    (tmp_path / "recipe.toml").write_text('engines = ["onnxruntime"]\nprecisions = ["float32"]\n' + text)
+    made = command(
+        "converters.cli", "build", "--recipe", tmp_path / "recipe.toml", "-o", tmp_path / "out", "--no-cache", "--json",
+    )  # fmt: skip
+    speech = shared / "models/data/audio/speech_test.wav"
+    said = command("edge_runtime.cli", "run", tmp_path / "out", speech, "--json")
+
+    assert "CHANGE" in recipe.stdout
+    assert made.returncode == 0, made.stderr
+    answer = json.loads(said.stdout)["answers"][0]["answer"]
+    scores = np.asarray(answer["score"]["scores"])
+    assert scores.size == 1875
+    assert np.mean(scores > 0.5) == pytest.approx(0.77, abs=0.01)
+    first = answer["segments"]["segments"][0]
+    assert (first["start_s"], first["end_s"]) == (pytest.approx(0.0, abs=0.05), pytest.approx(2.05, abs=0.05))
