@@ -24,7 +24,7 @@ from edge_runtime.agent.build import BUILD_S, agent_version
 from edge_runtime.agent.clock import AgentClock
 from edge_runtime.agent.director import Director, Trust
 from edge_runtime.agent.enrolment import join, read_enrolment, renew
-from edge_runtime.agent.fingerprint import gather, limit_memory
+from edge_runtime.agent.fingerprint import gather
 from edge_runtime.agent.identity import Identity, IdentityFolder
 from edge_runtime.agent.mqtt import MqttIdentity, MqttTransport
 from edge_runtime.agent.outbox import Outbox
@@ -42,6 +42,7 @@ from edge_runtime.contract.device_state import Birth, Enrolment, Reported, Statu
 from edge_runtime.contract.errors import ContractError, EdgeError, TransportError, UpdateError
 from edge_runtime.contract.ids import SlotId
 from edge_runtime.installed import DATABASE, POINTERS, STORE, is_state_folder
+from edge_runtime.parent import limit_memory
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.trust.trusted_time import TimeFloor
 from edge_runtime.update.database import StateDatabase

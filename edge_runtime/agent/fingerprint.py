@@ -6,7 +6,6 @@ until it loads a model. `python -m edge_runtime.agent.fingerprint` prints the fa
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from typing import Final
@@ -32,15 +31,6 @@ def gather(settings: DeviceSettings) -> DeviceFacts:
     found = decode(child.stdout, DeviceFacts)
     granted = found.memory_bytes if settings.memory_bytes is None else min(settings.memory_bytes, found.memory_bytes)
     return msgspec.structs.replace(found, memory_bytes=granted, profile=settings.profile)
-
-
-def limit_memory(memory_bytes: int | None) -> None:
-    """Hold this process and its children to a grant: allocations beyond it fail instead of taking the board down."""
-    if memory_bytes is None:
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def shown_end(output: bytes) -> str:

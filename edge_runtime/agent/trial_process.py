@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from edge_runtime.agent.fingerprint import limit_memory
 from edge_runtime.agent.trial_task import TrialTask
 from edge_runtime.agent.workload import EngineLimits, open_activation
 from edge_runtime.contract import reasons
 from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError, TrustError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.inference.facts import peak_resident_bytes
-from edge_runtime.parent import end_with_parent
+from edge_runtime.parent import end_with_parent, limit_memory
 from edge_runtime.update.ports import TrialFailure, TrialMeasurement
 from edge_runtime.update.states import Activation
 from edge_runtime.update.store import ContentStore

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection
 from types import TracebackType
-from typing import Final, Literal, final
+from typing import TYPE_CHECKING, Final, Literal, final
 
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.errors import ContractError, EdgeError
@@ -23,6 +23,10 @@ from edge_runtime.serving.residency import Residency
 from edge_runtime.serving.seating import Keeper
 from edge_runtime.serving.served import Place, Served
 from edge_runtime.serving.variants import Origin, Release, read_origin
+from edge_runtime.serving.worker_limits import WorkerLimits
+
+if TYPE_CHECKING:
+    from edge_runtime.serving.worker import Nursery
 
 Isolation = Literal["thread", "process"]
 """Whether a model runs in this process, or in a worker process that can be ended when its engine hangs."""
@@ -45,11 +49,12 @@ class ModelHost:
         queue_limit: calls that may wait for one model.
         nan: what to do about NaN and infinities in inputs.
         backoff: when a variant that failed is tried again.
+        worker_limits: what a model in a process of its own may take.
         on_event: is told what happens to the models.
         registry: backends by name.
     """
 
-    def __init__(  # noqa: PLR0913 (each may be left out)
+    def __init__(  # noqa: PLR0913 (whoever composes a program sets each by name)
         self,
         memory_bytes: int | None = None,
         *,
@@ -59,6 +64,7 @@ class ModelHost:
         queue_limit: int = _QUEUE_LIMIT,
         nan: NanPolicy = "off",
         backoff: Backoff | None = None,
+        worker_limits: WorkerLimits | None = None,
         on_event: Listener = ignore,
         registry: Registry = BACKENDS,
     ) -> None:
@@ -67,6 +73,8 @@ class ModelHost:
         self._nan: NanPolicy = nan
         self._registry = {name: registry[name] for name in registry if backends is None or name in backends}
         self._keeper = Keeper(Residency(memory_bytes), Caretaker(), on_event, backoff or Backoff(), queue_limit)
+        self._worker_limits = worker_limits or WorkerLimits()
+        self._nursery: Nursery | None = None
         # Guards both tables; never held while a model is loaded or drained.
         self._changing = threading.Lock()
         self._names: dict[str, Place] = {}
@@ -77,7 +85,14 @@ class ModelHost:
         """Memory that the loaded models need by estimate."""
         return self._keeper.residency.used_bytes
 
-    def load(self, release: Release, *, name: str | None = None, variant: str | None = None) -> Served:
+    def load(
+        self,
+        release: Release,
+        *,
+        name: str | None = None,
+        variant: str | None = None,
+        isolation: Isolation = "thread",
+    ) -> Served:
         """Open a release beside what is served; the first version of a name is the one that answers for it.
 
         What is returned stays with this version; `find` by name alone follows every swap.
@@ -86,13 +101,14 @@ class ModelHost:
             release: what to load.
             name: served under this name; None: the model's own.
             variant: exactly this one (and the fallback that it names); None: the best for this machine.
+            isolation: `process` for engines that may hang or crash; costs a copy of each tensor and a process.
 
         Raises:
             InferenceError: code `load_failed`, `no_variant`, `golden_failed` or `memory`; nothing has changed.
             ContractError: the release breaks the contract, or this version is already served under that name.
             DigestMismatch: a file is not the promised one.
         """
-        fresh = self._described(release, name, variant)
+        fresh = self._described(release, name, variant, isolation)
         if (fresh.name, fresh.version) in self._versions:
             raise _already_served(fresh)
         self._bring_in(fresh, beside=None)
@@ -106,7 +122,14 @@ class ModelHost:
             raise _already_served(fresh)
         return Served(place)
 
-    def swap(self, release: Release, *, name: str | None = None, variant: str | None = None) -> Served:
+    def swap(
+        self,
+        release: Release,
+        *,
+        name: str | None = None,
+        variant: str | None = None,
+        isolation: Isolation = "thread",
+    ) -> Served:
         """Let a release answer for its name between two calls, then drain and unload the version it replaces.
 
         It is loaded beside the former version and must answer its golden questions before it takes over.
@@ -115,7 +138,7 @@ class ModelHost:
 
         Raises: as `load`, except that a version may replace itself; the former version keeps answering.
         """
-        fresh = self._described(release, name, variant)
+        fresh = self._described(release, name, variant, isolation)
         place = self._names.get(fresh.name)
         self._bring_in(fresh, beside=None if place is None else place.live)
         with self._changing:
@@ -191,9 +214,10 @@ class ModelHost:
     ) -> None:
         self.close()
 
-    def _described(self, release: Release, name: str | None, variant: str | None) -> Deployment:
+    def _described(self, release: Release, name: str | None, variant: str | None, isolation: Isolation) -> Deployment:
         origin = read_origin(release, variant, self._registry, self._facts)
-        return Deployment(name or origin.release.manifest.name, origin, self._open_variant, self._keeper)
+        opens = self._open_here if isolation == "thread" else self._open_in_process
+        return Deployment(name or origin.release.manifest.name, origin, opens, self._keeper)
 
     def _bring_in(self, fresh: Deployment, beside: Deployment | None) -> None:
         try:
@@ -202,7 +226,17 @@ class ModelHost:
             self._tell(Happened.REFUSED, fresh, reason=error.code, detail=error.because)
             raise
 
-    def _open_variant(self, origin: Origin, variant: VariantId) -> Instance:
+    def _open_in_process(self, origin: Origin, variant: VariantId) -> Instance:
+        from edge_runtime.serving.worker import Nursery, open_worker
+
+        with self._changing:
+            self._nursery = self._nursery or Nursery()
+        return open_worker(
+            origin, variant, nursery=self._nursery, limits=self._worker_limits, registry=self._registry,
+            threads=self._threads,
+        )  # fmt: skip
+
+    def _open_here(self, origin: Origin, variant: VariantId) -> Instance:
         release = (origin.release, origin.source)
         return LocalInstance(
             Model.open(release, variant=variant, threads=self._threads, facts=origin.facts, registry=self._registry),

@@ -82,9 +82,7 @@ class Residency:
         with self._lock:
             if self.budget_bytes is not None:
                 others = [one for one in self._sizes if one is not resident]
-                held = [
-                    Held(self._sizes[one], one.last_used, self._may_leave(one, beside)) for one in others
-                ]
+                held = [Held(self._sizes[one], one.last_used, self._may_leave(one, beside)) for one in others]
                 places = plan_room(size_bytes, self.budget_bytes, held)
                 if places is None:
                     raise _no_room(size_bytes, self.budget_bytes, held)

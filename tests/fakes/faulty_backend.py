@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edge_runtime.contract.device_profile import DeviceFacts, EngineFact
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.reasons import LOAD_FAILED
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.backend import BackendOptions, Files, Session, Tensors
 from edge_runtime.inference.backends.onnxruntime import OnnxRuntimeBackend
@@ -16,6 +22,8 @@ from edge_runtime.inference.facts import engines, machine_facts
 
 ACCELERATOR = "test-accelerator"
 ENGINE = "accelerated"
+FAULT_FILE = "EDGEFLEET_TEST_FAULT"
+"""Environment variable that names the file of `FileFaultyBackend`."""
 
 
 @dataclass
@@ -71,6 +79,43 @@ class FaultySession:
 
     def close(self) -> None:
         self._real.close()
+
+
+class FileFaultyBackend(FaultyBackend):
+    """The same in another process, where a file says what goes wrong, `hang` or `crash` for example."""
+
+    def __init__(self) -> None:
+        super().__init__(Faults())
+
+    def open(self, files: Files, manifest: VariantManifest, options: BackendOptions) -> Session:
+        match _wanted_fault():
+            case "load":
+                raise InferenceError("load the delegate", "no device was found", code=LOAD_FAILED)
+            case "hang at load":
+                _hang()
+        return _FileFaultySession(self._real.open(files, manifest, options), self.faults)
+
+
+class _FileFaultySession(FaultySession):
+    def run(self, inputs: Tensors) -> dict[str, Any]:
+        match _wanted_fault():
+            case "run":
+                raise RuntimeError("the accelerator was unplugged")
+            case "hang":
+                _hang()
+            case "crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
+        return super().run(inputs)
+
+
+def _wanted_fault() -> str:
+    return Path(os.environ[FAULT_FILE]).read_text().strip()
+
+
+def _hang() -> None:
+    """As a driver that waits for its device: in native code, deaf to everything but SIGKILL, with the GIL held."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ctypes.PyDLL(None).sleep(3600)
 
 
 def accelerated_facts() -> DeviceFacts:

@@ -1,0 +1,30 @@
+"""Errors that cross from one process to the other and stay what they are."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edge_runtime.contract.errors import ContractError, DigestMismatch, EdgeError, InferenceError
+from edge_runtime.contract.reasons import INTERNAL, MEMORY
+from edge_runtime.serving.calls import BadCall
+from edge_runtime.serving.instance import EngineFault
+from edge_runtime.serving.worker_messages import Refusal
+
+_KINDS: Final = ((BadCall, "call"), (EngineFault, "engine"), (DigestMismatch, "digest"), (ContractError, "contract"))
+
+
+def as_refusal(error: Exception, sequences: list[int | str] | None = None) -> Refusal:
+    """An error on its way to the other process."""
+    open_now = sequences or []
+    if isinstance(error, MemoryError):
+        error = InferenceError("answer", "there is not enough memory for it", "raise its limit", code=MEMORY)
+    if not isinstance(error, EdgeError):
+        error = InferenceError("answer", f"{type(error).__name__}: {error}", code=INTERNAL)
+    kind = next((kind for family, kind in _KINDS if isinstance(error, family)), "other")
+    return Refusal(kind, error.cannot, error.because, error.remedy, error.code, open_now)
+
+
+def as_error(refusal: Refusal) -> EdgeError:
+    """An error that came from the other process."""
+    family = next((family for family, kind in _KINDS if kind == refusal.kind), InferenceError)
+    return family(refusal.cannot, refusal.because, refusal.remedy, code=refusal.code)
