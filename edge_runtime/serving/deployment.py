@@ -8,11 +8,11 @@ from collections.abc import Callable
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import INTERNAL
-from edge_runtime.inference.accounting import FAILED, REJECTED, SUCCESS, Accounting
-from edge_runtime.inference.refusals import Closed, Refused
+from edge_runtime.inference.accounting import EXPIRED, FAILED, REJECTED, SUCCESS, Accounting
+from edge_runtime.inference.refusals import Closed, DeadlinePassed, Refused
 from edge_runtime.inference.states import is_sequential
-from edge_runtime.serving.answering import describe_inputs, describe_outputs
 from edge_runtime.serving.calls import Call, Reply, Ticket
+from edge_runtime.serving.describing import describe_inputs, describe_outputs
 from edge_runtime.serving.instance import EngineFault, Open
 from edge_runtime.serving.seating import Keeper, Retired, Seat, Seating
 from edge_runtime.serving.statistics import ServedStatistics, read_statistics
@@ -121,6 +121,9 @@ class Deployment:
         try:
             tensors = seat.instance.answer(call, record)
         except EngineFault:
+            raise
+        except DeadlinePassed:
+            record.count(EXPIRED)
             raise
         except BaseException:
             self._count_failure(began)

@@ -13,7 +13,7 @@ from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.accounting import Record
 from edge_runtime.inference.finite import FiniteCheck, NanPolicy
 from edge_runtime.inference.model import Model
-from edge_runtime.serving.answering import answer
+from edge_runtime.serving.answering import Answerer
 from edge_runtime.serving.calls import Call, Values
 from edge_runtime.serving.sequences import OpenSequences
 from edge_runtime.serving.variants import Origin
@@ -67,6 +67,7 @@ class LocalInstance:
 
     def __init__(self, model: Model, nan: NanPolicy = "off") -> None:
         self.model = model
+        self._answerer = Answerer(model)
         self._check_finite = None if nan == "off" else FiniteCheck(model.predictor.preprocess, nan)
         self._sequences = None if model.sessions is None else OpenSequences(model)
 
@@ -78,7 +79,7 @@ class LocalInstance:
     @property
     def slots(self) -> int:
         """Calls that it takes at once."""
-        return 1
+        return self.model.admission.slots
 
     @property
     def is_gone(self) -> bool:
@@ -92,7 +93,7 @@ class LocalInstance:
                 self._check_finite(call.inputs, record)
             if self._sequences is not None and call.sequence is not None:
                 return self._sequences.answer(call.sequence, call, record)
-            return answer(self.model, call, record)
+            return self._answerer.answer(call, record)
         except InferenceError as error:
             if error.code != ENGINE_FAILED:
                 raise

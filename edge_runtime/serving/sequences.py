@@ -13,8 +13,8 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.accounting import RUN, SAMPLES
 from edge_runtime.inference.results import as_json
-from edge_runtime.serving.answering import only_arrays, wanted_outputs
 from edge_runtime.serving.calls import BadCall, Call, SequenceStep, Values
+from edge_runtime.serving.describing import WantedOutputs, only_arrays
 
 if TYPE_CHECKING:
     from edge_runtime.inference.accounting import Record
@@ -28,6 +28,7 @@ class OpenSequences:
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self._outputs = WantedOutputs(model.release.manifest, model.variant.manifest)
         self._sessions: dict[int | str, ModelSession] = {}
         self._lock = threading.Lock()
 
@@ -47,7 +48,7 @@ class OpenSequences:
             BadCall: the sequence was not started, or the inputs are not what the model takes.
             InferenceError: as the engine; or codes `session_in_use`, `session_ended`, `sessions_full`.
         """
-        canonical, public = wanted_outputs(self._model, call.outputs)
+        canonical, public = self._outputs.split(call.outputs)
         if canonical and public:
             raise BadCall("answer a sequence", "tensors and public outputs are asked for at once", "ask for one kind")
         session = self._session(step)
@@ -69,7 +70,7 @@ class OpenSequences:
         return reply
 
     def _heard(
-        self, session: ModelSession, step: SequenceStep, call: Call, public: list[str]
+        self, session: ModelSession, step: SequenceStep, call: Call, public: tuple[str, ...]
     ) -> tuple[dict[str, Values], int]:
         """Public outputs of a piece of sound: one document for it, and a second one for what the end makes known."""
         if len(call.inputs) != 1:
