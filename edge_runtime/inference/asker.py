@@ -5,7 +5,8 @@ Whoever calls holds a slot of the model's admission, so nothing here waits; `Mod
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import monotonic, perf_counter_ns
 from typing import final
 
@@ -97,6 +98,20 @@ class Asker:
             record.count(FAILED)
             raise
         return tensors
+
+    @contextmanager
+    def counted(self, given: Mapping[str, object]) -> Iterator[None]:
+        """Around a call that somebody else makes, on what he was given. Raises: InferenceError: it is not finite."""
+        record = self._record()
+        try:
+            if self._check is not None:
+                self._check(given, record)
+            began = perf_counter_ns()
+            yield
+            record.answered(perf_counter_ns() - began, 1)
+        except BaseException:
+            record.count(FAILED)
+            raise
 
     def _run(self, fed: dict[str, Array], inputs: Inputs) -> Sequence[Array]:
         record = self._record()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter_ns
 from types import TracebackType
@@ -37,7 +37,7 @@ from edge_runtime.inference.states import STATELESS
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from edge_runtime.inference.streams import ModelSession, Sessions
+    from edge_runtime.inference.streams import ModelSession
 
 QUEUE_LIMIT: Final = 128
 """Requests that may wait for a model unless its owner says otherwise."""
@@ -57,7 +57,7 @@ class Model:
         self._admission = Admission(concurrency, queue_limit, self._accounting)
         self._asker = Asker(opened.predictor, self._accounting, nan)
         self._leases = LeasePool(opened.predictor, self._admission, self._accounting)
-        self.sessions = _sessions(opened.predictor)
+        self.sessions = opened.predictor.sessions(self._turn)
         """Streams that are open; None for a model that keeps nothing between calls."""
 
     def __repr__(self) -> str:
@@ -284,7 +284,7 @@ class Model:
     def start_session(self) -> ModelSession:
         """A stream that this model hears from its beginning; sessions on different threads do not know of each other.
 
-        Its calls do not wait in the model's line; give them to `ask` or `submit` where they should.
+        Each of its calls takes a slot of the model's own while it runs, as every other request.
 
         Raises:
             InferenceError: codes `sessions_full`, `stateless`.
@@ -293,6 +293,15 @@ class Model:
             because = "its calls do not depend on each other"
             raise InferenceError("start a session", because, "ask it with infer", code=STATELESS)
         return self.sessions.start()
+
+    @contextmanager
+    def _turn(self, given: Mapping[str, object], deadline: float | None, priority: int) -> Iterator[None]:
+        self._admission.enter(deadline, priority)
+        try:
+            with self._asker.counted(given):
+                yield
+        finally:
+            self._admission.leave()
 
     @contextmanager
     def lease(self, **axes: int) -> Iterator[Lease]:
@@ -383,11 +392,3 @@ def estimate_peak_bytes(variant: VariantManifest) -> int:
     if variant.resources is not None:
         return variant.resources.peak_bytes
     return 2 * sum(file.size for file in variant.files)
-
-
-def _sessions(predictor: Predictor) -> Sessions | None:
-    if predictor.sequencer is None:
-        return None
-    from edge_runtime.inference.streams import Sessions
-
-    return Sessions(predictor.sequencer, predictor.run_once)

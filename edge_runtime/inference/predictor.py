@@ -31,7 +31,7 @@ from edge_runtime.inference.results import Answer
 from edge_runtime.inference.states import Memory, is_sequential
 
 if TYPE_CHECKING:
-    from edge_runtime.inference.streams import Sequencer
+    from edge_runtime.inference.streams import Sequencer, Sessions, Turn
 
 
 Reader = Callable[[Array], Array]
@@ -113,6 +113,14 @@ class Predictor:
             InferenceError: as the postprocessor.
         """
         return self.postprocess(tensors, decoded)
+
+    def sessions(self, turn: Turn) -> Sessions | None:
+        """Streams of this variant, each of whose calls takes a turn; None when its calls do not know of each other."""
+        if self.sequencer is None:
+            return None
+        from edge_runtime.inference.streams import Sessions
+
+        return Sessions(self.sequencer, self.run_once, turn=turn)
 
     def close(self) -> None:
         """Free the engine's memory."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import numpy as np
 
@@ -29,6 +29,24 @@ SESSION_IN_USE: Final = "session_in_use"
 """Reason code: two callers used one session at the same time."""
 RunOnce = Callable[[Tensors], dict[str, Array]]
 """One call of the graph: canonical input tensors, states among them, to canonical output tensors."""
+
+
+class Turn(Protocol):
+    """When a call of a session may run: its model's waiting line, or at once."""
+
+    def __call__(
+        self, given: Mapping[str, object], deadline: float | None, priority: int
+    ) -> AbstractContextManager[None]:
+        """Lasts as long as the call. Raises: InferenceError: nothing was heard, and the same may be given again."""
+
+
+def at_once(
+    given: Mapping[str, object],  # noqa: ARG001 (the signature is Turn's)
+    deadline: float | None,  # noqa: ARG001
+    priority: int,  # noqa: ARG001
+) -> AbstractContextManager[None]:
+    """The turn of who waits for nobody."""
+    return nullcontext()
 
 
 @final
@@ -119,12 +137,14 @@ class ModelSession:
         sequencer: Sequencer,
         run_once: RunOnce,
         *,
+        turn: Turn = at_once,
         now: Callable[[], float] = time.monotonic,
         forget: Callable[[ModelSession], None] | None = None,
     ) -> None:
         """Begin a session; callers use `Model.start_session`, which counts them."""
         self._sequencer = sequencer
         self._run_once = run_once
+        self._turn = turn
         self._now = now
         self._forget = forget
         self._memory = Memory(sequencer.states)
@@ -142,36 +162,46 @@ class ModelSession:
         """Whether the session takes no more calls."""
         return self._why_ended is not None
 
-    def infer_tensors(self, tensors: Tensors, *, last: bool = False) -> dict[str, Array]:
+    def infer_tensors(
+        self, tensors: Tensors, *, last: bool = False, deadline: float | None = None, priority: int = 0
+    ) -> dict[str, Array]:
         """The model's output tensors [rows, …] for the next rows of the stream; no rows when no frame is full yet.
 
         Args:
             tensors: the public inputs as arrays (a piece of the sound, of any length), or all canonical tensors
                 [rows, …] by their names, prepared; states are the session's own and are never given.
             last: nothing comes after: the samples that fill no frame are answered too, and the session ends.
+            deadline: `time.monotonic()` seconds; after it nothing is heard, and the session waits for the same again.
+            priority: a higher number is served first.
 
         Raises:
+            Refused: the deadline passed, too many wait, or the model was closed.
             InferenceError: as the engine; or codes `session_ended`, `session_in_use`.
         """
-        with self._used():
+        with self._used(), self._turn(tensors, deadline, priority):
             outputs = self._sequencer.joined(self._answered(tensors, last=last))
             if last:
                 self._stop("it was ended")
             return outputs
 
-    def feed(self, piece: Array | bytes, *, at_s: float | None = None) -> Answer:
+    def feed(
+        self, piece: Array | bytes, *, at_s: float | None = None, deadline: float | None = None, priority: int = 0
+    ) -> Answer:
         """What became known by the next piece of the sound: scores of frames that it filled, segments that ended.
 
         Args:
             piece: samples [T] or [T, C] in the input's dtype, T of any size, or bytes in an encoding it accepts.
             at_s: when the piece begins, on the stream's own clock; None: where the last one ended. A hole as long as
                 the release's `gap_ms` ends what was heard before it, and the model begins anew.
+            deadline: as `infer_tensors`.
+            priority: as `infer_tensors`.
 
         Raises:
+            Refused: as `infer_tensors`.
             InferenceError: as the engine; or codes `session_ended`, `session_in_use`.
         """
-        with self._used():
-            buffer, listener, framing = self._hearing()
+        buffer, listener, framing = self._hearing()
+        with self._used(), self._turn({framing.source.name: piece}, deadline, priority):
             samples = framing.samples(framing.piece(piece))
             if at_s is not None:
                 self._place(at_s)
@@ -185,7 +215,7 @@ class ModelSession:
         Raises:
             InferenceError: as the engine; or codes `session_ended`, `session_in_use`.
         """
-        with self._used():
+        with self._used(), self._turn({}, None, 0):
             self._stop("it was ended")
             if self._buffer is None or self._listener is None:
                 return {}
@@ -298,10 +328,16 @@ class Sessions:
     """The sessions that are open on one model; any thread may start one."""
 
     def __init__(
-        self, sequencer: Sequencer, run_once: RunOnce, *, now: Callable[[], float] = time.monotonic
+        self,
+        sequencer: Sequencer,
+        run_once: RunOnce,
+        *,
+        turn: Turn = at_once,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sequencer = sequencer
         self._run_once = run_once
+        self._turn = turn
         self._now = now
         self._open: set[ModelSession] = set()
         self._lock = threading.Lock()
@@ -315,7 +351,9 @@ class Sessions:
         """A session that heard nothing yet. Raises: InferenceError: code `sessions_full`."""
         self.forget_idle()
         most = self._sequencer.rules.max_sessions
-        session = ModelSession(self._sequencer, self._run_once, now=self._now, forget=self._forget)
+        session = ModelSession(
+            self._sequencer, self._run_once, turn=self._turn, now=self._now, forget=self._forget
+        )
         with self._lock:
             if len(self._open) < most:
                 self._open.add(session)

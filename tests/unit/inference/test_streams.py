@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edge_runtime import Model
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
+from edge_runtime.inference.refusals import DeadlinePassed
 from edge_runtime.inference.results import Segments, Track, as_json, as_text
 from edge_runtime.inference.streams import Sessions
 from tests.fakes.streams import FRAME, RATE_HZ, Hearing, noise, remembering_model, silero
@@ -152,6 +153,45 @@ def test_a_session_that_ended_takes_no_more(model) -> None:
         with pytest.raises(InferenceError, match="it was ended; start another session") as caught:
             go_on()
         assert caught.value.code == "session_ended"
+
+
+def test_what_was_refused_before_it_was_heard_may_be_given_again(tmp_path) -> None:
+    Hearing().write(tmp_path)
+    sound, broken = noise(0.2), noise(0.2)
+    broken[7] = np.nan
+
+    with Model.open(tmp_path, backends=ONLY_ORT, nan="reject") as model, model.start_session() as session:
+        with pytest.raises(InferenceError, match="NaN or an infinity"):
+            session.feed(broken)
+        with pytest.raises(DeadlinePassed):
+            session.feed(sound, deadline=0.0)
+        scores = session.feed(sound)["speech"].scores
+        counted = model.statistics()
+
+    assert np.array_equal(scores, by_hand(sound))
+    assert (counted.success, counted.failed, counted.expired) == (1, 1, 1)
+
+
+def test_a_session_takes_a_slot_of_its_model_while_it_hears(tmp_path) -> None:
+    Hearing().write(tmp_path)
+    inside, leave, busy = threading.Event(), threading.Event(), []
+
+    with Model.open(tmp_path, backends=ONLY_ORT, concurrency=1) as model:
+        session = model.start_session()
+        held = threading.Thread(target=model.ask, args=(lambda _: (inside.set(), leave.wait(10)),))
+        held.start()
+        inside.wait(10)
+        fed = threading.Thread(target=lambda: busy.append(session.feed(noise(0.1))))
+        fed.start()
+        while not model.admission.waiting:
+            threading.Event().wait(0.001)
+        waited = not busy
+        leave.set()
+        for thread in (held, fed):
+            thread.join()
+
+    assert waited
+    assert len(busy) == 1
 
 
 def test_two_callers_of_one_session_are_told_so(model) -> None:
