@@ -92,16 +92,15 @@ class Record:
         kept = tuple(finding for finding in self.findings if finding.model in models)
         return replace(self, findings=kept, failures=tuple(one for one in self.failures if one.stage in models))
 
-    def count(self, model: str, label: str | None = None) -> int:
-        """How many objects or best classes (with that label) a model found, over all its crops."""
-        labels = [
-            found
+    def labels(self, model: str) -> tuple[str, ...]:
+        """What a model found, over all its crops: each object's label, or the best class."""
+        return tuple(
+            label
             for finding in self.findings
             if finding.model == model
             for part in finding.answer.values()
-            for found in _labels(part)
-        ]
-        return len(labels) if label is None else labels.count(label)
+            for label in _labels(part)
+        )
 
 
 def record_json(record: Record) -> dict[str, Json]:

@@ -130,7 +130,7 @@ def test_a_cascade_asks_about_crops_and_answers_in_pixels_of_the_frame() -> None
         "crops": "face", "index": 0, "box": [5, 5, 25, 25], "label": "face", "score": 0.9,
     }  # fmt: skip
     assert [one.model for one in sinks["only_eyes"].records[0].findings] == ["eyes"]
-    assert record.count("eyes", "eye") == 1
+    assert record.labels("eyes") == ("eye",)
 
 
 def test_a_broken_frame_is_counted_and_the_next_one_answered() -> None:
