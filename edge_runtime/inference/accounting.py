@@ -7,7 +7,6 @@ to the next new one, so there are never more of them than there were threads at 
 from __future__ import annotations
 
 import threading
-from array import array
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,26 +57,36 @@ def middle_of(bucket: int) -> float:
 
 
 class Record:
-    """What one thread counted; only that thread writes."""
+    """What one thread counted; only that thread writes.
+
+    Lists of numbers, not arrays: adding to an element of a list is several times as fast.
+    """
 
     __slots__ = ("counters", "histograms", "totals_ns")
 
     def __init__(self) -> None:
-        self.counters = array("q", bytes(8 * _COUNTERS))
-        self.totals_ns = array("q", bytes(8 * len(STAGES)))
-        self.histograms = tuple(array("q", bytes(8 * BUCKETS)) for _ in STAGES)
+        self.counters = [0] * _COUNTERS
+        self.totals_ns = [0] * len(STAGES)
+        self.histograms = tuple([0] * BUCKETS for _ in STAGES)
 
     def count(self, counter: int, amount: int = 1) -> None:
         """Add to one of the counters."""
         self.counters[counter] += amount
 
     def answered(self, run_ns: int, samples: int) -> None:
-        """Count a request that the engine answered; one call, because it stands on the hot path."""
+        """Count a request that the engine answered: the shortest way to do it, for it stands on the hot path."""
+        shift = run_ns.bit_length() - _BITS - 1
+        if shift <= 0:
+            bucket = run_ns
+        elif run_ns <= _MAX_NS:
+            bucket = (shift << _BITS) + (run_ns >> shift)
+        else:
+            bucket = BUCKETS - 1
+        self.histograms[RUN][bucket] += 1
+        self.totals_ns[RUN] += run_ns
         counters = self.counters
         counters[SUCCESS] += 1
         counters[SAMPLES] += samples
-        self.totals_ns[RUN] += run_ns
-        self.histograms[RUN][bucket_of(run_ns)] += 1
 
     def time(self, stage: int, ns: int) -> None:
         """Count a duration of one stage."""
@@ -199,7 +208,7 @@ def _added(records: Sequence[Record], stage: int) -> Histogram:
     buckets: dict[int, int] = {}
     for record in records:
         # A copy, because its thread goes on counting.
-        for bucket, count in enumerate(record.histograms[stage].tolist()):
+        for bucket, count in enumerate(record.histograms[stage].copy()):
             if count:
                 buckets[bucket] = buckets.get(bucket, 0) + count
     return Histogram(dict(sorted(buckets.items())), sum(record.totals_ns[stage] for record in records))

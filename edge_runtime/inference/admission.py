@@ -10,6 +10,7 @@ import heapq
 import itertools
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from time import monotonic
@@ -74,12 +75,19 @@ class Admission:
         self.slots = slots
         self.queue_limit = queue_limit
         self._accounting = accounting or Accounting()
+        self._free: deque[None] = deque([None] * slots)
+        """One element for each free slot: taking and giving one is atomic, so the usual way needs no lock."""
+        self._take = self._free.pop
+        """Replaced when the line is closed."""
+        self._give = self._free.append
+        self._alert = False
+        """Whether somebody waits. Set before a waiter looks for a slot once more, and read after one was given back:
+        one of the two always sees the other."""
         self._lock = threading.Lock()
-        self._limit = slots
-        """Slots; none once it is closed."""
-        self._busy = 0
+        """Guards everything below."""
+        self._is_open = True
         self._line: list[tuple[int, int, _Turn]] = []
-        """Heap of priority, order of arrival, turn; empty whenever a slot is free. May hold turns that are gone."""
+        """Heap of priority, order of arrival, turn; some turns may be gone."""
         self._waiting = 0
         self._soonest: float | None = None
         """No waiting turn has an earlier deadline."""
@@ -93,7 +101,7 @@ class Admission:
     @property
     def running(self) -> int:
         """Calls that hold a slot."""
-        return self._busy
+        return self.slots - len(self._free)
 
     @property
     def waiting(self) -> int:
@@ -112,22 +120,20 @@ class Admission:
         """
         if deadline is not None and monotonic() >= deadline:
             raise self._counted(DeadlinePassed())
-        with self._lock:
-            if self._busy < self._limit:
-                self._busy += 1
-                return
-        self._wait(deadline, priority)
+        try:
+            self._take()
+        except IndexError:
+            self._wait(deadline, priority)
 
     def leave(self) -> None:
         """Give the slot back, or on to whoever is next."""
-        with self._lock:
-            if not self._line and not self._when_idle:
-                self._busy -= 1
-                return
-        following = self._pass_on(may_run=False)
-        assert following is None
+        self._give(None)
+        if self._alert:
+            self._settle()
 
-    def submit(self, work: Work, *, refuse: Refuse, deadline: float | None = None, priority: int = 0) -> Ticket:
+    def submit(
+        self, work: Work, *, refuse: Refuse, deadline: float | None = None, priority: int = 0
+    ) -> Ticket:
         """Have work run on a worker thread when its turn comes; never blocks.
 
         Args:
@@ -140,34 +146,20 @@ class Admission:
         Raises:
             Refused: at once, without a call of `refuse`: `DeadlinePassed`, `Overloaded` or `Closed`.
         """
-        now = monotonic()
-        turn = _Turn(deadline, now)
+        turn = _Turn(deadline, monotonic())
         turn.work, turn.refuse = work, refuse
-        if turn.is_late(now):
+        if turn.is_late(turn.joined):
             raise self._counted(DeadlinePassed())
-        with self._lock:
-            is_first = self._busy < self._limit
-            late: list[_Turn] = []
-            refusal = None
-            if is_first:
-                self._busy += 1
-                turn.state = "granted"
-            else:
-                refusal = self._join(turn, priority, now, late)
-        self._refuse_all(late)
-        if refusal is not None:
-            raise self._counted(refusal)
-        if is_first:
+        if self._take_or_join(turn, priority):
             self._hand_to_worker(turn)
         return Ticket(self, turn)
 
     def on_idle(self, call: Callable[[], None]) -> None:
         """Call once, as soon as nothing runs or waits: at once, or in the thread of the last call."""
         with self._lock:
-            if self._busy:
-                self._when_idle.append(call)
-                return
-        call()
+            self._when_idle.append(call)
+            self._alert = True
+        self._settle()
 
     def wait_idle(self, timeout_s: float | None = None) -> bool:
         """Wait until nothing runs or waits; False when that took longer."""
@@ -178,7 +170,8 @@ class Admission:
     def close(self) -> None:
         """Refuse whoever waits and whoever comes; calls that run go on to their end."""
         with self._lock:
-            self._limit = 0
+            self._is_open = False
+            self._take = _none_left
             turns = [turn for _, _, turn in self._line if turn.state == "waiting"]
             for turn in turns:
                 turn.state = "gone"
@@ -195,15 +188,8 @@ class Admission:
         turn = _Turn(deadline, now)
         turn.wake = threading.Lock()
         turn.wake.acquire()
-        late: list[_Turn] = []
-        with self._lock:
-            if self._busy < self._limit:
-                self._busy += 1
-                return
-            refusal = self._join(turn, priority, now, late)
-        self._refuse_all(late)
-        if refusal is not None:
-            raise self._counted(refusal)
+        if self._take_or_join(turn, priority):
+            return
         timeout = -1.0 if deadline is None else min(max(deadline - now, 0.0), threading.TIMEOUT_MAX)
         try:
             if not turn.wake.acquire(timeout=timeout):
@@ -213,23 +199,45 @@ class Admission:
                 self.leave()
             raise
         if turn.refusal is not None:
+            refusal, turn.refusal = turn.refusal, None
             try:
-                raise turn.refusal
+                raise refusal
             finally:
-                # An error that its own frame still names would keep a closed model in memory until the next collection.
-                turn.refusal = None
+                del refusal  # else the traceback and this frame hold each other, and the model's callers with them
         now = monotonic()
         if turn.is_late(now):
             self.leave()
             raise self._counted(DeadlinePassed())
         self._accounting.record().time(QUEUE, int((now - turn.joined) * 1e9))
 
-    def _join(self, turn: _Turn, priority: int, now: float, late: list[_Turn]) -> Refused | None:
+    def _take_or_join(self, turn: _Turn, priority: int) -> bool:
+        """Whether the turn has a slot at once; else it stands in the line. Raises: Refused."""
+        late: list[_Turn] = []
+        refusal = None
+        with self._lock:
+            self._alert = True
+            try:
+                self._take()
+            except IndexError:
+                has_slot, refusal = False, self._join(turn, priority, late)
+            else:
+                has_slot, turn.state = True, "granted"
+            self._alert = bool(self._line or self._when_idle)
+        self._refuse_all(late)
+        if refusal is None:
+            return has_slot
+        try:
+            raise self._counted(refusal)
+        finally:
+            del refusal  # as in `_wait`
+
+    def _join(self, turn: _Turn, priority: int, late: list[_Turn]) -> Refused | None:
         """Put a turn into the line, or say why not; the lock is held. Turns found late are added to `late`."""
-        if not self._limit:
+        if not self._is_open:
             return Closed()
-        if self._waiting >= self.queue_limit and self._soonest is not None and now >= self._soonest:
-            self._drop_late(now, late)
+        is_late_likely = self._soonest is not None and turn.joined >= self._soonest
+        if (self._waiting >= self.queue_limit and is_late_likely) or len(self._line) > 2 * self.queue_limit:
+            self._clear_out(turn.joined, late)
         if self._waiting >= self.queue_limit:
             return Overloaded(self._waiting, self._pace_s * max(self._waiting, 1))
         heapq.heappush(self._line, (-priority, next(self._numbers), turn))
@@ -238,15 +246,14 @@ class Admission:
             self._soonest = turn.deadline
         return None
 
-    def _drop_late(self, now: float, late: list[_Turn]) -> None:
+    def _clear_out(self, now: float, late: list[_Turn]) -> None:
+        """Drop the turns that are gone or late; the lock is held."""
         kept = []
         for entry in self._line:
             turn = entry[2]
-            if turn.state != "waiting":
-                continue
-            if turn.is_late(now):
+            if turn.state == "waiting" and turn.is_late(now):
                 self._drop(turn, late)
-            else:
+            elif turn.state == "waiting":
                 kept.append(entry)
         heapq.heapify(kept)
         self._line[:] = kept
@@ -258,35 +265,34 @@ class Admission:
         self._waiting -= 1
         late.append(turn)
 
-    def _pass_on(self, *, may_run: bool) -> _Turn | None:
-        """Give the caller's slot to the next turn; returned, not handed over, when a worker asks and it is work."""
-        now = monotonic()
+    def _settle(self) -> None:
+        """Hand free slots to whoever is next, and tell those who wait for the end."""
+        granted: list[_Turn] = []
         late: list[_Turn] = []
-        idle_calls: list[Callable[[], None]] = []
+        ended: list[Callable[[], None]] = []
         with self._lock:
-            following = self._next(now, late)
-            if following is None:
-                self._busy -= 1
-                self._last_turn = None
-                if not self._busy:
-                    idle_calls, self._when_idle = self._when_idle, []
-            else:
-                self._measure_pace(now)
-            runs_here = may_run and following is not None and following.work is not None
-            if may_run and not runs_here and self._limit:
-                self._idle_workers += 1
+            while self._line:
+                try:
+                    self._free.pop()
+                except IndexError:
+                    break
+                turn = self._next(late)
+                if turn is None:
+                    self._free.append(None)
+                else:
+                    granted.append(turn)
+            if self._when_idle and not self._waiting and len(self._free) == self.slots:
+                ended, self._when_idle = self._when_idle, []
+            self._alert = bool(self._line or self._when_idle)
         self._refuse_all(late)
-        for call in idle_calls:
+        for turn in granted:
+            self._start(turn)
+        for call in ended:
             call()
-        if following is None or runs_here:
-            return following
-        if following.wake is not None:
-            following.wake.release()
-        else:
-            self._hand_to_worker(following)
-        return None
 
-    def _next(self, now: float, late: list[_Turn]) -> _Turn | None:
+    def _next(self, late: list[_Turn]) -> _Turn | None:
+        """The next turn, granted; the lock is held."""
+        now = monotonic()
         while self._line:
             turn = heapq.heappop(self._line)[2]
             if turn.state != "waiting":
@@ -296,14 +302,18 @@ class Admission:
                 continue
             turn.state = "granted"
             self._waiting -= 1
+            if self._last_turn is not None:
+                self._pace_s += 0.2 * (now - self._last_turn - self._pace_s)
+            self._last_turn = now
             return turn
-        self._soonest = None
+        self._soonest = self._last_turn = None
         return None
 
-    def _measure_pace(self, now: float) -> None:
-        if self._last_turn is not None:
-            self._pace_s += 0.2 * (now - self._last_turn - self._pace_s)
-        self._last_turn = now
+    def _start(self, turn: _Turn) -> None:
+        if turn.wake is not None:
+            turn.wake.release()
+        else:
+            self._hand_to_worker(turn)
 
     def _withdraw(self, turn: _Turn, refusal: Refused) -> bool:
         with self._lock:
@@ -345,9 +355,25 @@ class Admission:
             following: _Turn | None = turn
             while following is not None:
                 self._run(following)
-                following = self._pass_on(may_run=True)
-            if not self._limit:
+                following = self._run_out()
+            if not self._is_open:
                 return
+
+    def _run_out(self) -> _Turn | None:
+        """What the worker runs next in the same slot; None when it gave the slot away and rests."""
+        late: list[_Turn] = []
+        with self._lock:
+            following = self._next(late)
+            rests = following is None or following.work is None
+            self._idle_workers += rests and self._is_open
+        self._refuse_all(late)
+        if not rests:
+            return following
+        if following is None:
+            self.leave()
+        else:
+            self._start(following)
+        return None
 
     def _run(self, turn: _Turn) -> None:
         now = monotonic()
@@ -367,3 +393,7 @@ class Admission:
             work()
         except Exception:  # noqa: BLE001 (one request's fault must not take a worker from all others)
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+
+
+def _none_left() -> None:
+    raise IndexError

@@ -37,16 +37,16 @@ class Asker:
     def infer(self, inputs: Inputs, deadline: float | None = None) -> Answer:
         """The answer to one sample, by public output name. Raises: InferenceError."""
         direct = self._direct
-        if direct.raw and (fed := direct.public.feed(inputs)) is not None:
-            raw = self._run(fed, inputs)
-            answer: Answer = {}
-            for public, place, read in direct.raw:
-                rows = raw[place] if read is None else read(raw[place])
-                if rows.shape[:1] != (1,):
-                    return _only(self._predictor.interpret(direct.tensors(raw)))
-                answer[public] = TensorAnswer(rows[0])
-            return answer
-        return _only(self.infer_batch(inputs, deadline))
+        if not direct.raw or (fed := direct.public.feed(inputs)) is None:
+            return _only(self.infer_batch(inputs, deadline))
+        raw = self._run(fed, inputs)
+        answer: Answer = {}
+        for public, place, read in direct.raw:
+            rows = raw[place] if read is None else read(raw[place])
+            if len(rows) != 1:
+                return _only(self._predictor.interpret(direct.tensors(raw)))
+            answer[public] = TensorAnswer(rows[0])
+        return answer
 
     def infer_batch(self, inputs: Inputs, deadline: float | None = None) -> list[Answer]:
         """The answers to a batch, in order. Raises: InferenceError."""
@@ -124,7 +124,9 @@ class Asker:
         except BaseException:
             record.count(FAILED)
             raise
-        record.answered(ended - began, len(next(iter(fed.values()))))
+        for array in fed.values():
+            record.answered(ended - began, len(array))
+            break
         return raw
 
     def _prepare_and_run(self, inputs: Inputs, deadline: float | None) -> tuple[dict[str, Array], Tensors]:

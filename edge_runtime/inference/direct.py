@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from numpy import ndarray
 
 from edge_runtime.contract.steps import ColorStep, Crop, Layout, Resize
 from edge_runtime.inference.backend import Array, DirectCall, DirectSession, Session, TensorInfo, Tensors
@@ -24,6 +25,7 @@ _SHAPE_ONLY: Final = (Resize, Crop, ColorStep, Layout)
 """Steps for which an array's shape decides whether they change it."""
 
 Shape = tuple[int, ...]
+_UNKNOWN: Final[Shape] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ class _Entry:
     """Canonical tensor that it becomes."""
     file_tensor: str
     dtype: np.dtype[np.generic]
-    shapes: dict[Shape, Shape] = field(default_factory=dict)
-    """For each shape that passes unchanged: the same with a batch axis."""
+    shapes: dict[Shape, Shape | None] = field(default_factory=dict)
+    """For each shape that passes unchanged: the same with a batch axis, where it has none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,15 @@ class Gate:
         fed = {}
         for entry in self._entries:
             array = inputs.get(entry.name)
-            if type(array) is not np.ndarray or array.dtype is not entry.dtype or not array.flags.c_contiguous:
+            if type(array) is not ndarray or array.dtype is not entry.dtype or not array.flags.c_contiguous:
                 return None
-            shape = entry.shapes.get(array.shape)
-            if shape is None:
+            reshaped = entry.shapes.get(array.shape, _UNKNOWN)
+            if reshaped is None:
+                fed[entry.file_tensor] = array
+            elif reshaped:
+                fed[entry.file_tensor] = array.reshape(reshaped)
+            else:
                 return None
-            fed[entry.file_tensor] = array if shape == array.shape else array.reshape(shape)
         return fed if fed and len(fed) == len(inputs) else None
 
     def learn(self, inputs: Inputs, feeds: Tensors) -> None:
@@ -71,7 +76,7 @@ class Gate:
             if not isinstance(given, np.ndarray) or given.dtype is not entry.dtype or given.shape in entry.shapes:
                 continue
             if fed.ndim and len(entry.shapes) < _MOST_SHAPES and _is_same(given, fed):
-                entry.shapes[given.shape] = fed.shape
+                entry.shapes[given.shape] = None if given.shape == fed.shape else fed.shape
 
 
 class Direct:
@@ -86,6 +91,8 @@ class Direct:
             name: (places[info.name], predictor.reader(name)) for name, info in predictor.file_outputs.items()
         }
         raw = predictor.postprocess.raw or {}
+        if any(not info.shape for info in predictor.file_outputs.values()):
+            raw = {}  # a tensor without axes is no row of a batch
         self.raw: tuple[tuple[str, int, Reader | None], ...] = tuple(
             (public, *self.readers[tensor]) for public, tensor in raw.items()
         )

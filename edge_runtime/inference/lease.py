@@ -31,7 +31,10 @@ class Lease:
     public inputs, else `fill` prepares public inputs into them.
     """
 
-    __slots__ = ("_admission", "_binding", "_predictor", "_readers", "_record", "_samples", "inputs")
+    __slots__ = (
+        "_admission", "_binding", "_keeps_outputs", "_last", "_outputs", "_predictor", "_readers", "_record",
+        "_samples", "inputs",
+    )  # fmt: skip
 
     def __init__(self, binding: Binding, predictor: Predictor, admission: Admission, accounting: Accounting) -> None:
         self.inputs: Mapping[str, Array] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import functools
 import os
 from collections.abc import Iterator
@@ -25,10 +26,12 @@ from edge_runtime.inference.backend import (
     TensorInfo,
     Tensors,
     as_fed,
+    concurrency_for,
     file_bytes,
     static_shape,
     threads_for,
 )
+from edge_runtime.inference.pool import Pool
 
 _PROBE: Final = base64.b64decode(
     "GAAAAFRGTDMAAA4AFAAQAAwACAAAAAQADgAAABAAAAAcAAAA8AAAAAMAAAABAAAACAAAAAQABAAEAAAAAQAAABAAAAAMABQAEAAMAAgABAAMAAAA"
@@ -38,7 +41,10 @@ _PROBE: Final = base64.b64decode(
 )
 """The smallest TFLite file that XNNPACK takes: `y` = |`x`|, float32 [1]."""
 
-_PROVIDERS: Final = frozenset({"cpu", "xnnpack"})
+_EDGETPU: Final = "edgetpu"
+_EDGETPU_LIBRARY: Final = "libedgetpu.so.1"
+_PROVIDERS: Final = frozenset({"cpu", "xnnpack", _EDGETPU})
+_OPTIONS: Final = frozenset({"intra_op_threads", "edgetpu_device"})
 _DELEGATED: Final = "DELEGATE"
 """What the interpreter calls a part of the graph that XNNPACK has taken over."""
 
@@ -62,7 +68,8 @@ class LiteRtBackend:
             kinds = [str(entry["op_name"]) for entry in interpreter._get_ops_details()]  # noqa: SLF001 (nothing public says it)
         except Exception:  # noqa: BLE001 (a library built for another CPU fails in its own way; absent either way)
             return None
-        return EngineFact(name=self.name, version=version, providers=["cpu", *(["xnnpack"] * (_DELEGATED in kinds))])
+        providers = ["cpu", *(["xnnpack"] * (_DELEGATED in kinds)), *(["edgetpu"] * _has_edgetpu(litert))]
+        return EngineFact(name=self.name, version=version, providers=providers)
 
     def open(self, files: Files, manifest: VariantManifest, options: BackendOptions) -> Session:
         """Load the file of role `model`. Raises: InferenceError (`load_failed`), UnsupportedFeature."""
@@ -76,17 +83,10 @@ class LiteRtBackend:
                 code=LOAD_FAILED,
             ) from error
         _check_known(manifest)
-        threads = threads_for(manifest, options)
-        kernels = litert.OpResolverType.BUILTIN_REF if options.graph_optimisation == "disabled" else None
-        content = file_bytes(files, "model")
+        maker = _Maker(litert, file_bytes(files, "model"), threads_for(manifest, options), _delegate(litert, manifest))
         try:
-            interpreter = litert.Interpreter(
-                model_content=content,
-                num_threads=threads,
-                experimental_op_resolver_type=kernels or litert.OpResolverType.AUTO,
-            )
-            interpreter.allocate_tensors()
-            return _LiteRtSession(interpreter)
+            first, notes = _first_interpreter(maker, is_reference=options.graph_optimisation == "disabled")
+            return _LiteRtSession(maker, first, concurrency_for(manifest, options), notes)
         except InferenceError:
             raise
         except Exception as error:
@@ -98,7 +98,48 @@ class LiteRtBackend:
             ) from error
 
 
-class _LiteRtSession:
+class _Maker:
+    """Makes interpreters of one file, all alike; the file's bytes are shared, its unpacked weights are not."""
+
+    def __init__(self, litert: Any, content: bytes, threads: int | None, delegate: Any) -> None:
+        self.kernels = litert.OpResolverType
+        self.has_delegate = delegate is not None
+        self._litert = litert
+        self._content = content
+        self._threads = threads
+        self._delegate = delegate
+        self.resolver: Any = self.kernels.AUTO
+
+    def __call__(self) -> _Interpreter:
+        interpreter = self._litert.Interpreter(
+            model_content=self._content,
+            num_threads=self._threads,
+            experimental_op_resolver_type=self.resolver,
+            experimental_delegates=[self._delegate] if self.has_delegate else None,
+        )
+        interpreter.allocate_tensors()
+        return _Interpreter(interpreter)
+
+
+def _first_interpreter(maker: _Maker, *, is_reference: bool) -> tuple[_Interpreter, tuple[str, ...]]:
+    """The first interpreter, and what was done without; it decides which kernels those after it use."""
+    if is_reference:
+        maker.resolver = maker.kernels.BUILTIN_REF
+    try:
+        return maker(), ()
+    except Exception as refusal:
+        if is_reference or maker.has_delegate:
+            raise
+        maker.resolver = maker.kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        try:
+            return maker(), (f"XNNPACK refuses this model ({shown(str(refusal), 200)}); LiteRT's own kernels run it",)
+        except Exception:  # noqa: BLE001 (what the kernels say of an unreadable file, the delegate said first)
+            raise refusal from None
+
+
+class _Interpreter:
+    """One interpreter and the sizes that its free axes have now; one caller at a time."""
+
     def __init__(self, interpreter: Any) -> None:
         self._interpreter = interpreter
         details, answers = interpreter.get_input_details(), interpreter.get_output_details()
@@ -110,23 +151,12 @@ class _LiteRtSession:
             info.name: tuple(map(int, entry["shape"])) for info, entry in zip(self.inputs, details, strict=True)
         }
 
-    def run(self, inputs: Tensors) -> dict[str, Array]:
-        if self._interpreter is None:
-            raise InferenceError("run the model", "it was closed", "open it again")
-        fed = as_fed(inputs, self.inputs)
-        try:
-            self._resize(fed)
-            for name, array in fed.items():
-                self._interpreter.set_tensor(self._fed[name], array)
-            self._interpreter.invoke()
-            return {name: self._interpreter.get_tensor(index) for name, index in self._read.items()}
-        except Exception as error:
-            raise InferenceError(
-                "run the model", f"LiteRT failed ({shown(str(error), 300)})", code=ENGINE_FAILED
-            ) from error
-
-    def close(self) -> None:
-        self._interpreter = None
+    def run(self, fed: Tensors) -> dict[str, Array]:
+        self._resize(fed)
+        for name, array in fed.items():
+            self._interpreter.set_tensor(self._fed[name], array)
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(index) for name, index in self._read.items()}
 
     def _resize(self, fed: Tensors) -> None:
         """A free axis holds the size of the last call; another one plans the memory anew."""
@@ -138,6 +168,30 @@ class _LiteRtSession:
             self._shapes.update(dict.fromkeys(changed, ()))
             self._interpreter.allocate_tensors()
             self._shapes.update(changed)
+
+
+class _LiteRtSession:
+    """As many callers at once as it has interpreters, for an interpreter takes one."""
+
+    def __init__(self, maker: _Maker, first: _Interpreter, concurrency: int, notes: tuple[str, ...]) -> None:
+        self.inputs, self.outputs = first.inputs, first.outputs
+        self.notes = notes
+        self._interpreters: Pool[_Interpreter] | None = Pool(maker, concurrency, first)
+
+    def run(self, inputs: Tensors) -> dict[str, Array]:
+        if self._interpreters is None:
+            raise InferenceError("run the model", "it was closed", "open it again")
+        fed = as_fed(inputs, self.inputs)
+        with self._interpreters.borrowed() as interpreter:
+            try:
+                return interpreter.run(fed)
+            except Exception as error:
+                raise InferenceError(
+                    "run the model", f"LiteRT failed ({shown(str(error), 300)})", code=ENGINE_FAILED
+                ) from error
+
+    def close(self) -> None:
+        self._interpreters = None
 
 
 @functools.cache
@@ -169,9 +223,40 @@ def _native_stderr_closed() -> Iterator[None]:
         os.close(nothing)
 
 
+def _delegate(litert: Any, manifest: VariantManifest) -> Any:
+    """The Edge TPU's delegate for a file compiled for it; None for other files. Raises: InferenceError."""
+    if manifest.target.provider[:1] != [_EDGETPU]:
+        return None
+    # Which of several: `usb`, `usb:0`, `pci:1`; nothing means the first that is found.
+    device = str(manifest.engine.options.get("edgetpu_device", ""))
+    try:
+        return _load_edgetpu(litert, {"device": device} if device else {})
+    except Exception as error:
+        raise InferenceError(
+            f"open variant {manifest.id}",
+            f"the Edge TPU cannot be used ({shown(str(error), 200) or 'its library finds no device'})",
+            f"install {_EDGETPU_LIBRARY} (package libedgetpu1-std) and plug the device in",
+            code=LOAD_FAILED,
+        ) from error
+
+
+def _load_edgetpu(litert: Any, options: dict[str, str]) -> Any:
+    # Looked for first: LiteRT's delegate object is torn down noisily when it never found its library.
+    ctypes.CDLL(_EDGETPU_LIBRARY)
+    return litert.load_delegate(_EDGETPU_LIBRARY, options)
+
+
+def _has_edgetpu(litert: Any) -> bool:
+    try:
+        _load_edgetpu(litert, {})
+    except Exception:  # noqa: BLE001 (no library, no device, or another program that has it: it does not work here)
+        return False
+    return True
+
+
 def _check_known(manifest: VariantManifest) -> None:
     for key, value in manifest.engine.options.items():
-        if key != "intra_op_threads":
+        if key not in _OPTIONS:
             raise UnsupportedFeature(
                 f"open variant {manifest.id}", f"engine option {shown(key)} = {shown(value)} is unknown to this runtime"
             )

@@ -129,39 +129,50 @@ class _OnnxRuntimeSession:
         if self._session is None:
             _refuse({})
         inputs = {info.name: np.zeros(shapes[info.name], info.dtype) for info in self.inputs}
-        return _OnnxRuntimeBinding(self._ort, self._session, inputs, self._buffers())
+        sizes = _output_sizes(self._session, shapes)
+        outputs = {
+            info.name: None if (size := sizes[info.name]) is None else np.zeros(size, info.dtype)
+            for info in self.outputs
+        }
+        return _OnnxRuntimeBinding(self._ort, self._session, inputs, outputs)
 
     def close(self) -> None:
         self._session = None
         self.call = _refuse
 
-    def _buffers(self) -> dict[str, Array | None]:
-        """Memory for each output; None where its size is known only after a run."""
-        if all(None not in info.shape for info in self.outputs):
-            return {info.name: np.zeros([size or 0 for size in info.shape], info.dtype) for info in self.outputs}
-        return dict.fromkeys(info.name for info in self.outputs)
-
 
 class _OnnxRuntimeBinding:
     def __init__(self, ort: Any, session: Any, inputs: dict[str, Array], outputs: dict[str, Array | None]) -> None:
         self.inputs = inputs
-        self._outputs = outputs
+        self._names = list(outputs)
         self._fixed = {name: array for name, array in outputs.items() if array is not None}
+        if len(self._fixed) < len(outputs):
+            self._fixed = {}
         self._binding = session.io_binding()
         for name, array in inputs.items():
             self._binding.bind_input(name, *_place(array))
-        for name, buffer in outputs.items():
-            self._binding.bind_output(name, *(("cpu",) if buffer is None else _place(buffer)))
+        for name in outputs:
+            self._binding.bind_output(name, *(_place(self._fixed[name]) if self._fixed else ("cpu",)))
         self._run = _bound_call(ort, session, self._binding)
 
     def run(self) -> Mapping[str, Array]:
         try:
             self._run()
+            return self._fixed or dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
         except Exception as error:
             raise _failed(error) from error
-        if len(self._fixed) == len(self._outputs):
-            return self._fixed
-        return dict(zip(self._outputs, self._binding.copy_outputs_to_cpu(), strict=True))
+
+
+def _output_sizes(session: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...] | None]:
+    """Shape of each output for inputs of these shapes; None where only a run tells."""
+    known: dict[object, int] = {}
+    for node in session.get_inputs():
+        known |= {axis: size for axis, size in zip(node.shape, shapes[node.name], strict=True) if isinstance(axis, str)}
+    found: dict[str, tuple[int, ...] | None] = {}
+    for node in session.get_outputs():
+        sizes = [axis if isinstance(axis, int) else known.get(axis) for axis in node.shape]
+        found[str(node.name)] = None if None in sizes else tuple(size for size in sizes if size is not None)
+    return found
 
 
 def _place(array: Array) -> tuple[str, int, Any, tuple[int, ...], int]:

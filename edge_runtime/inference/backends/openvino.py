@@ -21,10 +21,12 @@ from edge_runtime.inference.backend import (
     TensorInfo,
     Tensors,
     as_fed,
+    concurrency_for,
     file_bytes,
     static_shape,
     threads_for,
 )
+from edge_runtime.inference.pool import Pool
 
 _DEVICES: Final = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 # A list of what may pass: other properties name folders (CACHE_DIR) or change nothing a release may decide.
@@ -75,7 +77,7 @@ class OpenVinoBackend:
         try:
             core = ov.Core()
             compiled = core.compile_model(core.read_model(model=content, weights=weights), device, properties)
-            return _OpenVinoSession(compiled, _bound_names(manifest))
+            return _OpenVinoSession(compiled, _bound_names(manifest), concurrency_for(manifest, options))
         except InferenceError:
             raise
         except Exception as error:
@@ -88,29 +90,33 @@ class OpenVinoBackend:
 
 
 class _OpenVinoSession:
-    def __init__(self, compiled: Any, bound: frozenset[str]) -> None:
-        self._request = compiled.create_infer_request()
+    """As many callers at once as it has requests; each request has memory of its own and shares the weights."""
+
+    def __init__(self, compiled: Any, bound: frozenset[str], concurrency: int) -> None:
+        make = compiled.create_infer_request
+        self._requests: Pool[Any] | None = Pool(make, concurrency, first=make())
         self.inputs = tuple(_info(port, bound) for port in compiled.inputs)
         self.outputs = tuple(_info(port, bound) for port in compiled.outputs)
 
     def run(self, inputs: Tensors) -> dict[str, Array]:
-        if self._request is None:
+        if self._requests is None:
             raise InferenceError("run the model", "it was closed", "open it again")
         fed = as_fed(inputs, self.inputs)
-        try:
-            self._request.infer([fed[info.name] for info in self.inputs], share_inputs=True)
-            # Copied: the request's own buffers are overwritten by the next call.
-            return {
-                info.name: np.array(self._request.get_output_tensor(index).data)
-                for index, info in enumerate(self.outputs)
-            }
-        except Exception as error:
-            raise InferenceError(
-                "run the model", f"OpenVINO failed ({shown(str(error), 300)})", code=ENGINE_FAILED
-            ) from error
+        with self._requests.borrowed() as request:
+            try:
+                request.infer([fed[info.name] for info in self.inputs], share_inputs=True)
+                # Copied: the request's own buffers are overwritten by the next call.
+                return {
+                    info.name: np.array(request.get_output_tensor(index).data)
+                    for index, info in enumerate(self.outputs)
+                }
+            except Exception as error:
+                raise InferenceError(
+                    "run the model", f"OpenVINO failed ({shown(str(error), 300)})", code=ENGINE_FAILED
+                ) from error
 
     def close(self) -> None:
-        self._request = None
+        self._requests = None
 
 
 def _properties(manifest: VariantManifest, options: BackendOptions) -> dict[str, Scalar]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
 
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
-from edge_runtime.contract.release import TensorBinding, TensorMap, VariantManifest
+from edge_runtime.contract.release import EngineRequirement, TensorBinding, TensorMap, VariantManifest
 from edge_runtime.inference.backend import BackendOptions, load_backend
+from edge_runtime.inference.backends import litert
 from edge_runtime.inference.predictor import load_predictor
 from tests.fakes.litert_models import adder_of_namesakes, custom_operator, four_pixel_tflite, int8_four_pixel_tflite
 from tests.fakes.models import Build, release_manifest
@@ -54,8 +57,72 @@ def test_tensors_whose_name_the_file_repeats_are_told_apart_by_their_number() ->
 
 
 def test_an_accelerator_that_this_runtime_cannot_drive_is_refused_not_replaced_by_the_cpu() -> None:
-    with pytest.raises(UnsupportedFeature, match="edgetpu"):
-        load_backend("litert").open({"model": four_pixel_tflite()}, int8_variant("edgetpu"), REAL)
+    with pytest.raises(UnsupportedFeature, match="hexagon"):
+        load_backend("litert").open({"model": four_pixel_tflite()}, int8_variant("hexagon"), REAL)
+
+
+def test_a_file_for_the_edge_tpu_is_not_run_by_the_cpu_where_its_library_is_missing(monkeypatch) -> None:
+    monkeypatch.setattr(litert, "_EDGETPU_LIBRARY", "libedgetpu-that-nobody-has.so.1")
+
+    with pytest.raises(InferenceError, match=r"libedgetpu-that-nobody-has\.so\.1.*plug the device in") as caught:
+        load_backend("litert").open({"model": int8_four_pixel_tflite()}, int8_variant("edgetpu"), REAL)
+
+    assert caught.value.code == "load_failed"
+
+
+def test_the_edge_tpu_that_the_variant_names_is_the_one_that_is_asked_for(monkeypatch) -> None:
+    asked = []
+
+    def load(_: object, options: dict[str, str]) -> object:
+        asked.append(options)
+        raise ValueError("no device")
+
+    monkeypatch.setattr(litert, "_load_edgetpu", load)
+    variant = int8_variant("edgetpu")
+    second = msgspec.structs.replace(variant, engine=EngineRequirement(options={"edgetpu_device": "usb:1"}))
+
+    for manifest in (variant, second):
+        with pytest.raises(InferenceError, match="no device"):
+            load_backend("litert").open({"model": int8_four_pixel_tflite()}, manifest, REAL)
+
+    assert asked == [{}, {"device": "usb:1"}]
+
+
+def test_a_model_that_xnnpack_refuses_runs_on_the_plain_kernels_and_says_so(monkeypatch) -> None:
+    real, version = litert._import()
+
+    class Refusing(real.Interpreter):
+        def __init__(self, **wishes: object) -> None:
+            super().__init__(**wishes)
+            self.is_default = wishes["experimental_op_resolver_type"] is real.OpResolverType.AUTO
+
+        def allocate_tensors(self) -> None:
+            if self.is_default:
+                raise RuntimeError("failed to prepare the delegate")
+            super().allocate_tensors()
+
+    stand_in = SimpleNamespace(Interpreter=Refusing, OpResolverType=real.OpResolverType)
+    monkeypatch.setattr(litert, "_import", lambda: (stand_in, version))
+
+    predictor = load_predictor(
+        release_manifest(["int8"]), int8_variant(), {"model": int8_four_pixel_tflite()}, options=REAL
+    )
+
+    assert predictor.run_decoded({"image": PICTURE})["logits"].argmax() == 1
+    assert "failed to prepare the delegate" in predictor.session.notes[0]  # type: ignore[attr-defined]
+
+
+def test_callers_on_several_threads_each_get_the_answer_to_their_own_question() -> None:
+    session = load_backend("litert").open(
+        {"model": adder_of_namesakes()}, Build("v", engine="litert").manifest(), BackendOptions(concurrency=2)
+    )
+
+    def ask(number: int) -> bool:
+        answer = session.run({"one#0": np.float32([number, 0]), "one#1": np.float32([0, number])})
+        return answer["sum"].tolist() == [number, number]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(ask, range(400)))
 
 
 def test_an_operator_that_only_an_accelerator_knows_is_one_clear_error() -> None:
