@@ -40,8 +40,8 @@ def measure_latency(predictor: Predictor, beside: Predictor | None, decoded: Ten
 
 
 def _measured(predictor: Predictor, beside: Predictor | None, decoded: Tensors) -> Latency:
-    feeds = _one_call(predictor, decoded)
-    other = _one_call(beside, decoded) if beside else {}
+    feeds = predictor.preprocess.after_decode(predictor.first_step(decoded))
+    other = beside.preprocess.after_decode(beside.first_step(decoded)) if beside else {}
     own_ms: list[float] = []
     other_ms: list[float] = []
     started = time.perf_counter()
@@ -65,12 +65,6 @@ def _measured(predictor: Predictor, beside: Predictor | None, decoded: Tensors) 
         ratio_to_float=round(_ratio(own_ms, other_ms), 3) if beside else None,
         float_p50=round(float(np.percentile(other_ms, 50)), 4) if beside else None,
     )
-
-
-def _one_call(predictor: Predictor, decoded: Tensors) -> Tensors:
-    """What one call is fed: a sample, or the first step of a stream."""
-    feeds = predictor.preprocess.after_decode(decoded)
-    return feeds if predictor.sequencer is None else predictor.preprocess.rows(feeds)[0]
 
 
 def _ratio(own_ms: list[float], other_ms: list[float]) -> float:

@@ -46,6 +46,12 @@ class Framing:
         """Seconds from one row to the next."""
         return self.frame.hop * (self.stack.hop if self.stack else 1) / self.rate_hz
 
+    @property
+    def row_samples(self) -> int:
+        """Samples from which a stream has its first row."""
+        frames = self.stack.frames if self.stack else 1
+        return self.frame.length + (frames - 1) * self.frame.hop + self.centred[1]
+
     def piece(self, given: Array | bytes) -> Array:
         """A piece of the sound as a caller gives it, [T] or [T, C]; an axis of one sample before it is dropped.
 

@@ -114,6 +114,14 @@ class Predictor:
         """
         return self.postprocess(tensors, decoded)
 
+    def first_step(self, decoded: Tensors) -> Tensors:
+        """Inputs after `decode` as one call of the engine answers them; of a stream its first step. For measurements.
+
+        Raises:
+            InferenceError: it is no sound.
+        """
+        return decoded if self.sequencer is None else self.sequencer.first_step(decoded)
+
     def sessions(self, turn: Turn) -> Sessions | None:
         """Streams of this variant, each of whose calls takes a turn; None when its calls do not know of each other."""
         if self.sequencer is None:

@@ -85,6 +85,13 @@ class Sequencer:
             self.joined(self._hear(run_once, sound, framing)) for sound in framing.sounds(decoded, self.preprocess.axes)
         )
 
+    def first_step(self, decoded: Tensors) -> dict[str, Array]:
+        """Inputs after `decode`, without what the first step does not hear. Raises: InferenceError."""
+        if self.framing is None:
+            return {name: array[:1] for name, array in decoded.items()}
+        sounds = self.framing.sounds(decoded, self.preprocess.axes)
+        return {self.framing.source.name: sounds[:, : self.framing.row_samples]}
+
     def joined(self, pieces: Iterable[Mapping[str, Array]]) -> dict[str, Array]:
         """Outputs one after the other; empty tensors of the right shape where there are none."""
         rows = list(pieces)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import wave
 from pathlib import Path
 
 import pytest
 
 from converters.planning.recipe import parse_recipe
-from tests.fakes.streams import Hearing, noise
+from tests.fakes.streams import Hearing, noise, recording
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/stream-audio.md").read_text()
 
@@ -32,11 +31,7 @@ def test_the_programs_on_the_page_find_segments_and_the_same_scores_in_every_ses
     monkeypatch.chdir(tmp_path)
     hearing = Hearing().streaming(max_sessions=64)
     hearing.write(tmp_path / "vad")
-    with wave.open("speech.wav", "wb") as recording:
-        recording.setnchannels(1)
-        recording.setsampwidth(2)
-        recording.setframerate(hearing.rate_hz)
-        recording.writeframes((noise(1.5) / 4 * 32767).astype("<i2").tobytes())
+    Path("speech.wav").write_bytes(recording(noise(1.5) / 4, hearing.rate_hz))
     place: dict[str, object] = {}
 
     for program in blocks("python"):

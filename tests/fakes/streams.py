@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import wave
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,21 +40,30 @@ MEMORY = 3
 """Numbers that the small model remembers."""
 
 
-def remembering_model() -> bytes:
+def remembering_model(*, width: int = CONTEXT + FRAME, begins_with: float = 0.0, remembers: float = 1.0) -> bytes:
     """`input` float32 [N, 12], `state` float32 [1, N, 3], `sr` int64 → `output` float32 [N, 1], `stateN` [1, N, 3].
 
     state' = tanh(input · A + state · B) · sr / 1000; output = sigmoid(state' · C).
+
+    Args:
+        width: samples that it takes in one step.
+        begins_with: added to a state of zeros, as if a session began with it.
+        remembers: how much of the state it makes use of.
     """
     rng = np.random.default_rng(11)
     weights = {
-        "A": rng.standard_normal((CONTEXT + FRAME, MEMORY)).astype(np.float32),
-        "B": rng.standard_normal((MEMORY, MEMORY)).astype(np.float32),
+        "A": rng.standard_normal((width, MEMORY)).astype(np.float32),
+        "B": rng.standard_normal((MEMORY, MEMORY)).astype(np.float32) * np.float32(remembers),
         "C": rng.standard_normal((MEMORY, 1)).astype(np.float32),
         "rate": np.float32(RATE_HZ),
         "lead": np.asarray([0], np.int64),
+        "zero": np.float32(0),
+        "beginning": np.float32(begins_with),
     }
     nodes = [
-        helper.make_node("Squeeze", ["state", "lead"], ["before"]),
+        helper.make_node("Equal", ["state", "zero"], ["is_beginning"]),
+        helper.make_node("Where", ["is_beginning", "beginning", "state"], ["begun"]),
+        helper.make_node("Squeeze", ["begun", "lead"], ["before"]),
         helper.make_node("MatMul", ["input", "A"], ["heard"]),
         helper.make_node("MatMul", ["before", "B"], ["remembered"]),
         helper.make_node("Add", ["heard", "remembered"], ["sum"]),
@@ -65,7 +76,7 @@ def remembering_model() -> bytes:
         helper.make_node("Unsqueeze", ["after", "lead"], ["stateN"]),
     ]
     inputs = [
-        helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", CONTEXT + FRAME]),
+        helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", width]),
         helper.make_tensor_value_info("state", TensorProto.FLOAT, [1, "N", MEMORY]),
         helper.make_tensor_value_info("sr", TensorProto.INT64, []),
     ]
@@ -197,6 +208,17 @@ def silero(shared: Path) -> Hearing:
             "pad_ms": 30,
         },
     )  # fmt: skip
+
+
+def recording(sound: np.ndarray, rate_hz: int = RATE_HZ) -> bytes:
+    """A WAVE file of a float32 [T] sound in −1..1."""
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
+    return content.getvalue()
 
 
 def noise(seconds: float, *, seed: int = 5, rate_hz: int = RATE_HZ) -> np.ndarray:

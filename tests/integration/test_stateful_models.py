@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import wave
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,9 @@ from converters.pipeline.build import BuildOptions, build
 from converters.planning.recipe import Recipe, parse_recipe
 from edge_runtime import Model
 from edge_runtime.contract.errors import EdgeError
-from tests.fakes.streams import CONTEXT, FRAME, RATE_HZ, noise, remembering_model
+from tests.fakes.streams import CONTEXT, FRAME, RATE_HZ, noise, recording, remembering_model
 
 HYSTERESIS = {"op": "hysteresis", "on": 0.6, "off": 0.4, "min_on_ms": 16, "min_off_ms": 16, "pad_ms": 4}
-
-
-def write_wav(path: Path, sound: np.ndarray, rate_hz: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate_hz)
-        file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
 
 
 def recipe_of(**told: Any) -> Recipe:
@@ -58,8 +48,9 @@ def base(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("vad")
     (folder / "vad.onnx").write_bytes(remembering_model())
     for number in range(4):
-        write_wav(folder / "evaluation" / f"{number}.wav", noise(0.4, seed=number) / 4, RATE_HZ)
-        write_wav(folder / "calibration" / f"{number}.wav", noise(0.4, seed=10 + number) / 4, RATE_HZ)
+        for name, seed in (("evaluation", number), ("calibration", 10 + number)):
+            (folder / name).mkdir(exist_ok=True)
+            (folder / name / f"{number}.wav").write_bytes(recording(noise(0.4, seed=seed) / 4))
     return folder
 
 

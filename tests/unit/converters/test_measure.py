@@ -30,9 +30,11 @@ class Timed:
     """A predictor whose calls take what it is told."""
 
     def __init__(self, clock: Clock, costs_s: Iterator[float], second_costs: float = 1.0) -> None:
-        self.sequencer = None
         self.preprocess = SimpleNamespace(after_decode=lambda decoded: decoded)
         self._clock, self._costs, self._second_costs = clock, costs_s, second_costs
+
+    def first_step(self, decoded: Any) -> Any:
+        return decoded
 
     def run_canonical(self, _: Any) -> None:
         is_second = self._clock.calls % 2 == 1

@@ -134,6 +134,18 @@ def test_tensors_carry_the_state_from_call_to_call(model) -> None:
     assert pieces[0].keys() == {"output"}
 
 
+@pytest.mark.parametrize("hearing", [Hearing(), Hearing(tail="drop"), Hearing(tail="reflect", context=0)])
+def test_a_measurement_asks_for_one_step_of_a_stream(tmp_path, hearing) -> None:
+    content = remembering_model() if hearing.context else remembering_model(width=FRAME)
+    hearing.but(content=content).write(tmp_path)
+
+    with Model.open(tmp_path, backends=ONLY_ORT) as model:
+        step = model.predictor.first_step({"audio": noise(4.0)})
+        outputs = model.predictor.run_decoded(step)
+
+    assert outputs["output"].shape == (1, 1)
+
+
 def test_a_piece_that_fills_no_frame_answers_nothing_yet(model) -> None:
     with model.start_session() as session:
         tensors = session.infer_tensors({"audio": noise(0.3)[:5]})
