@@ -124,7 +124,7 @@ class Answerer:
         """For each run: decoded inputs (None: the caller had prepared them), feeds (None: made row by row)."""
         preprocess = self._predictor.preprocess
         arrays = {name: values for name, values in inputs.items() if not isinstance(values, list)}
-        if len(arrays) == len(inputs) and preprocess.are_prepared(arrays):
+        if len(arrays) == len(inputs) and (self._means_tensors(arrays) or preprocess.are_prepared(arrays)):
             feeds = _refused(lambda: feeds_of_prepared(self._predictor, arrays))
             self._direct.canonical.learn(arrays, feeds)
             yield None, feeds
@@ -134,6 +134,11 @@ class Answerer:
             if len(arrays) == len(inputs) and made is not None:
                 self._direct.public.learn(arrays, made)
             yield decoded, made
+
+    def _means_tensors(self, arrays: Tensors) -> bool:
+        """Whether the names alone say that canonical tensors are meant, whatever else is wrong with them."""
+        chains = self._predictor.preprocess.chains
+        return arrays.keys() == {chain.tensor for chain in chains} != {chain.source.name for chain in chains}
 
     def _decoded(self, sample: Inputs) -> tuple[Tensors, Tensors | None]:
         preprocess = self._predictor.preprocess

@@ -83,6 +83,8 @@ PREPROCESS: list[RawStep] = [
     {"id": "layout", "op": "layout", "to": "NCHW"},
 ]
 TOP_K: RawStep = {"op": "top_k", "from": "logits", "activation": "softmax", "k": 2, "min_score": 0.05}
+BATCH_MAX = 200_000
+"""Pictures that one call may hold."""
 LABELS = b"zero\none\ntwo\nthree\n"
 
 
@@ -155,7 +157,7 @@ def release_manifest(
                 )
             ],
             outputs=[OutputSpec(name="classes", kind="classes", labels="layer:labels.txt", raw="logits")],
-            axes={"N": AxisRange(min=1, max=8)},
+            axes={"N": AxisRange(min=1, max=BATCH_MAX)},
         ),
         tensors={
             "x": TensorSpec(dtype="float32", shape=["N", 1, 2, 2], layout="NCHW"),

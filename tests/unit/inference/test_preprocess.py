@@ -15,7 +15,7 @@ from edge_runtime.contract.steps import ColorStep, Decode, Resize
 from edge_runtime.contract.tensor import TensorSpec
 from edge_runtime.inference.images import center_crop, decode_image, recolour, resize
 from edge_runtime.inference.preprocess import compile_preprocess
-from tests.fakes.models import PREPROCESS, Build, release_manifest
+from tests.fakes.models import BATCH_MAX, PREPROCESS, Build, release_manifest
 
 RANDOM = np.random.default_rng(7)
 PHOTO = RANDOM.integers(0, 256, (1, 37, 53, 3), dtype=np.uint8)
@@ -206,7 +206,7 @@ def test_golden_inputs_skip_decoding_and_nothing_else() -> None:
         (np.zeros((1, 2, 2, 1), np.float32), "dtype is float32, not uint8"),
         (np.zeros((2, 2), np.uint8), r"shape is \[2, 2\]"),
         (np.zeros((1, 2, 3, 1), np.uint8), "a size is 3"),
-        (np.zeros((9, 2, 2, 1), np.uint8), "axis N is 9; make it between 1 and 8"),
+        (np.zeros((BATCH_MAX + 1, 2, 2, 1), np.uint8), "axis N is 200001; make it between 1 and 200000"),
         (np.zeros((0, 2, 2, 1), np.uint8), "axis N is 0"),
     ],
 )
