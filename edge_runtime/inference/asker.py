@@ -154,7 +154,14 @@ class Asker:
         return tensors, decoded
 
     def _run_prepared(self, tensors: Tensors) -> dict[str, Array]:
-        feeds = feeds_of_prepared(self._predictor, tensors)
+        record = self._record()
+        try:
+            if self._check is not None:
+                self._check(tensors, record)
+            feeds = feeds_of_prepared(self._predictor, tensors)
+        except BaseException:
+            record.count(FAILED)
+            raise
         answers = self.run_canonical(feeds)
         self._direct.canonical.learn(tensors, feeds)
         return answers

@@ -47,6 +47,9 @@ class Lease:
         self._record = accounting.record
         self._samples = max((len(array) for array in self.inputs.values() if array.ndim), default=1)
         self._readers = {name: (info.name, predictor.reader(name)) for name, info in predictor.file_outputs.items()}
+        self._keeps_outputs = all(read is None for _, read in self._readers.values())
+        self._last: Mapping[str, Array] | None = None
+        self._outputs: Mapping[str, Array] = {}
 
     def fill(self, inputs: Inputs) -> None:
         """Prepare public inputs into the buffers. Raises: InferenceError, as `Model.infer`."""
@@ -78,9 +81,14 @@ class Lease:
         finally:
             self._admission.leave()
         self._record().answered(ended - began, self._samples)
-        return {
+        if answers is self._last:
+            return self._outputs  # the very arrays of the last run, written anew
+        outputs = {
             name: answers[file] if read is None else read(answers[file]) for name, (file, read) in self._readers.items()
         }
+        if self._keeps_outputs:
+            self._last, self._outputs = answers, outputs
+        return outputs
 
 
 @final

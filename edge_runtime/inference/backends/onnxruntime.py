@@ -184,14 +184,15 @@ def _direct_call(ort: Any, session: Any, names: list[str]) -> DirectCall:
     inner = getattr(getattr(session, "_sess", None), "run", None)
     # Read only while a call runs, so that all calls may share them; making new ones costs a microsecond each time.
     settings = ort.RunOptions()
-    run = session.run if inner is None else inner
+    return _guarded(session.run if inner is None else inner, names, settings)
 
+
+def _guarded(run: Callable[..., Sequence[Array]], names: Sequence[str] = (), settings: Any = None) -> DirectCall:
     def call(fed: dict[str, Array]) -> Sequence[Array]:
         try:
-            answers: Sequence[Array] = run(names, fed, settings)
+            return run(names, fed, settings)
         except Exception as error:
             raise _failed(error) from error
-        return answers
 
     return call
 
