@@ -74,17 +74,18 @@ class Floor(asyncio.BufferedProtocol):
         document = json.dumps({"model_name": "probe", "model_version": "1", "outputs": [output]}).encode()
         head = (
             f"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
-            f"Inference-Header-Content-Length: {len(document)}\r\nContent-Length: {len(document) + found.nbytes}\r\n\r\n"
+            f"Inference-Header-Content-Length: {len(document)}\r\n"
+            f"Content-Length: {len(document) + found.nbytes}\r\n\r\n"
         ).encode()
         os.writev(self._fd, [head, document, found.reshape(-1).view(np.uint8).data])
 
 
-async def serve(model: Path) -> None:
+async def serve(model: bytes) -> None:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Floor(session), "127.0.0.1", 0)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
@@ -95,7 +96,7 @@ async def serve(model: Path) -> None:
 def main() -> None:
     import uvloop
 
-    uvloop.run(serve(Path(sys.argv[1])))
+    uvloop.run(serve(Path(sys.argv[1]).read_bytes()))
 
 
 if __name__ == "__main__":

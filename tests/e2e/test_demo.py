@@ -36,9 +36,7 @@ def run_demo(*options: str) -> subprocess.CompletedProcess[str]:
     """The demo as `make demo` starts it."""
     command = [sys.executable, "-m", "examples.fleet_on_a_laptop", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=1100, check=False, cwd=ROOT, env=environment
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=1100, check=False, cwd=ROOT, env=environment)
 
 
 @contextmanager
@@ -113,9 +111,10 @@ def test_without_the_golden_check_or_the_brokers_access_control_the_demo_fails(b
 
 
 def test_without_the_gate_or_signature_checks_the_demo_fails(built: Path) -> None:
-    with after_act_3(
-        built, unsafe=["gate", "signatures"], unsafe_devices=["signatures"], broker="embedded"
-    ) as (demo, first):
+    with after_act_3(built, unsafe=["gate", "signatures"], unsafe_devices=["signatures"], broker="embedded") as (
+        demo,
+        first,
+    ):
         with pytest.raises(DemoFailure, match="is completed, not reverted"):
             demo.bad_model(first)
         with pytest.raises(DemoFailure, match="installed a release signed by a foreign key"):

@@ -199,7 +199,11 @@ def assignment(**changes: object) -> Assignment:
 def running() -> Running:
     """What the example device answers with."""
     return Running(
-        seq=7, release=RELEASE, variant=VariantId("ort-int8"), variant_digest=VARIANT, target=target_path(MODEL, VERSION)
+        seq=7,
+        release=RELEASE,
+        variant=VariantId("ort-int8"),
+        variant_digest=VARIANT,
+        target=target_path(MODEL, VERSION),
     )
 
 
@@ -221,7 +225,9 @@ def batch(first_seq: int = 41, count: int = 1) -> TelemetryBatch:
         )
         for n in range(count)
     ]  # fmt: skip
-    return TelemetryBatch(epoch="e3b0c442", stream="windows", first_seq=first_seq, count=count, samples=samples, dropped=2)
+    return TelemetryBatch(
+        epoch="e3b0c442", stream="windows", first_seq=first_seq, count=count, samples=samples, dropped=2
+    )
 
 
 def documents() -> dict[str, Document]:
@@ -275,7 +281,9 @@ def write_release(folder: Path, version: str = "1.0.0", **changes: object) -> Di
     """A release of two variants as a layout on disk; its files are no real models."""
     manifest = release_manifest(version=Version(version), **changes)
     writer = LayoutWriter(folder)
-    golden = write_golden({"truth.json": b'{"labels":{"digit":[3]}}', "inputs/0/image.npy": b"npy", "float/0/logits.npy": b"npy"})
+    golden = write_golden(
+        {"truth.json": b'{"labels":{"digit":[3]}}', "inputs/0/image.npy": b"npy", "float/0/logits.npy": b"npy"}
+    )
     files = {"golden.tar": golden, "labels.txt": b"0\n1\n", "card.md": b"# digits\n"}
     head = writer.add_manifest(encode(manifest), RELEASE_CONFIG, files, {})
     variants = []

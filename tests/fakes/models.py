@@ -115,8 +115,13 @@ class Build:
             id=VariantId(self.id),
             requires=[],
             engine=EngineRequirement(options=dict(self.options)),
-            target=Target(engine=self.engine, precision="float32", provider=["cpu"], arch=list(self.arch),
-                accelerator=self.accelerator),
+            target=Target(
+                engine=self.engine,
+                precision="float32",
+                provider=["cpu"],
+                arch=list(self.arch),
+                accelerator=self.accelerator,
+            ),
             files=[
                 FileEntry(
                     role="model",

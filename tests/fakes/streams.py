@@ -139,9 +139,7 @@ class Hearing:
             preprocess={"input": [{"id": "pcm", "op": "amplitude", "from": "audio", "mode": "none"}, frame]},
             postprocess={"segments": [self.hysteresis], "speech": [{"op": "score", "from": "output"}]},
             states=[
-                StateSpec(
-                    name="rnn", in_="state", out="stateN", dtype="float32", shape=[*self.state], init=self.init
-                ),
+                StateSpec(name="rnn", in_="state", out="stateN", dtype="float32", shape=[*self.state], init=self.init),
                 StateSpec(name="context", of_step="frame", init="zeros"),
             ],
             stream=self.stream,

@@ -200,9 +200,7 @@ class World:
             entry = FileEntry(role="model", layer=LayerName("model.onnx"), digest=digest_of(model), size=len(model))
             variant = variant_manifest(name, "int8", files=[entry])
             layers = {"model.onnx": model, "own.npz": f"own {name}".encode()}
-            variants.append(
-                writer.add_manifest(encode(variant), VARIANT_CONFIG, layers, variant_annotations(variant))
-            )
+            variants.append(writer.add_manifest(encode(variant), VARIANT_CONFIG, layers, variant_annotations(variant)))
             self.qualities[variants[-1].digest] = quality
         writer.finish(release, variants, Version(version))
         folder = LayoutFolder(layout)
@@ -237,9 +235,7 @@ class World:
         index = verifier.parse_release_index(self.blobs[digest])
         return VerifiedRelease(assignment, target, digest, len(self.blobs[digest]), index, verifier._SEAL)
 
-    def fetch(
-        self, model: ModelName, descriptor: Descriptor, stage: Path, *, interrupted: Callable[[], bool]
-    ) -> None:
+    def fetch(self, model: ModelName, descriptor: Descriptor, stage: Path, *, interrupted: Callable[[], bool]) -> None:
         """`BlobFetcher`: continues what is there, and may break off."""
         self._cross_network()
         if descriptor.digest not in self.blobs:

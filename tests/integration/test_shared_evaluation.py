@@ -54,7 +54,6 @@ def test_keywords_one_file_calibrates_and_judges(shared: Path, tmp_path: Path) -
     with closing(open_source(material.draft, material.model)) as source:
         again = evaluate(source, reference.examination)
 
-
     assert reference.score
     assert (reference.score.value, reference.score.count) == (0.9025, 800)
     assert reference.score.ci95 == pytest.approx([0.8799, 0.9213], abs=0.0002)

@@ -126,9 +126,7 @@ def test_only_the_named_variant_of_the_named_release_is_opened(store: ContentSto
         assert (model.release_digest, model.variant_digest) == (good.release, good.variant_digest)
 
 
-def test_a_trial_measures_the_candidate_beside_what_runs(
-    root: Path, good: Activation, wrong: Activation
-) -> None:
+def test_a_trial_measures_the_candidate_beside_what_runs(root: Path, good: Activation, wrong: Activation) -> None:
     measured = bench(root).trial(TrialRequest(wrong, running=good))
 
     assert measured.failure is None

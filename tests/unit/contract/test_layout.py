@@ -71,9 +71,7 @@ def test_what_is_no_folder_of_a_release_is_told_apart(tmp_path: Path, name: str,
     with pytest.raises(ContractError) as refused:
         LayoutFolder(tmp_path / name).open()
 
-    assert str(refused.value) == (
-        f"cannot open release {tmp_path / name}: {says}; name the folder edge-convert wrote"
-    )
+    assert str(refused.value) == (f"cannot open release {tmp_path / name}: {says}; name the folder edge-convert wrote")
 
 
 def test_a_layout_of_two_releases_is_refused(layout: LayoutFolder) -> None:

@@ -56,7 +56,7 @@ def test_what_is_installed_below_the_root_is_known_without_starting_it(tmp_path:
 
 def test_an_emulator_that_did_not_start_is_tried_again_and_one_that_did_is_not(tmp_path: Path) -> None:
     program = tmp_path / "qemu"
-    program.write_text("#!/bin/sh\necho started >> \"$0.log\"\ntest -e \"$0.works\"\n")
+    program.write_text('#!/bin/sh\necho started >> "$0.log"\ntest -e "$0.works"\n')
     program.chmod(0o755)
     emulator = Emulator("aarch64", (), (str(program),), ("onnxruntime",))
 

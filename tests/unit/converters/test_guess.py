@@ -58,7 +58,7 @@ def test_boxes_beside_scores_are_suggested_as_a_detector_and_every_doubt_is_mark
     assert (output.kind, output.tensor) == ("detections", "boxes")
     assert output.steps
     assert [output.steps[0][key] for key in ("family", "scores")] == ["ultraface", "scores"]
-    for start in ("kind = \"detections\"", "task", "family", "box_format", "box_units", "activation", "min_score"):
+    for start in ('kind = "detections"', "task", "family", "box_format", "box_units", "activation", "min_score"):
         assert "CHANGE" in line_of(text, start), start
     assert "one of normalized, input_px, grid" in line_of(text, "box_units")
     assert "the background first" in line_of(text, "labels")

@@ -41,8 +41,12 @@ def answered(**changes: object) -> Answered:
 
 
 def measured(
-    *, p95_ms: float = 1.0, ratio: float | None = 0.6, elsewhere: tuple[Answered, ...] = (),
-    emulated: tuple[CheckResult, ...] = (), **changes: object
+    *,
+    p95_ms: float = 1.0,
+    ratio: float | None = 0.6,
+    elsewhere: tuple[Answered, ...] = (),
+    emulated: tuple[CheckResult, ...] = (),
+    **changes: object,
 ) -> Measured:
     return Measured(answered(**changes), p95_ms, ratio, elsewhere, emulated)
 

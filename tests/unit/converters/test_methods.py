@@ -46,9 +46,7 @@ def test_every_method_is_known_by_name_and_by_variant_and_survives_the_way_to_it
 def test_a_method_is_described_by_what_changes_numbers() -> None:
     text = describe_method(method("onnxruntime", "int8-exact"))
 
-    assert text == (
-        "static, activations uint8, weights int8, per channel, minmax, session.x64quantprecision=1"
-    )
+    assert text == ("static, activations uint8, weights int8, per channel, minmax, session.x64quantprecision=1")
     assert describe_method(method("openvino", "float32")) == ""
 
 

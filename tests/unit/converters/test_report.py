@@ -55,7 +55,10 @@ def test_every_column_stays_where_there_is_room() -> None:
 
 def evidence_row(name: str, verdict: str) -> Row:
     found = Evidence(
-        variant=Digest("sha256:00"), release=None, at="2026-01-01T00:00:00Z", by=By(kind="build"),
+        variant=Digest("sha256:00"),
+        release=None,
+        at="2026-01-01T00:00:00Z",
+        by=By(kind="build"),
         verdict=verdict,
         where=Where(arch="x86_64", isa=[], cpu="CPU", execution="native", engine=""),
         accuracy=Accuracy(metric="top1", value=0.881, count=3, own_snr_db=45.5, float_snr_db=22.1),

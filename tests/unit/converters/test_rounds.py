@@ -89,9 +89,7 @@ def test_the_first_error_ends_the_compilers_of_the_others() -> None:
     assert isolated._running == set()
 
 
-@pytest.mark.parametrize(
-    ("code", "asked"), [(UNMEASURED, 2), (reasons.LOAD_FAILED, 1), (reasons.GOLDEN_FAILED, 1)]
-)
+@pytest.mark.parametrize(("code", "asked"), [(UNMEASURED, 2), (reasons.LOAD_FAILED, 1), (reasons.GOLDEN_FAILED, 1)])
 def test_only_what_the_candidate_itself_did_wrong_is_remembered(
     code: str, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
