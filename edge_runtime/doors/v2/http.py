@@ -228,6 +228,8 @@ class _Server:
                 request, served, self._service.regions, arrived, self.limits.body_bytes, is_aside=is_aside
             )
             exchange.ticket = served.submit(asked.call, partial(self._answered, connection, exchange, asked))
+            if asked.call.deadline is not None:
+                self._loop.call_soon_threadsafe(connection.watch, exchange, asked.call.deadline)
         except TooHeavy:
             raise
         except Exception as error:  # noqa: BLE001 - the client must hear of it, whatever it is

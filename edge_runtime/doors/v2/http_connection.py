@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import struct
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -14,6 +17,8 @@ from edge_runtime.doors.v2.http_body import HttpError, MemoryBudget
 from edge_runtime.doors.v2.http_parser import Admitted, Head, Request, RequestReader
 from edge_runtime.serving.calls import Ticket
 
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: on, for no time at all."""
 _SCRAP_BYTES: Final = 64 * 1024
 _PARTS_MAX: Final = 64
 """Buffers in one system call; Linux takes 1024."""
@@ -46,13 +51,19 @@ class HttpLimits:
 class Exchange:
     """One request under way, between event loop and workers."""
 
-    __slots__ = ("head", "is_gone", "ticket")
+    __slots__ = ("alarm", "head", "is_gone", "ticket")
 
     def __init__(self, head: Head) -> None:
         self.head = head
         self.is_gone = False
         """Nobody waits for the answer any more."""
         self.ticket: Ticket | None = None
+        self.alarm: asyncio.TimerHandle | None = None
+
+    def rest(self) -> None:
+        """Its deadline needs no watching any more."""
+        if self.alarm is not None:
+            self.alarm.cancel()
 
     def withdraw(self) -> bool:
         """Cancel it if it waits; True when it will not run."""
@@ -153,6 +164,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server.forget(self)
         if self._exchange is not None:
             self._exchange.is_gone = True
+            self._exchange.rest()
             self._exchange.withdraw()
             self._exchange = None
         self._reader.release()
@@ -170,11 +182,19 @@ class Connection(asyncio.BufferedProtocol):
 
     # --- what the door tells ---
 
+    def watch(self, exchange: Exchange, deadline: float) -> None:
+        """Withdraw a request that still waits at its deadline (`time.monotonic()` seconds)."""
+        if self._exchange is exchange:
+            # Loops round to milliseconds; a moment too early it would count as cancelled.
+            wait_s = max(0.0, deadline - time.monotonic()) + 0.001
+            exchange.alarm = self._loop.call_later(wait_s, exchange.withdraw)
+
     def finish(self, exchange: Exchange, answer: HttpAnswer) -> None:
         """Send the answer to the request under way; nothing when its client has gone."""
         if self._exchange is not exchange:
             return
         self._exchange, self._has_continued = None, False
+        exchange.rest()
         if not exchange.head.keeps_alive:
             self._is_last = True
         self._send(render(answer, keeps_alive=not self._is_last, is_head=exchange.head.method == "HEAD"))
@@ -191,8 +211,8 @@ class Connection(asyncio.BufferedProtocol):
                 self._reader.release()
         elif self._phase in {"head", "body"} and not self._is_paused:
             self._refuse(HttpError(408, "the request did not come in time"))
-        elif self._transport is not None:
-            self._transport.abort()
+        else:
+            self._reset()
 
     def close(self) -> None:
         """End the connection once what was written is sent."""
@@ -213,6 +233,14 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     # --- parts ---
+
+    def _reset(self) -> None:
+        """Drop what the client did not fetch; else the kernel would go on offering it for minutes."""
+        if self._transport is None:
+            return
+        with suppress(OSError), socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno())) as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._transport.abort()
 
     def _next(self) -> None:
         self._is_polling = True
