@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import select
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from edge_runtime.doors.door import Listen
 from edge_runtime.doors.v2.http import HttpDoor
 from edge_runtime.doors.v2.http_body import FIRST_BYTES
 from edge_runtime.doors.v2.http_connection import HttpLimits
+from edge_runtime.inference.admission import Admission
 from edge_runtime.serving.host import ModelHost
 from tests.fakes.faulty_backend import Faults, FaultyBackend
 from tests.fakes.pixels import write_pixels
@@ -262,7 +265,8 @@ def test_idle_connections_make_room_for_new_ones(impatient: OpenDoor) -> None:
         assert read_answer(peer)[0] == 200
 
     assert answered(impatient)
-    assert ends(peers[0])
+    [closed] = select.select(peers, [], [], 30)[0]
+    assert closed.recv(1) == b""
     for peer in peers:
         peer.close()
 
@@ -366,43 +370,45 @@ def test_any_question_is_answered_or_refused_and_the_connection_lives(
 # --- waiting, leaving, ending ---
 
 
+@contextmanager
+def all_busy(opened: OpenDoor, faults: Faults) -> Iterator[list[socket.socket]]:
+    """As many requests as the model takes at once, all of them inside the engine."""
+    with ExitStack() as stack:
+        peers = [stack.enter_context(opened.connect()) for _ in range(_admission(opened).slots)]
+        for peer in peers:
+            peer.sendall(infer())
+            faults.running.acquire(timeout=30)
+        yield peers
+
+
 def test_a_client_that_goes_away_takes_its_waiting_request_along(slow: tuple[OpenDoor, Faults]) -> None:
     opened, faults = slow
     before = faults.runs
-    with opened.connect() as first:
-        first.sendall(infer())
-        faults.running.acquire(timeout=30)
-        gone = opened.connect()
-        gone.sendall(infer())
-        last = opened.connect()
-        served = opened.host.find("pixels")
-        _until(lambda: _waiting(served) == 1)
-        gone.close()
-        _until(lambda: _waiting(served) == 0)
+    with all_busy(opened, faults) as busy, opened.connect() as last:
+        with opened.connect() as gone:
+            gone.sendall(infer())
+            _until(lambda: _admission(opened).waiting == 1)
+        _until(lambda: _admission(opened).waiting == 0)
         last.sendall(infer())
         assert faults.blocks
         faults.blocks.set()
 
-        assert read_answer(first)[0] == 200
-        assert read_answer(last)[0] == 200
-        last.close()
-    assert faults.runs == before + 2
+        assert [read_answer(peer)[0] for peer in (*busy, last)] == [200] * (len(busy) + 1)
+    assert faults.runs == before + len(busy) + 1
 
 
 def test_a_request_that_waits_past_its_deadline_never_runs(slow: tuple[OpenDoor, Faults]) -> None:
     opened, faults = slow
     before = faults.runs
-    with opened.connect() as first, opened.connect() as late:
-        first.sendall(infer())
-        faults.running.acquire(timeout=30)
+    with all_busy(opened, faults) as busy, opened.connect() as late:
         late.sendall(infer(parameters={"timeout": 20_000}))
         status, _, body = read_answer(late)
         assert faults.blocks
         faults.blocks.set()
 
         assert (status, "deadline" in json.loads(body)["error"]) == (504, True)
-        assert read_answer(first)[0] == 200
-    assert faults.runs == before + 1
+        assert [read_answer(peer)[0] for peer in busy] == [200] * len(busy)
+    assert faults.runs == before + len(busy)
 
 
 def test_more_requests_than_may_wait_are_told_when_to_come_again(release: Path) -> None:
@@ -410,22 +416,20 @@ def test_more_requests_than_may_wait_are_told_when_to_come_again(release: Path) 
     assert faults.blocks
     faults.blocks.set()
     with ModelHost(queue_limit=1, registry={"onnxruntime": FaultyBackend(faults, "onnxruntime")}) as host:
-        served = host.load(release)
+        host.load(release)
+        while faults.running.acquire(blocking=False):
+            pass
         faults.blocks.clear()
-        with open_door(host) as opened:
-            peers = [opened.connect() for _ in range(3)]
-            peers[0].sendall(infer())
-            faults.running.acquire(timeout=30)
-            peers[1].sendall(infer())
-            _until(lambda: _waiting(served) == 1)
-            peers[2].sendall(infer())
-            status, headers, _ = read_answer(peers[2])
+        with open_door(host) as opened, all_busy(opened, faults) as busy, opened.connect() as waits:
+            waits.sendall(infer())
+            _until(lambda: _admission(opened).waiting == 1)
+            with opened.connect() as more:
+                more.sendall(infer())
+                status, headers, _ = read_answer(more)
             faults.blocks.set()
 
             assert (status, int(headers["retry-after"]) >= 1) == (503, True)
-            assert [read_answer(peer)[0] for peer in peers[:2]] == [200, 200]
-            for peer in peers:
-                peer.close()
+            assert [read_answer(peer)[0] for peer in (*busy, waits)] == [200] * (len(busy) + 1)
 
 
 def test_an_engine_that_waits_keeps_nobody_from_other_answers(slow: tuple[OpenDoor, Faults]) -> None:
@@ -530,8 +534,10 @@ def test_a_large_tensor_passes_through_tls(guarded: tuple[OpenDoor, Path]) -> No
     assert answer.json()["outputs"][0]["shape"] == [8, 4]
 
 
-def _waiting(served: Any) -> int:
-    return int(served._place.live.seating.seat.admission.waiting)
+def _admission(opened: OpenDoor) -> Admission:
+    seat = opened.host.find("pixels")._place.live.seating.seat
+    assert seat is not None
+    return seat.admission
 
 
 def _until(holds: Any) -> None:

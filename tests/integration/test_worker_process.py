@@ -97,9 +97,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_model_in_a_process_of_its_own_answers_as_in_this_one(
-    stage: Stage, served: Served, tmp_path: Path
-) -> None:
+def test_a_model_in_a_process_of_its_own_answers_as_in_this_one(stage: Stage, served: Served, tmp_path: Path) -> None:
     here = stage.host.load(plain(tmp_path, "1.0.0"), name="here")
     before = served.statistics()
     calls = [about(2), Call({"image": [png(3), png(0)]}, ("logits", "classes"))]
@@ -125,8 +123,7 @@ def test_replies_keep_their_numbers_while_others_follow(served: Served) -> None:
 
 def test_calls_of_any_size_pass(served: Served) -> None:
     counts = [
-        len(served.call(Call({"image": np.zeros((count, 2, 2, 1), np.uint8)})).tensors["logits"])
-        for count in (1, 8, 3)
+        len(served.call(Call({"image": np.zeros((count, 2, 2, 1), np.uint8)})).tensors["logits"]) for count in (1, 8, 3)
     ]
     many = served.call(Call({"image": [png(number % 4) for number in range(200)]}))
 
