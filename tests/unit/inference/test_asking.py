@@ -151,10 +151,10 @@ def test_a_call_allocates_nothing_that_stays_but_its_result(probe: Model) -> Non
         tracemalloc.stop()
 
     assert held > released
-    # Four bytes a call: numbers of the histogram that outgrow those that Python keeps ready.
-    assert after - released < 8192
+    # Eight bytes a call: numbers of the histogram that outgrow those that Python keeps ready.
+    assert after - released < 16384
     # While a call runs: its feed, its answer, and never a copy of the 602 KB that went in.
-    assert peak - released < 8192
+    assert peak - released < 32768
 
 
 def test_a_lease_allocates_nothing_from_run_to_run(probe: Model) -> None:
