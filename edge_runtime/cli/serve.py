@@ -55,6 +55,7 @@ def serve(
     Beyond this machine a network door demands TLS and a token. Port 0 takes any that is free.
     """
     from edge_runtime.doors.door import parse_listen
+    from edge_runtime.doors.memory import keep_freed_memory
     from edge_runtime.doors.serve import ServePlan, serving
 
     if http is None and grpc is None and uds is None:
@@ -70,6 +71,7 @@ def serve(
         threads=threads,
         backends=tuple(backend or ()),
     )
+    keep_freed_memory()
     ended = threading.Event()
     with serving(plan) as running:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -112,7 +112,7 @@ def _doors(plan: ServePlan, service: V2Service) -> tuple[Door, ...]:
         from edge_runtime.doors.v2.grpc import GrpcDoor
         from edge_runtime.doors.v2.grpc_service import GrpcService
 
-        doors.append(GrpcDoor(GrpcService(service.host, service.regions, service.version), plan.grpc, plan.access))
+        doors.append(GrpcDoor(GrpcService(service), plan.grpc, plan.access))
     if plan.uds is not None:
         from edge_runtime.doors.local.door import LocalDoor
 

@@ -30,7 +30,8 @@ from edge_runtime.doors.access import Access, TlsFiles
 from edge_runtime.doors.door import Listen
 from edge_runtime.doors.v2.grpc import GrpcDoor
 from edge_runtime.doors.v2.grpc_service import GrpcService
-from edge_runtime.doors.v2.regions import SystemRegions
+from edge_runtime.doors.v2.repository import Repository
+from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.serving.host import ModelHost
 from tests.fakes.pixels import picture, write_pixels
 from tests.fakes.pki import make_ca
@@ -44,16 +45,14 @@ LOOPBACK = Listen("127.0.0.1", 0)
 class Open:
     """A door with one model behind it."""
 
-    host: ModelHost
-    regions: SystemRegions
+    service: V2Service
     door: GrpcDoor
 
 
-def open_door(host: ModelHost, access: Access | None = None, **options: Any) -> Open:
-    regions = SystemRegions()
-    door = GrpcDoor(GrpcService(host, regions, "1.2.3"), LOOPBACK, access or Access(), **options)
+def open_door(service: V2Service, access: Access | None = None, **options: Any) -> Open:
+    door = GrpcDoor(GrpcService(service), LOOPBACK, access or Access(), **options)
     door.start()
-    return Open(host, regions, door)
+    return Open(service, door)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +66,10 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(release: Path) -> Iterator[Open]:
     with ModelHost() as host:
         host.load(release)
-        opened = open_door(host)
+        opened = open_door(V2Service(host, "1.2.3"))
         yield opened
         opened.door.stop(1.0)
-        opened.regions.close()
+        opened.service.regions.close()
 
 
 @pytest.fixture
@@ -198,6 +197,40 @@ def test_the_repository_lists_models_with_their_state(client: Any) -> None:
     assert (model.name, model.version, model.state) == ("pixels", "1.0.0", "READY")
 
 
+def test_models_are_loaded_replaced_and_unloaded_by_name_and_version(tmp_path: Path) -> None:
+    for version in ("1.0.0", "2.0.0"):
+        write_pixels(tmp_path / version, version)
+    with ModelHost() as host:
+        opened = open_door(V2Service(host, "1", Repository(tmp_path)))
+        with triton.InferenceServerClient(opened.door.address) as client:
+            empty = client.is_server_ready(), states(client)
+            client.load_model("pixels", headers={}, config=None)
+            newest = states(client)
+            unknown = refused(lambda: client.load_model("nobody"))[0]
+            changed = refused(lambda: client.load_model("pixels", config='{"max_batch_size": 8}'))
+            client.unload_model("pixels")
+            gone = states(client)
+        opened.door.stop(1.0)
+
+    assert empty == (False, {"1.0.0": "UNAVAILABLE", "2.0.0": "UNAVAILABLE"})
+    assert newest == {"1.0.0": "UNAVAILABLE", "2.0.0": "READY"}
+    assert unknown == "NOT_FOUND"
+    assert changed[0] == "INVALID_ARGUMENT"
+    assert "loaded as it was signed" in changed[1]
+    assert gone == empty[1]
+
+
+def states(client: Any) -> dict[str, str]:
+    return {one.version: one.state for one in client.get_model_repository_index().models}
+
+
+def test_without_a_repository_nobody_loads_anything(client: Any) -> None:
+    code, why = refused(lambda: client.load_model("pixels"))
+
+    assert code == "UNAVAILABLE"
+    assert "start it with --repository" in why
+
+
 def test_tensors_travel_through_system_shared_memory(client: Any, opened: Open) -> None:
     memory = SharedMemory(create=True, size=64)
     try:
@@ -293,7 +326,7 @@ def refused(call: Any) -> tuple[str, str]:
     [
         ([("y", PIXELS, "FP32")], None, "INVALID_ARGUMENT", ""),
         ([("x", PIXELS.astype(np.float64), "FP64")], None, "INVALID_ARGUMENT", "float64"),
-        ([("x", PIXELS[0], "FP32")], None, "INVALID_ARGUMENT", "shape"),
+        ([("x", np.zeros((1, 1, 3, 3), np.float32), "FP32")], None, "INVALID_ARGUMENT", "a size is 3"),
         ([("x", PIXELS, "FP32")] * 2, None, "INVALID_ARGUMENT", "input 'x' twice"),
         ([("x", PIXELS, "FP32")], ["nothing"], "INVALID_ARGUMENT", "none of that name; choose of logits, classes"),
         ([("x", PIXELS, "FP32")], ["logits"] * 2, "INVALID_ARGUMENT", "output twice"),
@@ -319,9 +352,10 @@ def test_unknown_models_and_versions_are_not_found(client: Any) -> None:
 
 
 def test_what_this_server_does_not_offer_is_unimplemented(client: Any, channel: grpc.Channel) -> None:
-    code, why = refused(client.get_cuda_shared_memory_status)
+    code, why = refused(lambda: client.register_cuda_shared_memory("gpu", b"aGFuZGxl", 0, 64))
 
     assert code == "UNIMPLEMENTED"
+    assert not client.get_cuda_shared_memory_status().regions
     assert "register system shared memory" in why
     assert refused(client.get_trace_settings)[0] == "UNIMPLEMENTED"
     assert refused(client.get_log_settings)[0] == "UNIMPLEMENTED"
@@ -362,7 +396,7 @@ def test_typed_and_raw_contents_do_not_mix(channel: grpc.Channel, change: dict[s
 @settings(max_examples=100)
 @given(st.binary(max_size=100) | st.binary(max_size=100).map(lambda tail: request().SerializeToString() + tail))
 def test_bytes_that_are_no_message_hurt_nobody(opened: Open, content: bytes) -> None:
-    service = GrpcService(opened.host, opened.regions, "1")
+    service = GrpcService(opened.service)
 
     with suppress(EdgeError):
         service.infer(content, None)
@@ -371,7 +405,7 @@ def test_bytes_that_are_no_message_hurt_nobody(opened: Open, content: bytes) -> 
 def test_a_message_above_the_limit_is_refused_and_the_next_one_is_answered(release: Path) -> None:
     with ModelHost() as host:
         host.load(release)
-        opened = open_door(host, message_max_bytes=100_000)
+        opened = open_door(V2Service(host, "1"), message_max_bytes=100_000)
         with triton.InferenceServerClient(opened.door.address) as client:
             code, _ = refused(
                 lambda: client.infer("pixels", [tensor("x", np.zeros((1, 1, 200, 200), np.float32), "FP32")])
@@ -386,7 +420,7 @@ def test_a_message_above_the_limit_is_refused_and_the_next_one_is_answered(relea
 def test_without_the_token_nobody_comes_in(release: Path) -> None:
     with ModelHost() as host:
         host.load(release)
-        opened = open_door(host, Access(token=b"0123456789abcdef"))
+        opened = open_door(V2Service(host, "1"), Access(token=b"0123456789abcdef"))
         with triton.InferenceServerClient(opened.door.address) as client:
             stranger = refused(lambda: client.infer("pixels", [pixels()]))[0]
             liar = refused(lambda: client.is_server_live(headers={"authorization": "Bearer 0123456789abcdeF"}))[0]
@@ -402,7 +436,7 @@ def test_over_tls_a_client_that_knows_the_authority_is_answered(release: Path, t
     server = authority.issue("server")
     with ModelHost() as host:
         host.load(release)
-        opened = open_door(host, Access(tls=TlsFiles(server.cert_file, server.key_file)))
+        opened = open_door(V2Service(host, "1"), Access(tls=TlsFiles(server.cert_file, server.key_file)))
         trusting = triton.InferenceServerClient(opened.door.address, ssl=True, root_certificates=str(authority.ca_file))
         with trusting as client:
             answer = client.infer("pixels", [pixels()])
@@ -416,7 +450,7 @@ def test_over_tls_a_client_that_knows_the_authority_is_answered(release: Path, t
 
 def test_two_doors_cannot_share_an_address(opened: Open) -> None:
     host, _, port = opened.door.address.rpartition(":")
-    second = GrpcDoor(GrpcService(opened.host, opened.regions, "1"), Listen(host, int(port)), Access())
+    second = GrpcDoor(GrpcService(opened.service), Listen(host, int(port)), Access())
 
     with pytest.raises(TransportError, match="the address is taken"):
         second.start()
@@ -424,7 +458,7 @@ def test_two_doors_cannot_share_an_address(opened: Open) -> None:
 
 def test_without_the_library_the_door_names_what_to_install(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "grpc", None)
-    door = GrpcDoor(GrpcService(opened.host, opened.regions, "1"), LOOPBACK, Access())
+    door = GrpcDoor(GrpcService(opened.service), LOOPBACK, Access())
 
     with pytest.raises(UnsupportedFeature, match=r"pip install 'edgefleet\[serve\]'"):
         door.start()

@@ -15,15 +15,14 @@ from edge_runtime.doors.v2.typed_contents import tensor_from_contents
 from edge_runtime.doors.v2.wire import Document
 from edge_runtime.serving.calls import BadCall, Call, Reply, Values
 
-FINAL_RESPONSE: str = "triton_final_response"
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One ModelInfer request."""
 
     model: str
-    version: str | None
+    version: str
+    """Empty: the one in front."""
     id: str
     """The client's own; said back to it."""
     call: Call
@@ -60,7 +59,7 @@ def read_infer(content: bytes, regions: SystemRegions, now: float, deadline: flo
     inputs = _read_inputs(document, regions)
     return Asked(
         document.get("model_name", ""),
-        document.get("model_version") or None,
+        document.get("model_version", ""),
         document.get("id", ""),
         call_of(inputs, wishes, schedule),
         wishes,
@@ -95,7 +94,7 @@ def answer_document(asked: Asked, reply: Reply, regions: SystemRegions) -> Docum
     if asked.id:
         document["id"] = asked.id
     if asked.wants_final_mark:
-        document["parameters"] = [_parameter(FINAL_RESPONSE, {"bool_param": True})]
+        document["parameters"] = [_parameter("triton_final_response", {"bool_param": True})]
     return document | {"outputs": outputs, "raw_output_contents": contents}
 
 

@@ -13,7 +13,7 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.doors.v2.http_answer import HttpAnswer, json_answer
 from edge_runtime.doors.v2.regions import RegionStatus
-from edge_runtime.doors.v2.service import V2Service, is_answering
+from edge_runtime.doors.v2.service import V2Service, is_answering, wanted_version
 from edge_runtime.serving.calls import BadCall
 
 PLAIN_BODY_MAX_BYTES: Final = 64 * 1024
@@ -162,16 +162,7 @@ def _index(service: V2Service, body: bytes) -> HttpAnswer:
 
 
 def _load(service: V2Service, name: str, body: bytes) -> HttpAnswer:
-    version: str | None = None
-    for key, value in _read(body, _Load).parameters.items():
-        if key != "version" or not isinstance(value, str):
-            raise BadCall(
-                f"load model {shown(name)}",
-                f"parameter {shown(key)} would change what is loaded",
-                "a release is loaded as it was signed; choose one by its version alone",
-            )
-        version = value
-    service.load(name, version)
+    service.load(name, wanted_version(name, _read(body, _Load).parameters))
     return HttpAnswer()
 
 

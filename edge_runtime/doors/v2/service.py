@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from edge_runtime.contract.ids import shown
 from edge_runtime.doors.v2.protocol import model_config, model_metadata, model_statistics, server_metadata
 from edge_runtime.doors.v2.regions import RegionStatus, SystemRegions
 from edge_runtime.doors.v2.repository import Repository
+from edge_runtime.serving.calls import BadCall
 from edge_runtime.serving.host import ModelHost
 from edge_runtime.serving.seating import ServedState
 from edge_runtime.serving.served import Served
@@ -114,6 +116,20 @@ class V2Service:
                 what, "this server has no repository", "start it with --repository", code="not_supported_here"
             )
         return self.repository
+
+
+def wanted_version(name: str, parameters: Mapping[str, object]) -> str | None:
+    """The version that a request to load a model names, if it names one. Raises: BadCall for any other parameter."""
+    version: str | None = None
+    for key, value in parameters.items():
+        if key != "version" or not isinstance(value, str):
+            raise BadCall(
+                f"load model {shown(name)}",
+                f"parameter {shown(key)} would change what is loaded",
+                "a release is loaded as it was signed; choose one by its version alone",
+            )
+        version = value
+    return version
 
 
 def is_answering(served: Served) -> bool:
