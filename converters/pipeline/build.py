@@ -18,7 +18,8 @@ from converters.caching.cache import Cache
 from converters.caching.stages import Filled, Listener, Once, Stage, Stages, environment_here, pack, unpack
 from converters.errors import BadDataset, BadRecipe, CannotWrite
 from converters.evaluation.emulation import Emulator, list_emulators, try_emulator
-from converters.pipeline.candidates import Bench, Result, open_workshop, write_calibration
+from converters.pipeline.calibrating import write_calibration
+from converters.pipeline.candidates import Bench, Result, open_workshop
 from converters.pipeline.facts import Facts, calibration_stage, model_digest, source_stage
 from converters.pipeline.finishing import BuildOptions, finish
 from converters.pipeline.material import Material, Order, Reference, examine, read_material, refer

@@ -27,7 +27,7 @@ from converters.evaluation import measure
 from converters.evaluation.disagreement import Example
 from converters.evaluation.emulation import EXECUTION, Emulator
 from converters.pipeline.asking import Asked, ask_elsewhere, ask_here, ask_itself
-from converters.pipeline.material import Material, Order
+from converters.pipeline.material import Order
 from converters.planning.judge import (
     NOT_NEEDED,
     PREFLIGHT,
@@ -45,7 +45,6 @@ from converters.release.packaging import Measurement
 from converters.release.variants import Built, for_arch, with_own, with_peak, with_resources
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.evidence import By, CheckResult, Elsewhere, Evidence, Latency, Where
-from edge_runtime.inference.arrays import write_npz
 from edge_runtime.inference.backend import BackendOptions, load_backend
 from edge_runtime.inference.golden import pack_own
 from edge_runtime.inference.predictor import Predictor
@@ -123,7 +122,7 @@ def open_workshop(order: Order, folder: Path, calibration: Path | None, timeout_
     Args:
         order: what is built.
         folder: for what compilers need and make.
-        calibration: folder that `write_calibration` filled; None when nothing is calibrated.
+        calibration: folder that calibration examples were written to; None when nothing is calibrated.
         timeout_s: limit for one compilation.
     """
     material, plan = order.material, order.plan
@@ -143,18 +142,6 @@ def open_workshop(order: Order, folder: Path, calibration: Path | None, timeout_
     # Written once, before candidates are compiled side by side.
     float_model(workshop)
     return workshop
-
-
-def write_calibration(material: Material, folder: Path) -> None:
-    """Write the calibration samples as the model takes them, one file for each window. Raises: BadDataset."""
-    if material.calibration is None:
-        return
-    number = 0
-    for sample in material.calibration.prepared(material.preprocessor):
-        for window in material.preprocessor.windows(sample.canonical):
-            named = {material.draft.inputs[name]: array for name, array in window.items()}
-            (folder / f"{number:06d}.npz").write_bytes(write_npz(named))
-            number += 1
 
 
 def compile_candidate(candidate: Candidate, bench: Bench) -> Built:

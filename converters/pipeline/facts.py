@@ -108,7 +108,11 @@ def calibration_stage(material: Material) -> Stage:
     calibration = material.draft.manifest.calibration
     name = (calibration.name if calibration else None) or ""
     data = calibration.digest if calibration else None
-    return Stage("calibration", name, {"data": data, "promises": _promises(material)})
+    inputs: dict[str, object] = {"data": data, "promises": _promises(material)}
+    if material.draft.manifest.stream is not None:
+        # The states that examples come with are the source model's.
+        inputs["model"] = model_digest(material)
+    return Stage("calibration", name, inputs)
 
 
 def _task(task: Task) -> dict[str, object]:

@@ -18,7 +18,7 @@ import msgspec
 
 from converters.evaluation.evaluate import Examination, evaluate
 from converters.pipeline.build import plan_of
-from converters.pipeline.candidates import write_calibration
+from converters.pipeline.calibrating import write_calibration
 from converters.pipeline.material import Material, read_material, refer
 from converters.planning.recipe import Recipe, parse_recipe
 from edge_runtime.contract.errors import EdgeError

@@ -47,10 +47,10 @@ def recipe_of(**told: Any) -> Recipe:
 def base(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("vad")
     (folder / "vad.onnx").write_bytes(remembering_model())
-    for number in range(4):
-        for name, seed in (("evaluation", number), ("calibration", 10 + number)):
-            (folder / name).mkdir(exist_ok=True)
-            (folder / name / f"{number}.wav").write_bytes(recording(noise(0.4, seed=seed) / 4))
+    for name, count, first in (("evaluation", 4, 0), ("calibration", 8, 10)):
+        (folder / name).mkdir()
+        for seed in range(first, first + count):
+            (folder / name / f"{seed}.wav").write_bytes(recording(noise(0.4, seed=seed) / 4))
     return folder
 
 
@@ -78,6 +78,22 @@ def test_a_model_that_remembers_is_judged_over_whole_sequences(base, tmp_path) -
     assert [sample.float_outputs["output"].shape for sample in golden.samples] == [(50, 1)] * 3
     assert all(check.passed for check in checks)
     assert {check.metric for check in checks} == {"snr_db", "segment_iou"}
+
+
+def test_ranges_of_a_model_that_remembers_are_taken_from_its_own_states(base, tmp_path) -> None:
+    recipe = recipe_of(
+        precisions=["float32", "int8"], calibration={"folder": "calibration"}, limits={"min_snr_db": {"*": 15.0}},
+        methods=["int8"],
+    )  # fmt: skip
+
+    report = built(recipe, base, tmp_path / "out")
+
+    with Model.open(tmp_path / "out", backends=["onnxruntime"], variant="ort-int8") as model:
+        checks = model.golden_check()
+    rows = {row.variant: row for row in report.rows}
+    assert {name: row.verdict for name, row in rows.items()} == {"ort-float32": "shipped", "ort-int8": "shipped"}
+    assert 15 < rows["ort-int8"].evidence.accuracy.float_snr_db < 60
+    assert all(check.passed for check in checks)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from converters.building.workshop import find_absorptions, open_source
 from converters.errors import BadRecipe
 from converters.importers.onnx import describe
 from converters.pipeline.build import BuildOptions, build, plan_of
-from converters.pipeline.candidates import write_calibration
+from converters.pipeline.calibrating import write_calibration
 from converters.pipeline.material import read_material
 from converters.planning.recipe import Recipe
 from converters.release.draft import draft_release
