@@ -99,7 +99,7 @@ def _access(tls_cert: Path | None, tls_key: Path | None, token_file: Path | None
 
 
 def _announce(running: Serving, *, as_json: bool) -> None:
-    """What is served where; a program that started us reads the JSON line by line."""
+    """What is served where, for a person or for the program that started us."""
     if as_json:
         print_json(
             {

@@ -96,4 +96,3 @@ def test_a_trial_asks_whole_sequences(root: Path, store: ContentStore, tmp_path:
     assert False in [check.passed for check in measured.checks]
     assert measured.p50_ms is not None
     assert measured.running_p50_ms is not None
-

@@ -1,0 +1,144 @@
+"""`edge-runtime serve` as a process: what it prints, how it ends, and what it refuses to begin."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tritonclient.http as triton
+
+from tests.fakes.pixels import write_pixels
+from tests.fakes.pki import make_ca
+from tests.fakes.processes import begin
+from tests.fakes.v2_http_door import LOGITS, PIXELS
+
+EDGE_RUNTIME = (sys.executable, "-m", "edge_runtime.cli")
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pixels")
+    write_pixels(folder, "1.0.0")
+    return folder
+
+
+class Server:
+    """A running `edge-runtime serve`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self.log = log
+
+    def said(self, text: str) -> str:
+        """All that it said, once this is part of it."""
+        while text not in (content := self.log.read_text()):
+            assert self.process.poll() is None, content
+            time.sleep(0.02)
+        return content
+
+    def document(self) -> dict[str, Any]:
+        """The JSON that it printed."""
+        parsed: dict[str, Any] = json.loads(self.said("\n}\n"))
+        return parsed
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        """Exit code and last line after a signal."""
+        self.process.send_signal(number)
+        return self.process.wait(60), self.log.read_text().splitlines()[-1]
+
+
+@contextmanager
+def running(folder: Path, *arguments: object) -> Iterator[Server]:
+    log = folder / "log"
+    process = begin([*EDGE_RUNTIME, "serve", *map(str, arguments)], log)
+    try:
+        yield Server(process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def refused(*arguments: object) -> str:
+    ended = subprocess.run(
+        [*EDGE_RUNTIME, "serve", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    return ended.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_says_where_it_is_answers_and_ends_with_one_line(
+    release: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    doors = ("--http", "127.0.0.1:0", "--grpc", ":0", "--uds", tmp_path / "socket")
+    with running(tmp_path, release, *doors, "--json") as server:
+        told = server.document()
+        address = {door["kind"]: door["address"] for door in told["doors"]}["v2 HTTP"]
+        with triton.InferenceServerClient(address.removeprefix("http://")) as client:
+            given = triton.InferInput("x", [1, 1, 2, 2], "FP32")
+            given.set_data_from_numpy(PIXELS)
+            answer = client.infer("pixels", [given]).as_numpy("logits")
+        ended = server.end(number)
+
+    assert [door["kind"] for door in told["doors"]] == ["v2 HTTP", "v2 gRPC", "local"]
+    assert told["models"] == [{"name": "pixels", "version": "1.0.0"}]
+    assert answer.tolist() == LOGITS
+    assert ended == (0, "edge-runtime: drained and ended")
+    assert not (tmp_path / "socket").exists()
+
+
+def test_people_read_one_table(release: Path, tmp_path: Path) -> None:
+    with running(tmp_path, release, "--http", ":0") as server:
+        said = server.said("Ctrl-C drains and ends.")
+
+    assert "pixels" in said
+    assert "http://127.0.0.1:" in said
+
+
+def test_the_network_is_let_in_with_tls_and_token_alone(release: Path, tmp_path: Path) -> None:
+    issued = make_ca(tmp_path).issue("server")
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef0123456789abcdef\n")
+    tls = ("--tls-cert", issued.cert_file, "--tls-key", issued.key_file)
+
+    bare = refused(release, "--http", "0.0.0.0:0")
+    half = refused(release, "--http", "[::]:0", *tls)
+    with running(tmp_path, release, "--http", "0.0.0.0:0", *tls, "--token-file", token, "--json") as server:
+        told = server.document()
+
+    assert "without TLS and a token; give --tls-cert, --tls-key and --token-file" in bare
+    assert "without a token" in half
+    assert told["doors"][0]["address"].startswith("https://0.0.0.0:")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ((), "nothing is named"),
+        (("--repository", "nowhere"), "it is no folder"),
+        (("nowhere",), "there is no such folder"),
+        (("--http", "everywhere"), "it is no address"),
+        (("--repository", ".", "--tls-cert", "c.pem"), "a certificate needs its key"),
+        (("--repository", ".", "--token-file", "nowhere"), "cannot read token file"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(arguments: Sequence[str], why: str) -> None:
+    said = refused(*arguments)
+
+    assert why in said
+    assert said.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_one_line(release: Path, tmp_path: Path) -> None:
+    with running(tmp_path, release, "--http", ":0", "--json") as server:
+        address = server.document()["doors"][0]["address"].removeprefix("http://")
+
+        assert "choose another port" in refused(release, "--http", address)
