@@ -14,6 +14,7 @@ _COMMANDS: Final = (
     "edge_runtime.cli.run",
     "edge_runtime.cli.serve",
     "edge_runtime.cli.pipeline",
+    "edge_runtime.cli.measure",
     "edge_runtime.cli.device",
 )
 

@@ -29,7 +29,7 @@ def answer_files(model: Model, paths: Iterable[Path]) -> Iterator[tuple[Path, An
         raise InferenceError("answer single files", f"the model takes {names}", "ask it from Python: Model.infer")
     for path in paths:
         try:
-            answers = model.infer_batch({inputs[0].name: _read(path)})
+            answers = model.infer_batch({inputs[0].name: read_input(path)})
         except (InferenceError, ContractError) as error:
             # Whoever named many files must read which one it was.
             yield path, InferenceError(f"answer {path}", error.because, error.remedy, code=error.code)
@@ -40,7 +40,8 @@ def answer_files(model: Model, paths: Iterable[Path]) -> Iterator[tuple[Path, An
             yield from ((path.with_name(f"{path.name}[{row}]"), answer) for row, answer in enumerate(answers))
 
 
-def _read(path: Path) -> bytes | Array:
+def read_input(path: Path) -> bytes | Array:
+    """One file as a model takes it. Raises: InferenceError, ContractError."""
     try:
         with path.open("rb") as source:
             content = source.read(FILE_MAX_BYTES + 1)

@@ -1,4 +1,4 @@
-"""What an application does with records: it counts labels, says when a number changes, and what there was at the end."""
+"""What an application does with records: counts labels, says when a number changes, and what there was in all."""
 
 from __future__ import annotations
 

@@ -1,0 +1,157 @@
+"""`edge-runtime bench` and `tune`: what a release costs here, and which settings are best for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge_runtime.cli.output import Json, print_json
+from edge_runtime.interrupt import raise_on_interrupt
+
+if TYPE_CHECKING:
+    from edge_runtime.tuning.bench import BenchReport
+    from edge_runtime.tuning.figures import Figures
+    from edge_runtime.tuning.machine import Machine
+
+app = typer.Typer()
+
+Release = Annotated[
+    Path, typer.Argument(help="Folder that edge-convert wrote, or a device's state_dir: what it runs now.")
+]
+Slot = Annotated[str, typer.Option(help="With a state_dir: which of the device's models.")]
+Backends = Annotated[list[str] | None, typer.Option("--backend", help="Engine that may be used; repeat for several.")]
+
+
+@app.command()
+def bench(
+    release: Release,
+    inputs: Annotated[list[Path] | None, typer.Argument(help="Files to ask about; default: the golden set.")] = None,
+    *,
+    variant: Annotated[str | None, typer.Option(help="Measure exactly this one; default: the best here.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads inside one call.")] = None,
+    backend: Backends = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Time for the rounds of one caller.")] = 5.0,
+    callers: Annotated[int | None, typer.Option(min=1, max=256, help="Callers at once under load.")] = None,
+    slot: Slot = "main",
+    as_json: Json = False,
+) -> None:
+    """Measure a release stage by stage, beside the bare engine in the same run."""
+    from edge_runtime.tuning.bench import BenchSettings
+    from edge_runtime.tuning.bench import bench as measure
+    from edge_runtime.tuning.target import open_target
+
+    raise_on_interrupt()
+    settings = BenchSettings(
+        inputs=tuple(inputs or ()), variant=variant, threads=threads, backends=tuple(backend) if backend else None,
+        seconds=seconds, callers=callers,
+    )  # fmt: skip
+    with _progress() as progress:
+        report = measure(open_target(release, slot), settings, progress)
+    if as_json:
+        import msgspec
+
+        print_json({**msgspec.to_builtins(report), "is_busy": report.machine.is_busy})
+    else:
+        _print_bench(report)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar on stderr where a person looks; silence elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _what, _share: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda what, share: bar.update(task, description=what, completed=share)
+
+
+def _print_bench(report: BenchReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    console.print(
+        Text(
+            f"{report.release} {report.version}, variant {report.variant}, {report.engine}, {_threads(report.threads)}"
+        )
+    )
+    console.print(Text(_machine_line(report.machine)), soft_wrap=True)
+    console.print(Text(f"asked: {report.questions}, {report.whole.count} rounds, each in turns with the bare engine"))
+    table = Table("stage")
+    for head in ("min", "p50", "p90", "p99"):
+        table.add_column(f"{head} ms", justify="right")
+    rows = [*report.stages.items(), ("whole answer", report.whole)]
+    if report.bare is not None:
+        rows.append(("bare engine, ready tensors", report.bare))
+    if report.load.queue is not None:
+        rows.append((f"queue, {report.load.callers} callers", report.load.queue))
+    for name, figures in rows:
+        if name in {"whole answer", "queue"}:
+            table.add_section()
+        table.add_row(Text(name), *_cells(figures))
+    console.print(table)
+    for line in _bench_lines(report):
+        console.print(Text(line), soft_wrap=True)
+    _warn_when_busy(report.machine)
+
+
+def _cells(figures: Figures) -> list[str]:
+    return [f"{value:.3f}" for value in (figures.min, figures.p50, figures.p90, figures.p99)]
+
+
+def _bench_lines(report: BenchReport) -> Iterator[str]:
+    load = report.load
+    if report.infer_ratio is not None and report.bare is not None:
+        added_us = (report.whole.p50 - report.bare.p50) * 1000
+        yield f"engine call: {report.infer_ratio:.3f} × the bare engine; the whole answer adds {added_us:.0f} µs to it"
+    elif report.bare_note:
+        yield f"bare engine: not measured, {report.bare_note}"
+    beside = "" if load.bare_per_s is None else f" (bare engine {load.bare_per_s:.1f}/s)"
+    yield f"throughput: {load.per_s:.1f} answers/s with {load.callers} callers{beside}"
+    beside = "" if report.bare_cpu_ms is None else f" (bare engine {report.bare_cpu_ms:.3f} ms)"
+    yield f"CPU: {report.cpu_ms:.3f} ms per answer{beside}"
+    if report.memory is not None:
+        beside = "" if report.memory.bare is None else f" (a plain script {_mib(report.memory.bare)})"
+        yield f"memory: {_mib(report.memory.ours)} at its peak, the whole process{beside}"
+    if report.energy is not None:
+        one = report.energy
+        yield (
+            f"energy: {one.joules_per_answer * 1000:.1f} mJ per answer, {one.watts:.1f} W under load, "
+            f"{one.idle_watts:.1f} W before ({one.sensor})"
+        )
+    else:
+        yield f"energy: not measured, {report.energy_note}"
+
+
+def _threads(threads: int | None) -> str:
+    if threads is None:
+        return "as many threads as the engine takes"
+    return f"{threads} thread{'s' * (threads > 1)} per call"
+
+
+def _machine_line(machine: Machine) -> str:
+    isa = " ".join(machine.isa) or "no extension that matters"
+    return f"{machine.cpu} ({machine.arch}: {isa}), {machine.cores} cores, load average {machine.load_average:.2f}"
+
+
+def _warn_when_busy(machine: Machine) -> None:
+    if machine.is_busy:
+        sys.stderr.write(
+            f"edge-runtime: other work is running here (load average {machine.load_average:.2f}): trust minima and "
+            "ratios, not medians\n"
+        )
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.0f} MiB"

@@ -1,0 +1,72 @@
+"""`edge-runtime bench` on a real engine: every figure is there, and the bare engine stands beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from edge_runtime.cli.main import app
+from edge_runtime.contract.errors import EdgeError
+from edge_runtime.tuning.bench import MIN_ROUNDS, BenchReport
+from tests.fakes.models import Build, write_release
+from tests.fakes.pixels import write_pixels, write_source
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("release") / "pixels"
+    write_pixels(folder, "1.0.0")
+    return folder
+
+
+def ran(*arguments: str | Path) -> Any:
+    result = CliRunner().invoke(app, ["bench", "--backend", "onnxruntime", "--seconds", "0.3", *map(str, arguments)])
+    if isinstance(result.exception, EdgeError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_every_stage_and_the_bare_engine_are_measured_in_the_same_rounds(release: Path) -> None:
+    document = json.loads(ran(release, "--threads", "1", "--json").stdout)
+
+    report = msgspec.convert(document, BenchReport)
+    assert list(report.stages) == ["decode", "preprocess", "infer", "postprocess"]
+    assert report.bare is not None
+    assert {one.count for one in (*report.stages.values(), report.whole, report.bare)} == {report.whole.count}
+    assert report.whole.count >= MIN_ROUNDS
+    assert report.infer_ratio is not None
+    assert report.load.per_s > 0
+    assert report.load.bare_per_s
+    assert report.memory is not None
+    assert report.memory.bare is not None
+    assert 10 * 2**20 < report.memory.bare < report.memory.ours
+    assert (report.energy is None) == bool(report.energy_note)
+    assert report.questions == "4 golden samples"
+    assert (report.machine.cpu, report.threads) != ("", None)
+    assert document["is_busy"] == (report.machine.load_average > 0.5)
+
+
+def test_a_person_reads_stages_with_units_and_whose_machine_it_was(release: Path, tmp_path: Path) -> None:
+    pictures = sorted(write_source(tmp_path / "photos").glob("*.png"))
+
+    output = ran(release, *pictures, "--callers", "3").stdout
+
+    assert "pixels 1.0.0, variant ort-fp32, onnxruntime" in output
+    assert "asked: 4 files" in output
+    for word in ("decode", "whole answer", "bare engine", "p99 ms", "answers/s with 3 callers", "MiB at its peak"):
+        assert word in output
+
+
+def test_a_release_without_questions_asks_for_files(tmp_path: Path) -> None:
+    write_release(tmp_path / "r", [Build("ort")])
+
+    with pytest.raises(EdgeError, match="the release has no golden set to ask; name input files"):
+        ran(tmp_path / "r")
