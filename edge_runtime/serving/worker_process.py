@@ -10,7 +10,7 @@ from typing import cast
 
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.layout import Descriptor, open_release, parse_release_index, read_checked
-from edge_runtime.inference.accounting import SAMPLES, STAGES, Record
+from edge_runtime.inference.accounting import SAMPLES, Record
 from edge_runtime.inference.model import Model
 from edge_runtime.parent import end_with_parent, limit_memory
 from edge_runtime.serving.calls import Call, SequenceStep
@@ -102,6 +102,7 @@ class _Desk:
 
     def __init__(self, instance: LocalInstance) -> None:
         self._instance = instance
+        self._record = Record()
         self._inbox = Inbox()
         self._outbox = Outbox()
 
@@ -118,11 +119,13 @@ class _Desk:
     def _told(self, ask: Ask, memory: int | None) -> tuple[Told, int | None]:
         self._inbox.take(memory)
         sequence = None if ask.sequence is None else SequenceStep(*ask.sequence)
-        record = Record()
+        record = self._record
+        earlier, samples = list(record.totals_ns), record.counters[SAMPLES]
         tensors = self._instance.answer(Call(self._inbox.values(ask.inputs), ask.outputs, sequence=sequence), record)
         placed, fresh = self._outbox.put(tensors)
-        stages = [(stage, record.totals_ns[stage]) for stage in range(len(STAGES)) if record.totals_ns[stage]]
-        return Told(placed, stages, record.counters[SAMPLES], list(self._instance.open_sequences())), fresh
+        spent = [(stage, now - then) for stage, (now, then) in enumerate(zip(record.totals_ns, earlier, strict=True))]
+        stages = [(stage, ns) for stage, ns in spent if ns]
+        return Told(placed, stages, record.counters[SAMPLES] - samples, list(self._instance.open_sequences())), fresh
 
 
 if __name__ == "__main__":
