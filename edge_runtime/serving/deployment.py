@@ -34,6 +34,7 @@ class Deployment:
 
     def __init__(self, name: str, origin: Origin, open_variant: Open, keeper: Keeper) -> None:
         release = origin.release.manifest
+        self.release = release
         self.name = name
         self.version = str(release.version)
         self.inputs = describe_inputs(release)

@@ -22,6 +22,7 @@ from edge_runtime.serving.instance import Instance, LocalInstance
 from edge_runtime.serving.residency import Residency
 from edge_runtime.serving.seating import Keeper
 from edge_runtime.serving.served import Place, Served
+from edge_runtime.serving.shadow import Shadow
 from edge_runtime.serving.variants import Origin, Release, read_origin
 from edge_runtime.serving.worker_limits import WorkerLimits
 
@@ -32,6 +33,7 @@ Isolation = Literal["thread", "process"]
 """Whether a model runs in this process, or in a worker process that can be ended when its engine hangs."""
 
 _QUEUE_LIMIT: Final = 64
+_SHADOW_ROOM: Final = 8
 _DRAIN_CHECK_S: Final = 0.5
 """Between two looks at whether the sequences of a replaced version have ended."""
 
@@ -165,17 +167,66 @@ class ModelHost:
             self._keeper.caretaker.after(_DRAIN_CHECK_S, lambda: self._end_drained(place))
         return Served(place)
 
+    def shadow(
+        self,
+        release: Release,
+        *,
+        name: str | None = None,
+        variant: str | None = None,
+        isolation: Isolation = "thread",
+        share: float = 0.1,
+        room: int = _SHADOW_ROOM,
+    ) -> Shadow:
+        """Let a candidate answer a share of the live calls besides; clients see nothing of it.
+
+        Args:
+            release: the candidate.
+            name: whose calls; None: the candidate's own name.
+            variant: as `load`.
+            isolation: as `load`; a candidate that hangs in this process can never be freed.
+            share: of the calls, 0 < share ≤ 1.
+            room: calls that may wait for the candidate; more are not taken, and counted.
+
+        Raises:
+            UnknownModel: nothing is served under that name.
+            ContractError: the share is no share, or a shadow runs already.
+            InferenceError: as `load`; the live version is not touched.
+        """
+        if not 0 < share <= 1:
+            raise ContractError("start a shadow", f"its share is {share}", "give a number above 0, at most 1")
+        candidate = self._described(release, name, variant, isolation)
+        self.find(candidate.name)
+        place = self._names[candidate.name]
+
+        def leave() -> None:
+            place.shadow = None
+
+        shadow = Shadow(place.live, candidate, leave, share=share, room=room)
+        with self._changing:
+            is_alone = place.shadow is None
+            if is_alone:
+                place.shadow = shadow
+        if not is_alone:
+            shadow.abandon()
+            raise ContractError(f"start a shadow of {candidate.name}", "one runs already", "stop it first")
+        return shadow
+
     def unload(self, name: str, version: str | None = None) -> None:
         """Drain and free one version, or all of a name. Raises: UnknownModel, UnknownVersion."""
         self.find(name, version)
         with self._changing:
             keys = [key for key in self._versions if key[0] == name and version in {None, key[1]}]
             leaving = [self._versions.pop(key).live for key in keys]
+            shadow: Shadow | None = None
             rest = [place.live for key, place in self._versions.items() if key[0] == name]
             if not rest:
-                leaving.extend(self._names.pop(name).draining)
+                place = self._names.pop(name)
+                leaving.extend(place.draining)
+                shadow = place.shadow
             elif self._names[name].live in leaving:
                 self._names[name].live = rest[-1]
+        if shadow is not None:
+            shadow.stop()
         for one in leaving:
             one.seating.retire()
 
@@ -201,8 +252,11 @@ class ModelHost:
         with self._changing:
             places = (*self._versions.values(), *self._names.values())
             leaving = {one for place in places for one in (place.live, *place.draining)}
+            shadows = [place.shadow for place in places if place.shadow is not None]
             self._versions.clear()
             self._names.clear()
+        for shadow in shadows:
+            shadow.stop()
         for one in leaving:
             one.seating.retire()
 

@@ -9,16 +9,19 @@ from edge_runtime.inference.refusals import Cancelled
 from edge_runtime.serving.calls import Call, Reply, TensorMeta, Ticket, UnknownVersion
 from edge_runtime.serving.deployment import Deployment, Done
 from edge_runtime.serving.seating import Retired, ServedState
+from edge_runtime.serving.shadow import Shadow
 from edge_runtime.serving.statistics import ServedStatistics
 
 
 class Place:
     """Where a name or one version of it stands; swapping is one assignment to `live`."""
 
-    __slots__ = ("draining", "forgotten", "live")
+    __slots__ = ("draining", "forgotten", "live", "shadow")
 
     def __init__(self, live: Deployment) -> None:
         self.live = live
+        self.shadow: Shadow | None = None
+        """Sees the live answers."""
         self.draining: tuple[Deployment, ...] = ()
         """Versions that were replaced and have sequences to bring to their end."""
         self.forgotten: frozenset[int | str] = frozenset()
@@ -97,10 +100,14 @@ class Served:
         while True:
             home, asked = (place.live, call) if call.sequence is None else place.home_of(call)
             try:
-                return home.call(asked)
+                reply = home.call(asked)
             except Retired:
                 if place.live is home:
                     raise _unloaded(home) from None
+                continue
+            if (shadow := place.shadow) is not None:
+                shadow.offer(call, reply)
+            return reply
 
     def submit(self, call: Call, done: Done) -> Ticket:
         """Have the answer worked out on a worker thread; never blocks.
@@ -109,7 +116,8 @@ class Served:
             call: the question.
             done: is told the reply or the error, once: on a worker thread, or here when it is refused at once.
         """
-        submitted = _Submitted(self._place, call, done)
+        shadow = self._place.shadow
+        submitted = _Submitted(self._place, call, done if shadow is None else _shadowed(shadow, call, done))
         submitted.go()
         return submitted
 
@@ -144,6 +152,17 @@ class _Submitted:
         ticket = self._ticket
         # Without a ticket it waits for the model to come into memory, and meets the mark before it runs.
         return True if ticket is None else ticket.cancel()
+
+
+def _shadowed(shadow: Shadow, call: Call, done: Done) -> Done:
+    """Whoever waits for the answer hears of it first."""
+
+    def tell(outcome: Reply | EdgeError) -> None:
+        done(outcome)
+        if isinstance(outcome, Reply):
+            shadow.offer(call, outcome)
+
+    return tell
 
 
 def _unloaded(live: Deployment) -> UnknownVersion:
