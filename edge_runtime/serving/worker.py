@@ -161,13 +161,16 @@ class WorkerInstance:
         """What it answers after it got the files of the release that it asked for."""
         told, _ = self._ask(question, None, self._limits.load_within_s)
         while isinstance(told, NeedBlob):
-            try:
-                content = self._source.read_blob(told.descriptor, max_bytes=told.max_bytes)
-            except EdgeError as error:
-                told, _ = self._ask(as_refusal(error), None, self._limits.load_within_s)
-            else:
-                told, _ = self._ask(Blob(len(content)), blob_memory(content), self._limits.load_within_s)
+            answer, memory = self._file(told)
+            told, _ = self._ask(answer, memory, self._limits.load_within_s)
         return told
+
+    def _file(self, wanted: NeedBlob) -> tuple[Blob | Refusal, int | None]:
+        try:
+            content = self._source.read_blob(wanted.descriptor, max_bytes=wanted.max_bytes)
+        except EdgeError as error:
+            return as_refusal(error), None
+        return Blob(len(content)), blob_memory(content)
 
     def _ask(
         self, message: Start | Blob | Refusal | AskGolden | Ask, memory: int | None, timeout_s: float
