@@ -31,6 +31,8 @@ TOOLS_BY_MARKER = {
     "needs_chromium": ("chromium",),
     "needs_registry": ("docker-registry", "skopeo"),
     "needs_qemu": ("qemu-x86_64",),
+    "needs_cpp": ("g++",),
+    "needs_curl": ("curl",),
 }
 PACKAGES = {"qemu-x86_64": "qemu-user"}
 """Debian packages that are not called like their program."""

@@ -1,0 +1,33 @@
+"""Our own client, which is the same for every door: the address decides.
+
+python -m examples.clients.ask unix:/run/edge/models.sock MODEL PICTURE
+python -m examples.clients.ask http://127.0.0.1:8000 MODEL PICTURE
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from edge_runtime.client import Busy, Refused, connect
+
+
+def main(address: str, model: str, picture: str) -> None:
+    with connect(address) as client:
+        described = client.describe(model)
+        # Answers that an application understands come as JSON, one document for each picture.
+        readable = [output.name for output in described.outputs if output.dtype == "bytes"]
+        try:
+            answer = client.infer(
+                model, {described.inputs[0].name: [Path(picture).read_bytes()]}, readable, deadline_s=1.0
+            )
+        except Busy as error:
+            sys.exit(f"try again in {error.retry_after_s} s: {error}")
+        except Refused as error:
+            sys.exit(str(error))
+    for name in readable:
+        print(answer.version, name, *(document.decode() for document in answer[name]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
