@@ -16,6 +16,7 @@ from converters.compilers.isolated import compile_isolated
 from converters.compilers.job import CompileJob
 from converters.errors import BadModel, CompileFailed
 from converters.model.opset import standard_opset
+from converters.passes.bake_constants import bake_constants
 from converters.passes.plain_ports import plain_names, with_plain_ports
 from converters.passes.prepend_normalise import prepend_normalise
 from converters.planning.methods import as_it_came, variant_name
@@ -120,10 +121,12 @@ def _build_litert(candidate: Candidate, workshop: Workshop) -> Built:
     is_tflite = isinstance(workshop.model, bytes)
     if is_tflite and not candidate.method.is_made_here:
         return _as_it_came(candidate, workshop)
-    draft, names = workshop.draft, {} if is_tflite else plain_names(workshop.model)
+    draft, names = workshop.draft, {}
     job = job_of(candidate, workshop)
     if not is_tflite:
-        job = _with_plain_names(job, workshop)
+        model, draft = bake_constants(workshop.model, draft.constants), draft.without_constants()
+        names = plain_names(model)
+        job = _with_plain_names(job, model, draft, workshop.folder)
     called = {original: plain for plain, original in names.items()}
     ranges = {draft.inputs[name]: ends for name, ends in full_ranges(draft).items()}
     job = msgspec.structs.replace(job, full_ranges={called.get(name, name): ends for name, ends in ranges.items()})
@@ -143,14 +146,14 @@ def _build_litert(candidate: Candidate, workshop: Workshop) -> Built:
     return Built(candidate, msgspec.structs.replace(manifest, batch=BatchSpec(max=1, dynamic=False)), files)
 
 
-def _with_plain_names(job: CompileJob, workshop: Workshop) -> CompileJob:
+def _with_plain_names(job: CompileJob, source: Any, draft: Draft, folder: Path) -> CompileJob:
     """The job on a copy of the model whose names and sizes leave the converter nothing to guess."""
-    draft, names = workshop.draft, plain_names(workshop.model)
+    names = plain_names(source)
     pictures = {tensor for name, tensor in draft.inputs.items() if draft.tensor(name).layout == "NCHW"}
-    model = workshop.folder / "plain.onnx"
+    model = folder / "plain.onnx"
     if not model.exists():
         try:
-            onnx.save(with_plain_ports(workshop.model, _fed_sizes(draft)), str(model))
+            onnx.save(with_plain_ports(source, _fed_sizes(draft)), str(model))
         except BadModel as error:
             raise CompileFailed(error.cannot, error.because, error.remedy) from error
     return msgspec.structs.replace(

@@ -55,6 +55,17 @@ class Draft:
             return TensorBinding(tensor=tensor, dtype=self.tensor(name).dtype)
         return TensorBinding(tensor=tensor, dtype=stored.dtype, scale=stored.scale, zero_point=stored.zero_point)
 
+    @property
+    def constants(self) -> dict[str, bool | int | float]:
+        """Values of inputs that are always given the same, by the model's own name."""
+        values = {name: self.manifest.tensors[name].constant for name in self.inputs if name in self.manifest.tensors}
+        return {self.inputs[name]: value for name, value in values.items() if value is not None}
+
+    def without_constants(self) -> Draft:
+        """The same, of a model that holds its constants itself."""
+        baked = self.constants
+        return replace(self, inputs={name: tensor for name, tensor in self.inputs.items() if tensor not in baked})
+
     def tensor(self, name: str) -> TensorSpec:
         """A canonical tensor, or a state as if it were one."""
         if name in self.manifest.tensors:

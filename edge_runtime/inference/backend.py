@@ -206,4 +206,5 @@ def as_fed(inputs: Tensors, expected: tuple[TensorInfo, ...]) -> dict[str, Array
     for name, info in wanted.items():
         if inputs[name].dtype.name != info.dtype:
             raise InferenceError("run the model", f"tensor {name} is {inputs[name].dtype.name}, not {info.dtype}")
-    return {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+    # Not ascontiguousarray, which gives a scalar an axis.
+    return {name: np.asarray(array, order="C") for name, array in inputs.items()}

@@ -195,7 +195,8 @@ def compile_preprocess(release: ReleaseManifest, variant: VariantManifest | None
     constants = {
         name: np.full(_numbers(name, spec), spec.constant, dtype=np.dtype(spec.dtype))
         for name, spec in release.tensors.items()
-        if spec.constant is not None
+        # A file may hold a constant itself.
+        if spec.constant is not None and (variant is None or name in variant.io.inputs)
     }
     used = {chain.source.name for chain in chains}
     inputs = tuple(spec for spec in release.signature.inputs if spec.name in used)
@@ -304,7 +305,8 @@ def _finish(
         raise ContractError(
             f"prepare tensor {name}", f"{array.dtype.name} does not fit {dtype} without loss", "add a cast step"
         )
-    return np.ascontiguousarray(array, dtype=wanted)
+    # Not ascontiguousarray, which gives a scalar an axis.
+    return np.asarray(array, dtype=wanted, order="C")
 
 
 def _with_axes(array: Array, spec: TensorSpec) -> Array:

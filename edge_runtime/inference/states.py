@@ -23,6 +23,30 @@ _BATCH: Final = "N"
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """How a file stores a state: real = (stored − zero_point) · scale, or as it is."""
+
+    dtype: str
+    scale: float | None = None
+    zero_point: int = 0
+
+    def real(self, stored: Array) -> Array:
+        """The real numbers."""
+        if self.scale is None:
+            return stored
+        real: Array = (stored.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+        return real
+
+    def stored(self, real: Array) -> Array:
+        """Real numbers as the file has them, rounded half to even."""
+        if self.scale is None:
+            return real.astype(self.dtype)
+        limits = np.iinfo(self.dtype)
+        rounded: Array = np.clip(np.rint(real / self.scale) + self.zero_point, limits.min, limits.max)
+        return rounded.astype(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
 class GraphState:
     """A tensor that a model gives back to itself."""
 
@@ -33,13 +57,18 @@ class GraphState:
     """Canonical output tensor."""
     shape: tuple[int, ...]
     """Of one session."""
-    dtype: str
-    zero: int
-    """What stands for zero: the zero point of a quantised state."""
+    enters: Stored
+    """How the file takes it."""
+    leaves: Stored
+    """How the file gives it."""
 
     def initial(self) -> Array:
         """The state of a session that heard nothing yet."""
-        return np.full(self.shape, self.zero, np.dtype(self.dtype))
+        return np.full(self.shape, self.enters.zero_point, np.dtype(self.enters.dtype))
+
+    def again(self, given: Array) -> Array:
+        """What the file gave, as it takes it: the same, unless it stores the two otherwise."""
+        return given if self.enters == self.leaves else self.enters.stored(self.leaves.real(given))
 
 
 class Memory:
@@ -69,7 +98,7 @@ class Memory:
             if array.shape != state.shape:
                 because = f"state {state.name} came back with shape {list(array.shape)}, not {list(state.shape)}"
                 raise InferenceError("carry a state to the next call", because, "convert the model again")
-            self.tensors[state.takes] = array
+            self.tensors[state.takes] = state.again(array)
         return kept
 
 
@@ -154,8 +183,9 @@ def compile_states(
             raise ContractError(what, "it does not say in, out and dtype", "write all three, or of_step")
         else:
             shape = _shape(spec)
-            zero = _zero_point(spec, variant) if variant else 0
-            found.append(GraphState(spec.name, spec.in_, spec.out, shape, spec.dtype, zero))
+            plain = Stored(spec.dtype)
+            enters, leaves = _stored(spec, variant) if variant else (plain, plain)
+            found.append(GraphState(spec.name, spec.in_, spec.out, shape, enters, leaves))
     names = [state.takes for state in found] + [state.gives for state in found]
     if len(set(names)) != len(names):
         raise ContractError(f"run model {shown(release.name)}", "two of its states share a tensor")
@@ -185,16 +215,16 @@ def _shape(spec: StateSpec) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _zero_point(spec: StateSpec, variant: VariantManifest) -> int:
+def _stored(spec: StateSpec, variant: VariantManifest) -> tuple[Stored, Stored]:
     takes, gives = variant.io.inputs.get(str(spec.in_)), variant.io.outputs.get(str(spec.out))
     what = f"carry state {shown(spec.name)}"
     if takes is None or gives is None:
         raise ContractError(what, f"variant {variant.id} does not say what carries {spec.in_} and {spec.out}")
-    ways = {(one.dtype, one.layout, one.scale, one.zero_point) for one in (takes, gives)}
-    if len(ways) != 1 or takes.dtype != spec.dtype:
-        because = f"in variant {variant.id} it leaves as {gives.dtype} and enters as {takes.dtype}, or scaled otherwise"
-        raise ContractError(what, because, "a state goes back as it came: build the variant with it in float")
-    return takes.zero_point or 0
+    if takes.layout != gives.layout or any(one.scale is None and one.dtype != spec.dtype for one in (takes, gives)):
+        because = f"in variant {variant.id} it leaves as {gives.dtype} and enters as {takes.dtype}, or with other axes"
+        raise ContractError(what, because, "a state goes back as it came: convert the model again")
+    enters, leaves = (Stored(one.dtype, one.scale, one.zero_point or 0) for one in (takes, gives))
+    return enters, leaves
 
 
 _UNITS: Final[Mapping[str, Literal["frame", "row"]]] = {"frame": "frame", "row": "row"}

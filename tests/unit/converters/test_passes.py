@@ -5,10 +5,12 @@ from onnx import TensorProto, helper
 
 from converters.errors import BadModel
 from converters.importers.onnx import describe
+from converters.passes.bake_constants import bake_constants
 from converters.passes.clamp_versions import clamp_versions
 from converters.passes.prepend_normalise import Normalisation, free_name, prepend_normalise
 from converters.passes.strip_inputs import strip_initialiser_inputs
 from tests.fakes.onnx_models import conv_classifier
+from tests.fakes.streams import RATE_HZ, remembering_model
 
 
 def answer(model, feeds):
@@ -67,3 +69,15 @@ def test_versions_in_range_stay() -> None:
     described = describe(clamp_versions(conv_classifier(opset=15, ir=8), min_opset=13, max_opset=21, max_ir=10))
 
     assert (described.opset, described.ir) == (15, 8)
+
+
+def test_a_constant_becomes_a_weight_and_the_answers_stay_the_same() -> None:
+    model = onnx.load_from_string(remembering_model())
+    rng = np.random.default_rng(0)
+    fed = {"input": rng.standard_normal((1, 12)).astype(np.float32), "state": np.ones((1, 1, 3), np.float32)}
+
+    baked = bake_constants(model, {"sr": RATE_HZ})
+
+    assert [entry.name for entry in model.graph.input] == ["input", "state", "sr"]
+    assert [entry.name for entry in baked.graph.input] == ["input", "state"]
+    assert np.array_equal(answer(baked, fed), answer(model, {**fed, "sr": np.asarray(RATE_HZ)}))
