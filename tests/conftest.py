@@ -23,6 +23,9 @@ settings.load_profile(os.environ.get("EDGEFLEET_HYPOTHESIS_PROFILE", "default"))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What a person has tuned must not change what a test measures; nothing is kept there.
+os.environ["XDG_STATE_HOME"] = "/nonexistent/edgefleet-state"
+
 # What a person has installed must not change what a test builds; the lab asks for it by name.
 os.environ["EDGEFLEET_TOOLCHAINS"] = "/nonexistent/edgefleet-toolchains"
 

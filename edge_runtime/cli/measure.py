@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edge_runtime.tuning.bench import BenchReport
     from edge_runtime.tuning.figures import Figures
     from edge_runtime.tuning.machine import Machine
+    from edge_runtime.tuning.tune import TuneReport
 
 app = typer.Typer()
 
@@ -155,3 +156,73 @@ def _warn_when_busy(machine: Machine) -> None:
 
 def _mib(size_bytes: int) -> str:
     return f"{size_bytes / 2**20:.0f} MiB"
+
+
+@app.command()
+def tune(
+    release: Release,
+    inputs: Annotated[list[Path] | None, typer.Argument(help="Files to ask about; default: the golden set.")] = None,
+    *,
+    variant: Annotated[str | None, typer.Option(help="Try only this one.")] = None,
+    backend: Backends = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=86_400, help="After it, nothing new is tried.")] = 60.0,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder in which it is kept; default: $XDG_STATE_HOME/edgefleet.")
+    ] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Forget what was tuned for this release, and end.")] = False,
+    slot: Slot = "main",
+    as_json: Json = False,
+) -> None:
+    """Find the variant, threads and batch that are best here, and keep them for whoever opens the release."""
+    from edge_runtime.inference.tuned import default_folder
+    from edge_runtime.tuning.target import open_target
+    from edge_runtime.tuning.tune import TuneSettings, forget_tuned
+    from edge_runtime.tuning.tune import tune as find_best
+
+    raise_on_interrupt()
+    target, folder = open_target(release, slot), state or default_folder()
+    if forget:
+        sys.stderr.write(f"edge-runtime: {forget_tuned(target, folder)}\n")
+        return
+    settings = TuneSettings(
+        state=folder, inputs=tuple(inputs or ()), variant=variant, backends=tuple(backend) if backend else None,
+        seconds=seconds,
+    )  # fmt: skip
+    with _progress() as progress:
+        report = find_best(target, settings, progress)
+    if as_json:
+        import msgspec
+
+        print_json({**msgspec.to_builtins(report, str_keys=True), "is_busy": report.machine.is_busy})
+    else:
+        _print_tuned(report)
+
+
+def _print_tuned(report: TuneReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    console.print(Text(f"{report.release} {report.version}, asked {report.questions}"))
+    console.print(Text(_machine_line(report.machine)), soft_wrap=True)
+    table = Table("variant")
+    for head in ("threads", "p50 ms", "to untuned", "CPU ms"):
+        table.add_column(head, justify="right")
+    table.add_column("verdict")
+    for row in report.rows:
+        figures = [_shown(row.p50_ms, "{:.3f}"), _shown(row.ratio, "{:.2f} ×"), _shown(row.cpu_ms, "{:.3f}")]
+        threads = "as it comes" if row.threads is None else str(row.threads)
+        style = "bold" if row.is_winner else ""
+        table.add_row(*(Text(cell) for cell in (row.variant, threads, *figures, row.verdict)), style=style)
+    console.print(table)
+    console.print(Text(report.sentence), soft_wrap=True)
+    if report.batch:
+        sizes = ", ".join(f"{size}: {ms:.3f} ms" for size, ms in report.batch.items())
+        console.print(Text(f"one sample by batch: {sizes}; {report.best_batch} at once is enough"), soft_wrap=True)
+    console.print(Text(f"kept in {report.kept}; whoever opens the release here gets it"), soft_wrap=True)
+    _warn_when_busy(report.machine)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)

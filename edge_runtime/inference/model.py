@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar, final
@@ -78,6 +79,7 @@ class Model:
         concurrency: int | None = None,
         queue_limit: int = QUEUE_LIMIT,
         nan: NanPolicy = "off",
+        tuned: Path | None = None,
     ) -> Model:
         """Open a release and load the best variant for this machine; falls through to the next when one fails to load.
 
@@ -92,6 +94,8 @@ class Model:
                 interpreters each hold the weights.
             queue_limit: requests that may wait besides; one more is refused.
             nan: what to do about NaN and infinities in inputs.
+            tuned: folder of what `edge-runtime tune` found best here, which counts where `variant` and `threads` are
+                None; None: the user's own.
 
         Raises:
             InferenceError: code `no_variant` or `load_failed`; no variant could be loaded, with all reasons.
@@ -99,8 +103,8 @@ class Model:
             ContractError: the release breaks the contract.
         """
         options = BackendOptions(threads=threads, concurrency=concurrency)
-        opened = open_release(release, Wishes(variant, backends, facts, options), registry)
-        slots = concurrency_for(opened.variant.manifest, options)
+        opened = open_release(release, Wishes(variant, backends, facts, options, tuned), registry)
+        slots = concurrency_for(opened.variant.manifest, opened.options)
         return cls(opened, concurrency=slots, queue_limit=queue_limit, nan=nan)
 
     @property

@@ -6,11 +6,12 @@ No engine sees a byte whose digest was not checked; what was checked in memory i
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from edge_runtime.contract.device_profile import DeviceFacts
+from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.errors import ContractError, InferenceError
 from edge_runtime.contract.ids import LayerName, shown
 from edge_runtime.contract.layout import (
@@ -32,6 +33,7 @@ from edge_runtime.inference.backend import Array, BackendOptions, Registry
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.postprocess import parse_labels
 from edge_runtime.inference.predictor import Predictor, load_predictor
+from edge_runtime.inference.tuned import TunedChoice, applicable, leaves_threads_open, read_choices
 
 LABELS_MAX_BYTES: Final = 4 * 1024 * 1024
 
@@ -50,6 +52,8 @@ class Wishes:
     facts: DeviceFacts | None = None
     """This device's facts; None: found out by constructing the engines that the release names."""
     options: BackendOptions = field(default_factory=BackendOptions)
+    tuned: Path | None = None
+    """Folder of what `edge-runtime tune` found; None: the user's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ class Opened:
     skipped: tuple[Rejected, ...]
     """Variants that were better placed or misfits, and why they were not taken."""
     source: BlobSource
+    options: BackendOptions
+    """As the session was opened, with what was tuned."""
 
 
 def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened:
@@ -76,16 +82,17 @@ def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened
     variants, skipped = _read_variants(opened, source, wishes.variant)
     usable = {name: registry[name] for name in registry if wishes.backends is None or name in wishes.backends}
     named = {one.manifest.target.engine for one in variants}
-    choice = choose(
-        tuple(OfferedVariant(one.digest, one.manifest) for one in variants),
-        wishes.facts or machine_facts(engines(named, usable)),
-    )
+    facts = wishes.facts or machine_facts(engines(named, usable))
+    tuned = applicable(read_choices(wishes.tuned), opened.digest, facts)
+    offered = tuple(OfferedVariant(one.digest, one.manifest) for one in variants)
+    choice = choose(offered, facts, next((one.variant for one in tuned.values() if one.is_winner), None))
     skipped.extend(choice.rejected)
     labels = _read_labels(opened, source)
     arrays = _read_priors(opened, source)
     by_digest = {one.digest: one for one in variants}
-    for chosen in (by_digest[offered.digest] for offered in choice.candidates):
+    for chosen in (by_digest[one.digest] for one in choice.candidates):
         files = _read_files(chosen, source)
+        options = _tuned_options(wishes.options, chosen, tuned)
         try:
             predictor = load_predictor(
                 opened.manifest,
@@ -93,14 +100,24 @@ def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened
                 files,
                 labels=labels,
                 layers=arrays,
-                options=wishes.options,
+                options=options,
                 registry=usable,
             )
         except (InferenceError, ContractError) as error:
             skipped.append(Rejected(chosen.manifest.id, error.code, str(error)))
             continue
-        return Opened(opened, chosen, predictor, tuple(skipped), source)
+        return Opened(opened, chosen, predictor, tuple(skipped), source, options)
     raise _nothing_loaded(opened.manifest, skipped, any_fitted=bool(choice.candidates))
+
+
+def _tuned_options(
+    options: BackendOptions, variant: OpenVariant, tuned: Mapping[Digest, TunedChoice]
+) -> BackendOptions:
+    """Threads: the caller's wish, else what was found best here, where the variant leaves it open."""
+    choice = tuned.get(variant.digest)
+    if options.threads is not None or choice is None or not leaves_threads_open(variant.manifest):
+        return options
+    return replace(options, threads=choice.threads)
 
 
 def read_layer(source: BlobSource, layers: Layers, title: LayerName, max_bytes: int) -> bytes:

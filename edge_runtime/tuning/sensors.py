@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -133,15 +134,18 @@ _WHOLE_BOARD: Final = frozenset({"VDD_IN", "POM_5V_IN"})
 
 def find_sensor(powercap: Path = _POWERCAP, hwmon: Path = _HWMON) -> tuple[EnergySensor | None, str]:
     """The first sensor that can be read, and its title; or None and why there is none."""
-    reasons: list[str] = []
-    for make in (lambda: Ina3221(hwmon), lambda: Rapl(powercap)):
-        try:
-            sensor: EnergySensor = make()
-        except InferenceError as error:
-            reasons.append(error.because)
-        else:
-            return sensor, sensor.title
-    return None, "; ".join(reasons)
+    jetson = _tried(lambda: Ina3221(hwmon))
+    found = jetson if not isinstance(jetson, str) else _tried(lambda: Rapl(powercap))
+    if isinstance(found, str):
+        return None, f"{jetson}; {found}"
+    return found, found.title
+
+
+def _tried(make: Callable[[], EnergySensor]) -> EnergySensor | str:
+    try:
+        return make()
+    except InferenceError as error:
+        return error.because
 
 
 def _number(path: Path) -> int:

@@ -1,0 +1,91 @@
+"""What `edge-runtime tune` found best on this machine: read whenever a model is opened, written by `tuning.kept`.
+
+A choice is kept by variant digest and device fingerprint, and counts only with the engine version it was measured with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from edge_runtime.contract.codec import SCHEMA, Document, decode, encode
+from edge_runtime.contract.device_profile import DeviceFacts
+from edge_runtime.contract.digest import Digest, digest_of
+from edge_runtime.contract.errors import ContractError
+from edge_runtime.contract.release import VariantManifest
+from edge_runtime.inference.backend import TUNE
+
+FILE_NAME: Final = "tuned.json"
+_FILE_MAX_BYTES: Final = 1024 * 1024
+
+
+class TunedChoice(Document, frozen=True, kw_only=True):
+    """The best settings of one variant on one kind of machine."""
+
+    release: Digest
+    variant: Digest
+    fingerprint: Digest
+    engine: str
+    """Name and version that measured it."""
+    threads: int | None
+    """Inside one call; None: as the variant and its engine would have it."""
+    batch: int
+    """Samples per call with which one sample cost least."""
+    p50_ms: float
+    at: str
+    """RFC 3339, UTC."""
+    is_winner: bool
+    """Whether this variant is the one to take of its release."""
+
+
+class TunedFile(Document, frozen=True, kw_only=True):
+    """Every choice made on this machine."""
+
+    schema: str = SCHEMA
+    choices: list[TunedChoice]
+
+
+def default_folder() -> Path:
+    """Where choices are kept unless somebody says otherwise (XDG Base Directory Specification, `XDG_STATE_HOME`)."""
+    given = os.environ.get("XDG_STATE_HOME", "")
+    # The specification has relative paths ignored.
+    base = Path(given) if given.startswith("/") else Path.home() / ".local" / "state"
+    return base / "edgefleet"
+
+
+def fingerprint_of(facts: DeviceFacts) -> Digest:
+    """What makes two machines the same to an engine: processor, instruction set, cores, board, accelerators."""
+    told = [facts.arch, facts.cpu, sorted(facts.isa), facts.cores, facts.board, sorted(facts.accelerators)]
+    return digest_of(encode(told))
+
+
+def read_choices(folder: Path | None = None) -> tuple[TunedChoice, ...]:
+    """Choices kept in a folder; none when there is no file, or one that cannot be read: a model opens without them."""
+    try:
+        with ((folder or default_folder()) / FILE_NAME).open("rb") as source:
+            content = source.read(_FILE_MAX_BYTES + 1)
+        return tuple(decode(content, TunedFile, max_bytes=_FILE_MAX_BYTES).choices)
+    except (OSError, RuntimeError, ContractError):
+        # RuntimeError: a daemon's user may have no home.
+        return ()
+
+
+def applicable(choices: Iterable[TunedChoice], release: Digest, facts: DeviceFacts) -> dict[Digest, TunedChoice]:
+    """The choices that count here, by variant digest."""
+    made = tuple(choices)
+    if not made:
+        return {}
+    fingerprint = fingerprint_of(facts)
+    present = {f"{engine.name} {engine.version}" for engine in facts.engines}
+    return {
+        one.variant: one
+        for one in made
+        if (one.release, one.fingerprint) == (release, fingerprint) and one.engine in present
+    }
+
+
+def leaves_threads_open(manifest: VariantManifest) -> bool:
+    """Whether a variant lets the device choose its threads: it says `tune`, or nothing."""
+    return manifest.engine.options.get("intra_op_threads", TUNE) in {None, TUNE}

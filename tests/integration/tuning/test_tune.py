@@ -1,0 +1,95 @@
+"""`edge-runtime tune` on a real engine: what wins is kept, used, and forgotten; what answers wrongly never wins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from edge_runtime import Model
+from edge_runtime.cli.main import app
+from edge_runtime.contract.errors import EdgeError
+from edge_runtime.inference.tuned import read_choices
+from edge_runtime.tuning.target import open_target
+from edge_runtime.tuning.tune import TuneSettings, tune
+from tests.fakes.models import Build, four_pixel_classifier
+from tests.fakes.pixels import write_pixels
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound variant, and a broken one that would otherwise come first."""
+    folder = tmp_path_factory.mktemp("release") / "pixels"
+    wrong = four_pixel_classifier(np.eye(4, dtype=np.float32)[::-1].copy())
+    write_pixels(folder, "1.0.0", builds=[Build("a-broken", content=wrong), Build("b-sound")])
+    return folder
+
+
+def ran(*arguments: str | Path) -> Any:
+    result = CliRunner().invoke(app, ["tune", "--backend", "onnxruntime", "--seconds", "0.5", *map(str, arguments)])
+    if isinstance(result.exception, EdgeError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_a_variant_that_answers_wrongly_never_wins_and_the_choice_is_used(release: Path, tmp_path: Path) -> None:
+    document = json.loads(ran(release, "--state", tmp_path, "--json").stdout)
+
+    (winner,) = [row for row in document["rows"] if row["is_winner"]]
+    assert winner["variant"] == "b-sound"
+    assert all("failed the golden check" in row["verdict"] for row in document["rows"] if row["variant"] == "a-broken")
+    assert "a-broken" not in {row["variant"] for row in document["rows"] if row["ratio"] is not None}
+    with Model.open(release, backends=["onnxruntime"], tuned=tmp_path) as model:
+        assert model.variant_id == "b-sound"
+
+
+def test_a_person_reads_what_was_tried_and_why(release: Path, tmp_path: Path) -> None:
+    output = ran(release, "--state", tmp_path, "--variant", "b-sound").stdout
+
+    assert "pixels 1.0.0, asked 4 golden samples" in output
+    assert "taken" in output
+    assert f"kept in {tmp_path}" in output.replace("\n", "")
+
+
+def test_what_there_was_no_time_for_is_said(release: Path, tmp_path: Path) -> None:
+    target = open_target(release)
+    settings = TuneSettings(tmp_path, variant="b-sound", backends=("onnxruntime",), seconds=0.0)
+
+    report = tune(target, settings, lambda _what, _share: None)
+
+    assert report.rows[0].is_winner
+    assert {row.verdict for row in report.rows[1:]} == {"not tried: the time was up"}
+
+
+def test_a_variant_that_does_not_load_is_said_and_another_taken(tmp_path: Path) -> None:
+    write_pixels(tmp_path / "r", "1.0.0", builds=[Build("a-torn", content=b"no model"), Build("b-sound")])
+
+    rows = json.loads(ran(tmp_path / "r", "--state", tmp_path / "s", "--json").stdout)["rows"]
+
+    assert {row["variant"] for row in rows if row["verdict"].startswith("did not load: onnxruntime")} == {"a-torn"}
+    assert {row["variant"] for row in rows if row["is_winner"]} == {"b-sound"}
+
+
+def test_forgetting_is_said_and_the_usual_variant_is_back(release: Path, tmp_path: Path) -> None:
+    ran(release, "--state", tmp_path)
+    assert read_choices(tmp_path)
+
+    assert "forgot what was tuned for pixels 1.0.0" in ran(release, "--state", tmp_path, "--forget").stderr
+    assert read_choices(tmp_path) == ()
+    assert "nothing was tuned for pixels 1.0.0" in ran(release, "--state", tmp_path, "--forget").stderr
+
+
+def test_a_release_of_which_nothing_may_run_is_refused(tmp_path: Path) -> None:
+    wrong = four_pixel_classifier(np.eye(4, dtype=np.float32)[::-1].copy())
+    write_pixels(tmp_path / "r", "1.0.0", builds=[Build("broken", content=wrong)])
+
+    with pytest.raises(EdgeError, match="cannot tune it: failed the golden check"):
+        ran(tmp_path / "r", "--state", tmp_path / "s")
+    assert not (tmp_path / "s").exists()

@@ -1,0 +1,118 @@
+"""What was tuned on a machine counts there, with the engine it was tuned with, and never stops a model from opening."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edge_runtime import Model
+from edge_runtime.contract.device_profile import DeviceFacts, EngineFact
+from edge_runtime.contract.digest import digest_of
+from edge_runtime.contract.release import VariantManifest
+from edge_runtime.inference.backend import BackendOptions, Files, Session
+from edge_runtime.inference.tuned import FILE_NAME, TunedChoice, default_folder, fingerprint_of, read_choices
+from edge_runtime.tuning.kept import keep
+from tests.fakes.models import Build, SpyBackend, write_release
+
+FACTS = DeviceFacts(
+    arch="x86_64", isa=["avx2"], cpu="Some CPU", cores=4, memory_bytes=2**33, os="Linux", python="3.11",
+    engines=[EngineFact(name="onnxruntime", version="1.20.0", providers=["cpu"])],
+)  # fmt: skip
+
+
+class Listening(SpyBackend):
+    """Remembers with which options it was asked to open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.options: list[BackendOptions] = []
+
+    def open(self, files: Files, manifest: VariantManifest, options: BackendOptions) -> Session:
+        self.options.append(options)
+        return super().open(files, manifest, options)
+
+
+def opened(release: Path, state: Path, facts: DeviceFacts = FACTS, **wishes: object) -> tuple[str, int | None]:
+    """The variant that was taken, and the threads it was opened with."""
+    backend = Listening()
+    with Model.open(release, facts=facts, registry={"onnxruntime": backend}, tuned=state, **wishes) as model:  # type: ignore[arg-type]
+        return model.variant_id, backend.options[-1].threads
+
+
+def choice(folder: Path, variant: str, **changes: object) -> TunedChoice:
+    with Model.open(folder, variant=variant, facts=FACTS, registry={"onnxruntime": SpyBackend()}) as model:
+        made = TunedChoice(
+            release=model.release_digest, variant=model.variant_digest, fingerprint=fingerprint_of(FACTS),
+            engine="onnxruntime 1.20.0", threads=3, batch=1, p50_ms=1.0, at="2026-11-24T10:00:00Z", is_winner=True,
+        )  # fmt: skip
+    return msgspec.structs.replace(made, **changes)
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    write_release(tmp_path / "r", [Build("a-usual"), Build("b-tuned", options={"intra_op_threads": "tune"})])
+    return tmp_path / "r"
+
+
+def kept(state: Path, *choices: TunedChoice) -> Path:
+    keep(state, choices[0].release, choices[0].fingerprint, choices)
+    return state
+
+
+def test_the_winner_is_taken_with_its_threads(release: Path, tmp_path: Path) -> None:
+    assert opened(release, tmp_path / "none") == ("a-usual", None)
+
+    assert opened(release, kept(tmp_path / "s", choice(release, "b-tuned"))) == ("b-tuned", 3)
+
+
+def test_what_the_caller_wishes_comes_first(release: Path, tmp_path: Path) -> None:
+    state = kept(tmp_path / "s", choice(release, "b-tuned"))
+
+    assert opened(release, state, threads=1) == ("b-tuned", 1)
+    assert opened(release, state, variant="a-usual") == ("a-usual", None)
+
+
+def test_threads_that_a_variant_fixes_stay(tmp_path: Path) -> None:
+    write_release(tmp_path / "r", [Build("fixed", options={"intra_op_threads": 2})])
+
+    assert opened(tmp_path / "r", kept(tmp_path / "s", choice(tmp_path / "r", "fixed"))) == ("fixed", None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"cores": 8}, {"isa": ["avx2", "fma"]}, {"cpu": "Another"},
+     {"engines": [EngineFact(name="onnxruntime", version="1.21.0", providers=["cpu"])]}],
+)  # fmt: skip
+def test_another_machine_or_engine_version_has_another_choice(release: Path, tmp_path: Path, changes) -> None:
+    state = kept(tmp_path / "s", choice(release, "b-tuned"))
+
+    assert opened(release, state, msgspec.structs.replace(FACTS, **changes)) == ("a-usual", None)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"choices":[{}]}', b'{"schema":"9.0","choices":[]}', b"[" * 9999])
+def test_a_file_that_cannot_be_read_stops_no_model(release: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+
+    assert read_choices(tmp_path) == ()
+    assert opened(release, tmp_path) == ("a-usual", None)
+
+
+def test_choices_of_other_releases_stay_when_one_is_kept_or_forgotten(release: Path, tmp_path: Path) -> None:
+    mine, other = choice(release, "b-tuned"), choice(release, "b-tuned", release=digest_of(b"other"))
+    kept(kept(tmp_path / "s", other), mine)
+    assert set(read_choices(tmp_path / "s")) == {mine, other}
+
+    keep(tmp_path / "s", mine.release, mine.fingerprint, [])
+
+    assert read_choices(tmp_path / "s") == (other,)
+    assert [path.name for path in (tmp_path / "s").iterdir()] == [FILE_NAME]
+
+
+def test_choices_lie_where_the_desktop_specification_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/var/state")
+    assert default_folder() == Path("/var/state/edgefleet")
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert default_folder() == Path("/home/me/.local/state/edgefleet")
