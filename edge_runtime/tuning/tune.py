@@ -177,9 +177,9 @@ class _Tuner:
         try:
             return self._open(candidate)
         except (InferenceError, ContractError) as error:
-            # Of one variant only: its own reason without the sentence around it.
-            because = error.because.removeprefix(f"none of its variants works here ({candidate.variant}: ")
-            return Measured(candidate, refusal=f"did not load: {because.removesuffix(')')}")
+            # Of one variant only: its own sentence without the one around it.
+            _, _, because = error.because.partition(f"({candidate.variant}: ")
+            return Measured(candidate, refusal=f"did not load: {because.removesuffix(')') or error.because}")
 
     def _against(
         self, usual: Model, model: Model, questions: Questions, candidate: Candidate, share: float
