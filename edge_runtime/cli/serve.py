@@ -34,6 +34,10 @@ def serve(
     grpc: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="The same protocol over gRPC (extra: serve).")
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Prometheus metrics alone; the HTTP door has them at /metrics as well."),
+    ] = None,
     uds: Annotated[
         Path | None, typer.Option(help="Socket file for programs of this user on this machine: the fastest door.")
     ] = None,
@@ -64,6 +68,7 @@ def serve(
         releases=tuple(releases or ()),
         http=parse_listen(http) if http is not None else None,
         grpc=parse_listen(grpc) if grpc is not None else None,
+        metrics=parse_listen(metrics) if metrics is not None else None,
         uds=uds,
         repository=repository,
         access=_access(tls_cert, tls_key, token_file),

@@ -13,6 +13,7 @@ from edge_runtime.contract.errors import ContractError
 from edge_runtime.doors.access import Access, check_exposure
 from edge_runtime.doors.door import Door, Listen
 from edge_runtime.doors.following import Following
+from edge_runtime.doors.metrics import EventCounter, ServingMetrics
 from edge_runtime.doors.v2.repository import Repository
 from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.inference.finite import NanPolicy
@@ -31,6 +32,8 @@ class ServePlan:
     """Release folders, and state folders of devices."""
     http: Listen | None = None
     grpc: Listen | None = None
+    metrics: Listen | None = None
+    """Where Prometheus may ask, besides `/metrics` of the HTTP door."""
     uds: Path | None = None
     """Socket file of the local door."""
     repository: Path | None = None
@@ -66,9 +69,8 @@ def serving(plan: ServePlan) -> Iterator[Serving]:
     """
     _check(plan)
     with ExitStack() as stack:
-        host = stack.enter_context(
-            ModelHost(plan.memory_bytes, threads=plan.threads, backends=plan.backends or None, nan=plan.nan)
-        )
+        events = EventCounter()
+        host = stack.enter_context(_host(plan, events))
         for release in plan.releases:
             if is_state_folder(release):
                 stack.enter_context(Following(host, release))
@@ -76,11 +78,12 @@ def serving(plan: ServePlan) -> Iterator[Serving]:
                 host.load(release)
         service = V2Service(host, software_version(), Repository(plan.repository) if plan.repository else None)
         stack.callback(service.regions.close)
-        doors = _doors(plan, service)
+        doors: list[Door] = []
+        doors += _doors(plan, service, ServingMetrics(host, events, lambda: doors))
         for door in doors:
             door.start()
             stack.callback(door.stop, plan.drain_s)
-        yield Serving(host, doors)
+        yield Serving(host, tuple(doors))
 
 
 def software_version() -> str:
@@ -96,18 +99,29 @@ def _check(plan: ServePlan) -> None:
         raise ContractError("serve", "nothing is named", "name releases, or a --repository from which clients may load")
     if plan.repository is not None and not plan.repository.is_dir():
         raise ContractError(f"use repository {plan.repository}", "it is no folder", "name a folder of releases")
-    for option, listen in (("--http", plan.http), ("--grpc", plan.grpc)):
+    for option, listen in (("--http", plan.http), ("--grpc", plan.grpc), ("--metrics", plan.metrics)):
         if listen is not None:
             check_exposure(option, listen, plan.access)
 
 
-def _doors(plan: ServePlan, service: V2Service) -> tuple[Door, ...]:
+def _host(plan: ServePlan, events: EventCounter) -> ModelHost:
+    return ModelHost(
+        plan.memory_bytes, threads=plan.threads, backends=plan.backends or None, nan=plan.nan, on_event=events
+    )
+
+
+def _doors(plan: ServePlan, service: V2Service, metrics: ServingMetrics) -> tuple[Door, ...]:
     """Each is imported where it is opened: a door that nobody asked for costs nothing, not even its library."""
     doors: list[Door] = []
-    if plan.http is not None:
+    if plan.http is not None or plan.metrics is not None:
         from edge_runtime.doors.v2.http import HttpDoor
+        from edge_runtime.doors.v2.http_metrics import beside_models, metrics_alone
 
-        doors.append(HttpDoor(service, plan.http, plan.access))
+        if plan.http is not None:
+            doors.append(HttpDoor(service, plan.http, plan.access, routes=beside_models(metrics)))
+        if plan.metrics is not None:
+            routes = metrics_alone(metrics)
+            doors.append(HttpDoor(service, plan.metrics, plan.access, routes=routes, kind="metrics"))
     if plan.grpc is not None:
         from edge_runtime.doors.v2.grpc import GrpcDoor
         from edge_runtime.doors.v2.grpc_service import GrpcService

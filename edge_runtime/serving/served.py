@@ -75,6 +75,12 @@ class Served:
         return None if seat is None else seat.instance.variant.id
 
     @property
+    def waiting(self) -> int:
+        """Calls that wait for it now."""
+        seat = self._place.live.seating.seat
+        return 0 if seat is None else seat.admission.waiting
+
+    @property
     def inputs(self) -> tuple[TensorMeta, ...]:
         """Public inputs."""
         return self._place.live.inputs

@@ -24,6 +24,7 @@ VIOLATIONS = {
     "A vendor library has one door: onnxruntime": ("edge_runtime/inference", "onnxruntime"),
     "A vendor library has one door: OpenVINO": ("edge_runtime/inference", "openvino"),
     "A vendor library has one door: LiteRT": ("edge_runtime/inference", "ai_edge_litert"),
+    "A vendor library has one door: Prometheus": ("edge_runtime/serving", "prometheus_client"),
     "A vendor library has one door: SQL": ("fleet_server/rollouts", "sqlmodel"),
     "A vendor library has one door: web framework": ("converters", "fastapi"),
 }

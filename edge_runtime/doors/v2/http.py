@@ -33,7 +33,8 @@ _SIDE_WORKERS: Final = 2
 _OPEN_TO_ALL: Final = frozenset({"/v2/health/live", "/v2/health/ready"})
 """Paths without a token: a supervisor may ask whether the server lives."""
 
-_route: Final[Callable[[str], Route | InferRoute | None]] = lru_cache(maxsize=1024)(find_route)
+Routes = Callable[[str], Route | InferRoute | None]
+"""What a path asks for; None when nothing does."""
 
 
 class HttpDoor:
@@ -44,17 +45,25 @@ class HttpDoor:
         listen: where.
         access: what is demanded of clients.
         limits: what a client may take.
+        routes: what each path asks for.
+        kind: what it speaks, for a person.
     """
 
-    kind: Final = "v2 HTTP"
-
     def __init__(
-        self, service: V2Service, listen: Listen, access: Access | None = None, limits: HttpLimits | None = None
+        self,
+        service: V2Service,
+        listen: Listen,
+        access: Access | None = None,
+        limits: HttpLimits | None = None,
+        *,
+        routes: Routes = find_route,
+        kind: str = "v2 HTTP",
     ) -> None:
+        self.kind = kind
         self._listen = listen
         self._access = access or Access()
         self._context = self._access.tls.context() if self._access.tls else None
-        self._server = _Server(service, self._access, limits or HttpLimits())
+        self._server = _Server(service, self._access, limits or HttpLimits(), routes)
         self._port = listen.port
         self._thread: threading.Thread | None = None
         self._stop: Callable[[float], object] = lambda _: None
@@ -124,7 +133,8 @@ class HttpDoor:
 class _Server:
     """What all connections of the door share; lives on its event loop's thread."""
 
-    def __init__(self, service: V2Service, access: Access, limits: HttpLimits) -> None:
+    def __init__(self, service: V2Service, access: Access, limits: HttpLimits, routes: Routes) -> None:
+        self._route = lru_cache(maxsize=1024)(routes)
         self.limits = limits
         self.budget = MemoryBudget(limits.bodies_bytes)
         self._service = service
@@ -177,14 +187,14 @@ class _Server:
         """Token and size, before a body is received. Raises: HttpError."""
         if head.path not in _OPEN_TO_ALL and not self._access.admits(head.headers.get("authorization")):
             raise HttpError(401, "the Authorization header does not bear this server's token")
-        if not isinstance(_route(head.path), InferRoute):
+        if not isinstance(self._route(head.path), InferRoute):
             return Admitted(PLAIN_BODY_MAX_BYTES)
         stated = head.headers.get(JSON_LENGTH, "")
         return Admitted(self.limits.body_bytes, int(stated) if stated.isdecimal() and len(stated) < 16 else 0)
 
     def answer(self, connection: Connection, exchange: Exchange, request: Request) -> None:
         """Answer at once what is cheap; have everything else done elsewhere."""
-        route, head = _route(request.head.path), request.head
+        route, head = self._route(request.head.path), request.head
         finish = partial(connection.finish, exchange)
         if route is None:
             finish(_NOWHERE)
