@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import select
@@ -32,7 +33,7 @@ from edge_runtime.serving.host import ModelHost
 from tests.fakes.faulty_backend import Faults, FaultyBackend
 from tests.fakes.pixels import write_pixels
 from tests.fakes.pki import make_ca
-from tests.fakes.v2_http_door import LOGITS, OpenDoor, infer, open_door, post, read_answer
+from tests.fakes.v2_http_door import LOGITS, PIXELS, OpenDoor, infer, open_door, post, read_answer
 
 TOKEN = b"0123456789abcdef0123456789abcdef"
 
@@ -79,6 +80,14 @@ def slow(release: Path) -> Iterator[tuple[OpenDoor, Faults]]:
         with open_door(host) as opened:
             yield opened, faults
             faults.blocks.set()
+
+
+def binary_infer() -> bytes:
+    """A request whose tensor is a view of the body."""
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 1, 2, 2], "parameters": {"binary_data_size": 16}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    length = f"Inference-Header-Content-Length: {len(head)}"
+    return post("/v2/models/pixels/infer", head + PIXELS.tobytes(), length)
 
 
 def answered(opened: OpenDoor) -> bool:
@@ -368,6 +377,26 @@ def test_any_question_is_answered_or_refused_and_the_connection_lives(
 
 
 # --- waiting, leaving, ending ---
+
+
+def test_an_answered_request_leaves_its_buffer_to_the_next(release: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        with ModelHost() as host, open_door(host) as opened, opened.connect() as peer:
+            host.load(release)
+            stores = []
+            for _ in range(5):
+                peer.sendall(binary_infer())
+                assert read_answer(peer)[0] == 200
+                [connection] = opened.door._server._connections
+                # The worker that answered is about to let go of the tensor.
+                _until(connection._reader._body._is_unused)
+                stores.append(id(connection._reader._body._store))
+    finally:
+        gc.enable()
+
+    assert len(set(stores)) == 1
 
 
 @contextmanager

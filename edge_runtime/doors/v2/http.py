@@ -207,7 +207,7 @@ class _Server:
             finish(method_answer(route.methods))
         elif route.is_slow:
             body = bytes(request.body)
-            self._side.submit(lambda: self._later(connection, exchange, self._worked(route, body)))
+            self._side.submit(lambda: connection.deliver(exchange, self._worked(route, body)))
         else:
             finish(self._worked(route, bytes(request.body)))
 
@@ -243,9 +243,11 @@ class _Server:
         except TooHeavy:
             raise
         except Exception as error:  # noqa: BLE001 - the client must hear of it, whatever it is
-            self._later(connection, exchange, _failure(error))
+            connection.deliver(exchange, _failure(error))
         if exchange.is_gone:
+            # Its client left, or it was answered, before it had a ticket.
             exchange.withdraw()
+            exchange.end()
 
     def _answered(self, connection: Connection, exchange: Exchange, asked: Asked, outcome: Reply | EdgeError) -> None:
         """On a worker's thread: what is long is done here, the event loop only sends."""
@@ -258,12 +260,7 @@ class _Server:
                 answer = infer_answer(asked, outcome, self._service.regions)
             except Exception as error:  # noqa: BLE001 - the client must hear of it, whatever it is
                 answer = _failure(error)
-        self._later(connection, exchange, answer)
-
-    def _later(self, connection: Connection, exchange: Exchange, answer: HttpAnswer) -> None:
-        # A loop that has ended has nobody to tell.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(connection.finish, exchange, answer)
+        connection.deliver(exchange, answer)
 
     def _worked(self, route: Route, body: bytes) -> HttpAnswer:
         try:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import struct
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class HttpLimits:
     """Of one request, as sent and unfolded."""
     bodies_bytes: int = 512 * 1024 * 1024
     """Of all requests at once."""
-    connections: int = 512
+    connections: int = 256
+    """Each holds two file descriptors, of which a process often may have 1024."""
     head_s: float = 10.0
     """From the first byte of a request to the end of its headers."""
     body_s: float = 20.0
@@ -51,23 +53,27 @@ class HttpLimits:
 class Exchange:
     """One request under way, between event loop and workers."""
 
-    __slots__ = ("alarm", "head", "is_gone", "ticket")
+    __slots__ = ("alarm", "head", "is_direct", "is_gone", "ticket")
 
     def __init__(self, head: Head) -> None:
         self.head = head
         self.is_gone = False
         """Nobody waits for the answer any more."""
+        self.is_direct = False
+        """Nothing waits to be sent before its answer: a worker may send it."""
         self.ticket: Ticket | None = None
         self.alarm: asyncio.TimerHandle | None = None
-
-    def rest(self) -> None:
-        """Its deadline needs no watching any more."""
-        if self.alarm is not None:
-            self.alarm.cancel()
 
     def withdraw(self) -> bool:
         """Cancel it if it waits; True when it will not run."""
         return self.ticket is not None and self.ticket.cancel()
+
+    def end(self) -> None:
+        """It is over: nothing may keep its tensors, whose memory the next request takes."""
+        self.is_gone = True
+        if self.alarm is not None:
+            self.alarm.cancel()
+        self.ticket = self.alarm = None
 
 
 class Server(Protocol):
@@ -86,11 +92,11 @@ class Server(Protocol):
         """Look at a head before its body is received. Raises: HttpError."""
 
     def answer(self, connection: Connection, exchange: Exchange, request: Request) -> None:
-        """See that `connection.finish` is called for the exchange, on the event loop, now or later."""
+        """See that `finish` (on the event loop) or `deliver` (elsewhere) is called for the exchange, now or later."""
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One connection; lives on the event loop's thread."""
+    """One connection; lives on the event loop's thread, but for `deliver`."""
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
@@ -98,6 +104,8 @@ class Connection(asyncio.BufferedProtocol):
         self._reader = RequestReader(server.gate, server.budget)
         self._transport: asyncio.Transport | None = None
         self._fd = -1
+        """A second descriptor of the socket: no other can take its number while a worker writes."""
+        self._writing = threading.Lock()
         self._exchange: Exchange | None = None
         self._phase: Literal["idle", "head", "body", "busy", "ending"] = "idle"
         self.since = loop.time()
@@ -119,7 +127,7 @@ class Connection(asyncio.BufferedProtocol):
         """A client is here."""
         self._transport = cast("asyncio.Transport", transport)
         if transport.get_extra_info("sslcontext") is None:
-            self._fd = transport.get_extra_info("socket").fileno()
+            self._fd = os.dup(transport.get_extra_info("socket").fileno())
         if not self._server.admit(self):
             self._refuse(HttpError(503, "as many clients are connected as this server takes"))
             self._loop.call_later(self._server.limits.linger_s, self.abort)
@@ -160,13 +168,18 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the signature is asyncio's)
         """The client has gone; what waits for it is withdrawn."""
-        self._fd, self._phase, self.deadline = -1, "ending", inf
+        self._phase, self.deadline = "ending", inf
+        exchange, self._exchange = self._exchange, None
+        with self._writing:
+            if exchange is not None:
+                exchange.is_gone = True
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
         self._server.forget(self)
-        if self._exchange is not None:
-            self._exchange.is_gone = True
-            self._exchange.rest()
-            self._exchange.withdraw()
-            self._exchange = None
+        if exchange is not None:
+            exchange.withdraw()
+            exchange.end()
         self._reader.release()
 
     def pause_writing(self) -> None:
@@ -189,16 +202,39 @@ class Connection(asyncio.BufferedProtocol):
             wait_s = max(0.0, deadline - time.monotonic()) + 0.001
             exchange.alarm = self._loop.call_later(wait_s, exchange.withdraw)
 
+    def deliver(self, exchange: Exchange, answer: HttpAnswer) -> None:
+        """Send the answer from any thread: what the socket takes at once does not wait for the event loop's turn."""
+        keeps_alive = exchange.head.keeps_alive and not self._is_last
+        parts = render(answer, keeps_alive=keeps_alive, is_head=exchange.head.method == "HEAD")
+        sent = 0
+        with self._writing:
+            if exchange.is_gone:
+                return
+            if exchange.is_direct and len(parts) <= _PARTS_MAX:
+                with suppress(OSError):
+                    # What is wrong with the socket, the loop will find.
+                    sent = os.writev(self._fd, parts)
+        # A loop that has ended has nobody to tell.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._settle, exchange, parts, sent, keeps_alive)
+
     def finish(self, exchange: Exchange, answer: HttpAnswer) -> None:
         """Send the answer to the request under way; nothing when its client has gone."""
+        keeps_alive = exchange.head.keeps_alive and not self._is_last
+        parts = render(answer, keeps_alive=keeps_alive, is_head=exchange.head.method == "HEAD")
+        self._settle(exchange, parts, 0, keeps_alive)
+
+    def _settle(self, exchange: Exchange, parts: list[bytes | memoryview], sent: int, keeps_alive: bool) -> None:  # noqa: FBT001
+        """The answer has been sent that far: send the rest, and turn to the next request."""
         if self._exchange is not exchange:
             return
         self._exchange, self._has_continued = None, False
-        exchange.rest()
-        if not exchange.head.keeps_alive:
-            self._is_last = True
-        self._send(render(answer, keeps_alive=not self._is_last, is_head=exchange.head.method == "HEAD"))
-        if self._is_last:
+        exchange.end()
+        if sent:
+            self._send_rest(parts, sent)
+        else:
+            self._send(parts)
+        if self._is_last or not keeps_alive:
             self.close()
         elif not self._is_polling and not self._is_paused:
             self._next()
@@ -252,6 +288,7 @@ class Connection(asyncio.BufferedProtocol):
                     break
                 self._phase, self.deadline = "busy", inf
                 self._exchange = Exchange(request.head)
+                self._exchange.is_direct = self._fd >= 0 and not self._pending()
                 self._server.answer(self, self._exchange, request)
         except HttpError as error:
             self._refuse(error)
@@ -293,11 +330,14 @@ class Connection(asyncio.BufferedProtocol):
             with suppress(OSError, RuntimeError):
                 transport.write_eof()
 
+    def _pending(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def _send(self, parts: list[bytes | memoryview]) -> None:
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if self._fd < 0 or len(parts) > _PARTS_MAX or transport.get_write_buffer_size():
+        if self._fd < 0 or len(parts) > _PARTS_MAX or self._pending():
             transport.writelines(parts)
             return
         # Past the transport, which would join the parts first (asyncio before 3.12), or wait for the loop's next turn.
@@ -308,9 +348,13 @@ class Connection(asyncio.BufferedProtocol):
         except OSError:
             transport.abort()
             return
+        self._send_rest(parts, sent)
+
+    def _send_rest(self, parts: list[bytes | memoryview], sent: int) -> None:
+        """Leave what the socket did not take to the transport."""
         for part in parts:
-            if sent < len(part):
-                transport.write(memoryview(part)[sent:])
+            if sent < len(part) and self._transport is not None:
+                self._transport.write(memoryview(part)[sent:])
                 sent = 0
             else:
                 sent -= len(part)

@@ -65,9 +65,7 @@ def test_a_candidate_that_answers_alike_agrees(host: ModelHost, tmp_path: Path) 
     assert classes == AnswerAgreement(8, 1.0)
 
 
-def test_a_candidate_that_sees_something_else_is_found_out(
-    host: ModelHost, tmp_path: Path, faults: Faults
-) -> None:
+def test_a_candidate_that_sees_something_else_is_found_out(host: ModelHost, tmp_path: Path, faults: Faults) -> None:
     release = accelerated(tmp_path, "2.0.0", has_stand_in=False)
     shadow = host.shadow(release, share=1.0, room=ALL_ROOM)
     served = host.find("pixels")
@@ -95,9 +93,7 @@ def test_a_share_is_taken_evenly(host: ModelHost, tmp_path: Path) -> None:
     assert (report.seen, report.compared) == (40, 10)
 
 
-def test_live_calls_do_not_wait_for_a_candidate_that_hangs(
-    host: ModelHost, tmp_path: Path, faults: Faults
-) -> None:
+def test_live_calls_do_not_wait_for_a_candidate_that_hangs(host: ModelHost, tmp_path: Path, faults: Faults) -> None:
     shadow = host.shadow(accelerated(tmp_path, "2.0.0", has_stand_in=False), share=1.0, room=2)
     faults.blocks = threading.Event()
     served = host.find("pixels")
