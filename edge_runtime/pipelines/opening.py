@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_runtime.contract.errors import ContractError
+from edge_runtime.contract.ids import parse_slot_id
 from edge_runtime.contract.layout import LayoutFolder
 from edge_runtime.contract.steps import Color
 from edge_runtime.contract.tensor import Signature
@@ -17,7 +18,7 @@ from edge_runtime.inference.backend import Array
 from edge_runtime.inference.images import recolour
 from edge_runtime.inference.model import Model as OpenModel
 from edge_runtime.inference.results import Answer
-from edge_runtime.installed import is_state_folder, open_installed
+from edge_runtime.installed import installed_builds, is_state_folder, open_installed
 from edge_runtime.pipelines import description as described
 from edge_runtime.pipelines.description import Description
 from edge_runtime.pipelines.planner import Plan, plan
@@ -104,8 +105,11 @@ def open_pipeline(planned: Planned, tell: Tell, *, trust_code: bool = False) -> 
 def _signature(name: str, model: described.Model) -> Signature:
     try:
         if is_state_folder(model.release):
-            with open_installed(model.release, model.slot, threads=model.threads) as installed:
-                return installed.release.manifest.signature
+            builds = installed_builds(model.release)
+            if (build := builds.get(parse_slot_id(model.slot))) is None:
+                because = f"nothing is installed in slot {model.slot} of {model.release}"
+                raise ContractError(f"use model {name}", because, f"name one of {', '.join(builds)}")
+            return build.release.manifest.signature
         return LayoutFolder(model.release).open().manifest.signature
     except ContractError as error:
         raise ContractError(f"put model {name} into a pipeline", str(error), "correct its release") from error
