@@ -52,6 +52,13 @@ def serve(
     memory_mb: Annotated[int | None, typer.Option(min=1, help="All loaded models together may need so much.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads inside one call.")] = None,
     backend: Annotated[list[str] | None, typer.Option(help="Engine that may be used; repeat for several.")] = None,
+    batch: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[MODEL=]SIZE[:DELAY]",
+            help="Gather calls of clients, up to so many samples, waiting so long (8:500us); repeat for several.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Serve models to other programs until interrupted.
@@ -61,6 +68,7 @@ def serve(
     from edge_runtime.doors.door import parse_listen
     from edge_runtime.doors.memory import keep_freed_memory
     from edge_runtime.doors.serve import ServePlan, serving
+    from edge_runtime.serving.batching import parse_policies
 
     if http is None and grpc is None and uds is None:
         http = _DEFAULT_HTTP
@@ -75,6 +83,7 @@ def serve(
         memory_bytes=memory_mb * 1024 * 1024 if memory_mb is not None else None,
         threads=threads,
         backends=tuple(backend or ()),
+        batching=parse_policies(batch or ()),
     )
     keep_freed_memory()
     ended = threading.Event()

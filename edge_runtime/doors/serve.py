@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +18,7 @@ from edge_runtime.doors.v2.repository import Repository
 from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.inference.finite import NanPolicy
 from edge_runtime.installed import is_state_folder
+from edge_runtime.serving.batching import BatchPolicy
 from edge_runtime.serving.host import ModelHost
 
 DRAIN_S: Final = 10.0
@@ -42,6 +43,8 @@ class ServePlan:
     """What the network doors demand."""
     memory_bytes: int | None = None
     threads: int | None = None
+    batching: Mapping[str, BatchPolicy] = field(default_factory=dict)
+    """How far calls of several callers are gathered, by model; `*`: all others."""
     backends: tuple[str, ...] = ()
     """Engines that may be used; empty: all."""
     nan: NanPolicy = "reject"
@@ -106,7 +109,12 @@ def _check(plan: ServePlan) -> None:
 
 def _host(plan: ServePlan, events: EventCounter) -> ModelHost:
     return ModelHost(
-        plan.memory_bytes, threads=plan.threads, backends=plan.backends or None, nan=plan.nan, on_event=events
+        plan.memory_bytes,
+        threads=plan.threads,
+        backends=plan.backends or None,
+        nan=plan.nan,
+        batching=plan.batching,
+        on_event=events,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, final
 
@@ -14,11 +14,13 @@ from edge_runtime.inference.backend import BACKENDS, Registry
 from edge_runtime.inference.finite import NanPolicy
 from edge_runtime.inference.model import Model
 from edge_runtime.serving.backoff import Backoff
+from edge_runtime.serving.batched import check_batchable, gathering
+from edge_runtime.serving.batching import ANY_MODEL, BatchPolicy
 from edge_runtime.serving.calls import UnknownModel, UnknownVersion
 from edge_runtime.serving.caretaker import Caretaker
 from edge_runtime.serving.deployment import Deployment
 from edge_runtime.serving.events import Event, Happened, Listener, ignore
-from edge_runtime.serving.instance import Instance, LocalInstance
+from edge_runtime.serving.instance import Instance, LocalInstance, Open
 from edge_runtime.serving.residency import Residency
 from edge_runtime.serving.seating import Keeper
 from edge_runtime.serving.served import Place, Served
@@ -52,6 +54,8 @@ class ModelHost:
         nan: what to do about NaN and infinities in inputs.
         backoff: when a variant that failed is tried again.
         worker_limits: what a model in a process of its own may take.
+        batching: how far calls of several callers are gathered, by the name that a model is served under; `*`: for all
+            others that can be asked so.
         on_event: is told what happens to the models.
         registry: backends by name.
     """
@@ -67,6 +71,7 @@ class ModelHost:
         nan: NanPolicy = "off",
         backoff: Backoff | None = None,
         worker_limits: WorkerLimits | None = None,
+        batching: Mapping[str, BatchPolicy] | None = None,
         on_event: Listener = ignore,
         registry: Registry = BACKENDS,
     ) -> None:
@@ -76,6 +81,7 @@ class ModelHost:
         self._registry = {name: registry[name] for name in registry if backends is None or name in backends}
         self._keeper = Keeper(Residency(memory_bytes), Caretaker(), on_event, backoff or Backoff(), queue_limit)
         self._worker_limits = worker_limits or WorkerLimits()
+        self._batching = batching or {}
         self._nursery: Nursery | None = None
         # Guards both tables; never held while a model is loaded or drained.
         self._changing = threading.Lock()
@@ -270,8 +276,13 @@ class ModelHost:
 
     def _described(self, release: Release, name: str | None, variant: str | None, isolation: Isolation) -> Deployment:
         origin = read_origin(release, variant, self._registry, self._facts)
-        opens = self._open_here if isolation == "thread" else self._open_in_process
-        return Deployment(name or origin.release.manifest.name, origin, opens, self._keeper)
+        opens: Open = self._open_here if isolation == "thread" else self._open_in_process
+        name = name or origin.release.manifest.name
+        if name in self._batching:
+            check_batchable(name, origin)
+        if policy := self._batching.get(name) or self._batching.get(ANY_MODEL):
+            opens = gathering(opens, policy)
+        return Deployment(name, origin, opens, self._keeper)
 
     def _bring_in(self, fresh: Deployment, beside: Deployment | None) -> None:
         try:

@@ -1,0 +1,286 @@
+"""A loaded variant whose calls are gathered into batches: each caller gets exactly its rows.
+
+No threads of its own: whoever waits longest leads, which means to look after the line and to run what it decides.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from time import monotonic, perf_counter_ns
+from typing import Final, final
+
+import numpy as np
+
+from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError
+from edge_runtime.contract.evidence import CheckResult
+from edge_runtime.contract.ids import VariantId, shown
+from edge_runtime.contract.reasons import INTERNAL
+from edge_runtime.contract.release import ReleaseManifest, VariantManifest
+from edge_runtime.inference.accounting import QUEUE, Record
+from edge_runtime.inference.refusals import DeadlinePassed
+from edge_runtime.serving.batching import BatchPolicy, Waiting, next_batch
+from edge_runtime.serving.calls import Call, Values
+from edge_runtime.serving.instance import EngineFault, Instance, Open
+from edge_runtime.serving.variants import Origin
+
+_PACE: Final = 0.2
+"""Weight of the last run in the estimate of how long one takes."""
+
+Outcome = dict[str, Values] | EdgeError
+
+BatchAxes = Mapping[str, Collection[int]]
+"""For each input whose first axis counts samples: how many axes it has then."""
+
+
+def batch_axes(release: ReleaseManifest, variant: VariantManifest) -> BatchAxes | None:
+    """Where samples of several callers can be put together; None where this variant takes them one by one only."""
+    outputs = [release.tensors[name].shape for name in variant.io.outputs]
+    if variant.batch.max < 2 or not variant.batch.dynamic or any(shape[:1] != ["N"] for shape in outputs):
+        return None
+    axes: dict[str, set[int]] = {}
+    shapes = [(spec.name, spec.shape) for spec in release.signature.inputs]
+    shapes += [(name, release.tensors[name].shape) for name in variant.io.inputs]
+    for name, shape in shapes:
+        if shape[:1] == ["N"]:
+            axes.setdefault(name, set()).add(len(shape))
+    return axes or None
+
+
+def check_batchable(name: str, origin: Origin) -> None:
+    """Refuse to gather calls of a model that is asked sample by sample. Raises: ContractError."""
+    if not any(batch_axes(origin.release.manifest, variant) for variant in origin.variants):
+        raise ContractError(
+            f"batch the calls of model {name}",
+            "none of its variants that fit here takes a free number of samples at once",
+            "build it with a free batch axis, or serve it without batching",
+        )
+
+
+def gathering(opens: Open, policy: BatchPolicy) -> Open:
+    """The same, with the calls of each variant that allows it gathered into batches."""
+
+    def opened(origin: Origin, variant: VariantId) -> Instance:
+        instance = opens(origin, variant)
+        axes = batch_axes(origin.release.manifest, instance.variant)
+        return instance if axes is None else BatchedInstance(instance, axes, policy)
+
+    return opened
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    """A call in the line."""
+
+    call: Call
+    waiting: Waiting
+    arrived_ns: int
+    outcome: Outcome | None = None
+    changed: threading.Event = field(default_factory=threading.Event)
+
+
+@final
+class BatchedInstance:
+    """Gathers what several callers ask at once.
+
+    Args:
+        inner: the loaded variant; closed with this.
+        axes: where the model's tensors have their samples.
+        policy: how far to gather; never beyond what the variant takes.
+    """
+
+    def __init__(self, inner: Instance, axes: BatchAxes, policy: BatchPolicy) -> None:
+        self._inner = inner
+        self._axes: BatchAxes | None = axes
+        self._policy = BatchPolicy(min(policy.max_rows, inner.variant.batch.max), policy.delay_s)
+        self._lock = threading.Lock()
+        self._line: list[_Entry] = []
+        self._leader: _Entry | None = None
+        self._free = inner.slots
+        """Runs that the engine takes besides those under way."""
+        self._run_s = 0.0
+
+    @property
+    def variant(self) -> VariantManifest:
+        """Which one it is."""
+        return self._inner.variant
+
+    @property
+    def slots(self) -> int:
+        """Calls that it takes at once: those of full batches under way, and of one that is gathered meanwhile."""
+        return self._policy.max_rows * (self._inner.slots + 1)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it will never answer again."""
+        return self._inner.is_gone
+
+    def answer(self, call: Call, record: Record) -> dict[str, Values]:
+        """The wanted outputs of this call. Raises: BadCall, EngineFault, InferenceError."""
+        kind, rows = self._kind_of(call)
+        waiting = Waiting(kind, rows, monotonic(), call.priority, call.deadline)
+        entry = _Entry(call, waiting, perf_counter_ns())
+        self._join(entry)
+        try:
+            while entry.outcome is None:
+                batch, timeout = self._look(entry)
+                if batch:
+                    self._run(batch, record)
+                elif entry.outcome is None:
+                    entry.changed.wait(timeout)
+                    entry.changed.clear()
+        finally:
+            self._leave(entry)
+        if isinstance(entry.outcome, EdgeError):
+            # Each caller raises an error of its own: one object would gather all their tracebacks.
+            raise copy(entry.outcome) from entry.outcome
+        return entry.outcome
+
+    def open_sequences(self) -> Collection[int | str]:
+        """Ids of the sequences that are lost when it closes."""
+        return self._inner.open_sequences()
+
+    def golden_check(self) -> list[CheckResult]:
+        """Ask the release's golden questions, one by one."""
+        return self._inner.golden_check()
+
+    def close(self) -> None:
+        """Free its memory; nobody asks it any more."""
+        self._inner.close()
+
+    def _join(self, entry: _Entry) -> None:
+        with self._lock:
+            self._line.append(entry)
+            leader = self._leader
+            is_news = leader is not None and (
+                entry.waiting.deadline is not None
+                or entry.waiting.kind != self._line[0].waiting.kind
+                or sum(one.waiting.rows for one in self._line) >= self._policy.max_rows
+            )
+        if leader is not None and is_news:
+            leader.changed.set()
+
+    def _leave(self, entry: _Entry) -> None:
+        """Nothing of an answered call stays, nor of one that Ctrl-C ended while it waited."""
+        with self._lock:
+            if entry in self._line:
+                self._line.remove(entry)
+            if self._leader is entry:
+                self._leader = None
+                self._appoint()
+
+    def _look(self, entry: _Entry) -> tuple[list[_Entry], float | None]:
+        """A batch for the caller to run; else how long to wait, None: until somebody wakes it."""
+        with self._lock:
+            # Whose call runs already leads nobody: it would leave as soon as that is answered.
+            if not self._free or self._leader not in {None, entry} or entry not in self._line:
+                return [], None
+            now = monotonic()
+            decision = next_batch([one.waiting for one in self._line], now, self._policy, self._run_s)
+            line = self._line
+            late, batch = [line[place] for place in decision.late], [line[place] for place in decision.batch]
+            self._line = [one for one in line if one not in late and one not in batch]
+            if batch:
+                self._free -= 1
+            stays = not batch and entry not in late
+            self._leader = entry if stays else None
+            self._appoint()
+        for one in late:
+            self._settle(one, DeadlinePassed())
+        return batch, None if decision.look_again_at is None else decision.look_again_at - now
+
+    def _appoint(self) -> None:
+        """Wake whoever came first, where there is something to decide; the lock is held."""
+        if self._leader is None and self._free and self._line:
+            self._line[0].changed.set()
+
+    def _run(self, batch: Sequence[_Entry], record: Record) -> None:
+        began = perf_counter_ns()
+        for one in batch:
+            record.time(QUEUE, began - one.arrived_ns)
+        try:
+            self._answer_all(batch, record)
+        finally:
+            with self._lock:
+                self._run_s += _PACE * ((perf_counter_ns() - began) / 1e9 - self._run_s)
+                self._free += 1
+                self._appoint()
+
+    def _answer_all(self, batch: Sequence[_Entry], record: Record) -> None:
+        if len(batch) == 1:
+            self._answer_one(batch[0], record)
+            return
+        try:
+            together = self._inner.answer(_joined([one.call for one in batch]), record)
+        except EngineFault as fault:
+            for one in batch:
+                self._settle(one, fault)
+            return
+        except Exception:  # noqa: BLE001 (one of them is to blame: alone, each gets what it deserves)
+            together = {}
+        parts = _split(together, [one.waiting.rows for one in batch])
+        if together and parts is None:
+            # Its answers do not follow its inputs row by row: it cannot be asked by several at once.
+            self._axes = None
+        for place, one in enumerate(batch):
+            if parts is None:
+                self._answer_one(one, record)
+            else:
+                self._settle(one, parts[place])
+
+    def _answer_one(self, entry: _Entry, record: Record) -> None:
+        try:
+            outcome: Outcome = self._inner.answer(entry.call, record)
+        except EdgeError as error:
+            outcome = error
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            outcome = InferenceError("answer", f"{type(error).__name__}: {shown(str(error))}", code=INTERNAL)
+        self._settle(entry, outcome)
+
+    def _kind_of(self, call: Call) -> tuple[Hashable, int]:
+        """What it can run together with, and how many rows it brings; a kind of its own for what runs alone."""
+        alone = object(), self._policy.max_rows
+        if self._axes is None or call.sequence is not None:
+            return alone
+        sizes: set[int] = set()
+        shapes: list[Hashable] = []
+        for name, values in call.inputs.items():
+            # Encoded pictures are decoded one by one.
+            if isinstance(values, list) or values.ndim not in self._axes.get(name, ()):
+                return alone
+            sizes.add(len(values))
+            shapes.append((name, values.dtype, values.shape[1:]))
+        if len(sizes) != 1 or not 0 < (rows := sizes.pop()) < self._policy.max_rows:
+            return alone
+        return (tuple(shapes), call.outputs), rows
+
+    @staticmethod
+    def _settle(entry: _Entry, outcome: Outcome) -> None:
+        entry.outcome = outcome
+        entry.changed.set()
+
+
+def _joined(calls: Sequence[Call]) -> Call:
+    """One call with the rows of all, in their order."""
+    inputs: dict[str, Values] = {
+        name: np.concatenate([call.inputs[name] for call in calls])
+        for name in calls[0].inputs
+    }
+    return Call(inputs, calls[0].outputs)
+
+
+def _split(tensors: Mapping[str, Values], rows: Sequence[int]) -> list[dict[str, Values]] | None:
+    """Each caller's rows; None where an output has not one row for each of the input."""
+    total = sum(rows)
+    if not tensors or any(
+        (len(values) if isinstance(values, list) or values.ndim else 0) != total for values in tensors.values()
+    ):
+        return None
+    parts: list[dict[str, Values]] = []
+    start = 0
+    for count in rows:
+        parts.append({name: values[start : start + count] for name, values in tensors.items()})
+        start += count
+    return parts

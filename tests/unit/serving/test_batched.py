@@ -1,0 +1,283 @@
+"""Several callers, one run of the engine: each gets exactly its rows, and nobody pays for another's fault."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_runtime.contract.errors import ContractError
+from edge_runtime.contract.evidence import CheckResult
+from edge_runtime.contract.release import BatchSpec
+from edge_runtime.inference.accounting import SAMPLES, Accounting, Record
+from edge_runtime.inference.refusals import DeadlinePassed
+from edge_runtime.serving.batched import BatchedInstance
+from edge_runtime.serving.batching import BatchPolicy
+from edge_runtime.serving.calls import BadCall, Call, SequenceStep, Values
+from edge_runtime.serving.host import ModelHost
+from edge_runtime.serving.instance import EngineFault
+from tests.fakes.models import Build
+from tests.fakes.pixels import write_pixels
+from tests.fakes.probe import probe_input, write_probe
+
+
+class Doubling:
+    """`y` = 2 · `x`; negative numbers are the caller's fault, a million is the engine's."""
+
+    slots = 1
+    is_gone = False
+
+    def __init__(self) -> None:
+        self.variant = msgspec.structs.replace(Build("v").manifest(), batch=BatchSpec(max=64, dynamic=True))
+        self.sizes: list[int] = []
+        self.free = threading.Event()
+        self.free.set()
+        self.inside = 0
+        self.most_inside = 0
+
+    def answer(self, call: Call, record: Record) -> dict[str, Values]:
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        try:
+            self.free.wait(30)
+            return self._doubled(call, record)
+        finally:
+            self.inside -= 1
+
+    def _doubled(self, call: Call, record: Record) -> dict[str, Values]:
+        values = call.inputs["x"]
+        if isinstance(values, list):
+            self.sizes.append(len(values))
+            return {"y": values}
+        self.sizes.append(len(values))
+        if values.min() < 0:
+            raise BadCall("take input x", "it is negative")
+        if values.max() > 1e5:
+            raise EngineFault("run the model", "it broke")
+        record.count(SAMPLES, len(values))
+        firsts = values.reshape(len(values), -1)[:, 0].astype(int).tolist()
+        return {"y": values * 2, "n": [b"%d" % first for first in firsts]}
+
+    def open_sequences(self) -> Collection[int | str]:
+        return ()
+
+    def golden_check(self) -> list[CheckResult]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def engine() -> Doubling:
+    return Doubling()
+
+
+@pytest.fixture
+def pool() -> Any:
+    with ThreadPoolExecutor(16) as pool:
+        yield pool
+
+
+def batched(engine: Doubling, size: int = 8, delay_s: float = 0.0) -> BatchedInstance:
+    return BatchedInstance(engine, {"x": {2}}, BatchPolicy(size, delay_s))
+
+
+def call(*numbers: float, **options: Any) -> Call:
+    """One row for each number."""
+    return Call({"x": np.array(numbers, np.float32).reshape(-1, 1)}, **options)
+
+
+def ask_while_busy(
+    engine: Doubling, instance: BatchedInstance, pool: ThreadPoolExecutor, calls: list[Call],
+    meanwhile: Callable[[], None] = lambda: None,
+) -> list[Future[dict[str, Values]]]:  # fmt: skip
+    """Ask all of them, in this order, while the engine works on a call of its own; then let it go on."""
+    record = Accounting().record()
+    engine.free.clear()
+    first = pool.submit(instance.answer, call(0.0), record)
+    until(lambda: engine.inside == 1)
+    asked = []
+    for position, one in enumerate(calls):
+        asked.append(pool.submit(instance.answer, one, record))
+        until(lambda position=position: len(instance._line) == position + 1)
+    meanwhile()
+    engine.free.set()
+    first.result(30)
+    return asked
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Come back as soon as something holds."""
+    ends = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < ends
+        threading.Event().wait(0.001)
+
+
+def test_what_waits_while_the_engine_is_busy_runs_together(engine: Doubling, pool: ThreadPoolExecutor) -> None:
+    instance = batched(engine)
+
+    asked = ask_while_busy(engine, instance, pool, [call(1), call(2, 3), call(4)])
+
+    answers = [future.result(30) for future in asked]
+    assert engine.sizes == [1, 4]
+    assert [one["y"].ravel().tolist() for one in answers] == [[2], [4, 6], [8]]
+    assert [one["n"] for one in answers] == [[b"1"], [b"2", b"3"], [b"4"]]
+
+
+def test_a_batch_never_exceeds_its_size_nor_what_the_variant_takes(engine: Doubling, pool: ThreadPoolExecutor) -> None:
+    engine.variant = msgspec.structs.replace(engine.variant, batch=BatchSpec(max=3, dynamic=True))
+    instance = batched(engine, size=8)
+
+    asked = ask_while_busy(engine, instance, pool, [call(1, 2), call(3), call(4, 5), call(6, 7)])
+
+    assert [future.result(30)["y"].ravel().tolist() for future in asked] == [[2, 4], [6], [8, 10], [12, 14]]
+    assert engine.sizes == [1, 3, 2, 2]
+
+
+def test_many_callers_at_once_get_each_their_own_rows(engine: Doubling, pool: ThreadPoolExecutor) -> None:
+    instance = batched(engine, delay_s=0.0005)
+    record = Accounting().record()
+
+    def ask(caller: int) -> bool:
+        right = True
+        for number in range(40):
+            numbers = [caller * 1000 + number * 10 + row for row in range(1 + (caller + number) % 3)]
+            got = instance.answer(call(*numbers), record)["y"]
+            right &= got.ravel().tolist() == [2 * one for one in numbers]
+        return right
+
+    assert all(pool.map(ask, range(16)))
+    assert engine.most_inside == 1
+    assert len(engine.sizes) < 16 * 40
+
+
+def test_one_bad_call_gets_its_error_and_the_others_their_answers(engine: Doubling, pool: ThreadPoolExecutor) -> None:
+    asked = ask_while_busy(engine, batched(engine), pool, [call(1), call(-1), call(3)])
+
+    assert asked[0].result(30)["y"].tolist() == [[2]]
+    with pytest.raises(BadCall, match="it is negative"):
+        asked[1].result(30)
+    assert asked[2].result(30)["y"].tolist() == [[6]]
+
+
+def test_an_engine_that_fails_fails_all_of_its_batch_and_none_of_them_twice(
+    engine: Doubling, pool: ThreadPoolExecutor
+) -> None:
+    asked = ask_while_busy(engine, batched(engine), pool, [call(1), call(1e6)])
+
+    errors = [future.exception(30) for future in asked]
+    assert [type(error) for error in errors] == [EngineFault, EngineFault]
+    assert errors[0] is not errors[1]
+    assert engine.sizes == [1, 2]
+
+
+def test_a_call_whose_deadline_passes_in_the_line_never_reaches_the_engine(
+    engine: Doubling, pool: ThreadPoolExecutor
+) -> None:
+    deadline = time.monotonic() + 0.05
+
+    asked = ask_while_busy(
+        engine, batched(engine), pool, [call(1), call(2, deadline=deadline), call(3)],
+        meanwhile=lambda: until(lambda: time.monotonic() > deadline),
+    )  # fmt: skip
+
+    assert asked[0].result(30)["y"].tolist() == [[2]]
+    with pytest.raises(DeadlinePassed):
+        asked[1].result(30)
+    assert asked[2].result(30)["y"].tolist() == [[6]]
+    assert engine.sizes == [1, 2]
+
+
+def test_the_urgent_go_first(engine: Doubling, pool: ThreadPoolExecutor) -> None:
+    order: list[float] = []
+    inner = engine._doubled
+    engine._doubled = lambda asked, record: (order.extend(asked.inputs["x"].ravel().tolist()), inner(asked, record))[1]  # type: ignore[method-assign]
+
+    asked = ask_while_busy(engine, batched(engine), pool, [call(1), call(2), call(3, priority=1)])
+
+    for future in asked:
+        future.result(30)
+    assert order == [0, 3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "lonely",
+    [
+        Call({"x": [b"jpeg"]}),
+        Call({"x": np.ones((1, 1), np.float32)}, sequence=SequenceStep(7)),
+        Call({"x": np.ones((1, 1, 1), np.float32)}),
+        call(*range(8)),
+    ],
+)
+def test_what_cannot_be_put_together_runs_alone(engine: Doubling, pool: ThreadPoolExecutor, lonely: Call) -> None:
+    asked = ask_while_busy(engine, batched(engine), pool, [call(1), lonely, call(2)])
+
+    for future in asked:
+        future.result(30)
+    assert sorted(engine.sizes[1:]) == sorted([2, len(lonely.inputs["x"])])
+
+
+def test_calls_that_want_other_outputs_run_apart(engine: Doubling, pool: ThreadPoolExecutor) -> None:
+    asked = ask_while_busy(engine, batched(engine), pool, [call(1, outputs=("y",)), call(2), call(3, outputs=("y",))])
+
+    for future in asked:
+        future.result(30)
+    assert engine.sizes == [1, 2, 1]
+
+
+def test_a_model_that_keeps_its_rows_together_is_asked_one_by_one_from_then_on(
+    engine: Doubling, pool: ThreadPoolExecutor
+) -> None:
+    instance = batched(engine)
+    engine._doubled = lambda asked, record: (engine.sizes.append(len(asked.inputs["x"])), {"y": np.ones((1, 1))})[1]  # type: ignore[method-assign]
+
+    for numbers in ((1, 2), (3, 4)):
+        asked = ask_while_busy(engine, instance, pool, [call(number) for number in numbers])
+        assert [future.result(30)["y"].tolist() for future in asked] == [[[1]]] * 2
+
+    assert engine.sizes == [1, 2, 1, 1, 1, 1, 1]
+
+
+def test_a_full_batch_does_not_wait_for_the_delay(engine: Doubling, pool: ThreadPoolExecutor) -> None:
+    instance = batched(engine, size=4, delay_s=60.0)
+    record = Accounting().record()
+
+    asked = [pool.submit(instance.answer, call(number), record) for number in range(4)]
+
+    assert [future.result(30)["y"].tolist() for future in asked] == [[[0]], [[2]], [[4]], [[6]]]
+    assert engine.sizes == [4]
+
+
+def test_a_host_shows_that_several_calls_cost_one_run(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
+    release = write_probe(tmp_path)
+    inputs = [probe_input(seed) for seed in range(4)]
+    with ModelHost(batching={"probe": BatchPolicy(4, 30.0)}) as host:
+        served = host.load(release)
+        replies = list(pool.map(lambda values: served.call(Call({"x": values})), inputs))
+        statistics = served.statistics()
+
+    for values, reply in zip(inputs, replies, strict=True):
+        assert np.allclose(reply.tensors["y"], values.mean((2, 3)), atol=1e-4)
+    assert (statistics.success.count, statistics.inference_count, statistics.execution_count) == (4, 4, 1)
+    assert statistics.queue.ns > 0
+
+
+def test_a_model_that_is_asked_sample_by_sample_cannot_be_named_for_batching(tmp_path: Path) -> None:
+    write_pixels(tmp_path, "1.0.0")
+    with (
+        ModelHost(batching={"pixels": BatchPolicy(4)}) as named,
+        ModelHost(batching={"*": BatchPolicy(4)}) as any_model,
+    ):
+        with pytest.raises(ContractError, match="build it with a free batch axis"):
+            named.load(tmp_path)
+
+        assert any_model.load(tmp_path).name == "pixels"
