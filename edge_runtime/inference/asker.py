@@ -32,6 +32,8 @@ class Asker:
         self._record = accounting.record
         self._call = direct_call(predictor.session)
         self._direct = Direct(predictor)
+        # Whoever compares the answer with the picture needs all of its pixels.
+        self._has_short_pictures = not predictor.postprocess.compares
         self._check = None if nan == "off" else FiniteCheck(predictor.preprocess, nan)
 
     def infer(self, inputs: Inputs, deadline: float | None = None) -> Answer:
@@ -135,9 +137,7 @@ class Asker:
             if self._check is not None:
                 self._check(inputs, record)
             began = perf_counter_ns()
-            decoded = preprocess.decode(inputs)
-            # A sequence is prepared row by row while it runs.
-            feeds = None if self._predictor.sequencer else preprocess.after_decode(decoded)
+            decoded, feeds = self._prepare(inputs)
             prepared = perf_counter_ns()
             if feeds is not None:
                 self._direct.public.learn(inputs, feeds)
@@ -152,6 +152,19 @@ class Asker:
         record.time(PREPARE, prepared - began)
         record.answered(ended - started, preprocess.count(decoded))
         return tensors, decoded
+
+    def _prepare(self, inputs: Inputs) -> tuple[Tensors, dict[str, Array] | None]:
+        """Inputs after `decode`, and feeds; no feeds for a sequence, which is prepared row by row while it runs."""
+        preprocess = self._predictor.preprocess
+        if self._predictor.sequencer:
+            return preprocess.decode(inputs), None
+        if self._has_short_pictures and any(isinstance(given, bytes) for given in inputs.values()):
+            from edge_runtime.inference.pictures import prepare
+
+            feeds, decoded = prepare(preprocess, inputs)
+            return decoded, feeds
+        decoded = preprocess.decode(inputs)
+        return decoded, preprocess.after_decode(decoded)
 
     def _run_prepared(self, tensors: Tensors) -> dict[str, Array]:
         record = self._record()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from edge_runtime.contract.steps import Cast, Color, ColorStep, Crop, Layout, No
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.images import center_crop, recolour, resize
 from edge_runtime.inference.values import Step, Value
+
+_TABLE_FROM: Final = 4096
+"""Bytes from which on looking up beats computing."""
 
 
 def build_image_step(step: PreStep) -> Step:
@@ -61,16 +65,39 @@ def _normalize(value: Value, step: Normalize) -> Value:
     """y = (x · scale − mean) / std in float32, in this order, as the converter writes it into graphs."""
     axis = value.layout.index("C") if value.layout and "C" in value.layout else value.array.ndim - 1
     channels = value.array.shape[axis]
-    shape = [1] * value.array.ndim
-    shape[axis] = -1
-    scaled = value.array.astype(np.float32) * np.float32(step.scale)
     for numbers in (step.mean, step.std):
         if len(numbers) not in {1, channels}:
             raise ContractError(
                 f"run preprocess step normalize ({step.id})", f"{len(numbers)} numbers for {channels} channels"
             )
-    mean, std = (np.asarray(numbers, np.float32).reshape(shape) for numbers in (step.mean, step.std))
-    return Value((scaled - mean) / std, value.layout, value.color, value.rate_hz)
+    mean, std = (np.asarray(numbers, np.float32) for numbers in (step.mean, step.std))
+    if value.array.dtype == np.uint8 and value.layout == "NHWC" and value.array.size > _TABLE_FROM:
+        every_byte = np.arange(256, dtype=np.uint8)[:, None]
+        normalised = _looked_up(value.array, _normalised(every_byte, step.scale, mean, std))
+    else:
+        shape = [1] * value.array.ndim
+        shape[axis] = -1
+        normalised = _normalised(value.array, step.scale, mean.reshape(shape), std.reshape(shape))
+    return Value(normalised, value.layout, value.color, value.rate_hz)
+
+
+def _normalised(array: Array, scale: float, mean: Array, std: Array) -> Array:
+    normalised: Array = (array.astype(np.float32) * np.float32(scale) - mean) / std
+    return normalised
+
+
+def _looked_up(images: Array, table: Array) -> Array:
+    """float32 [N, H, W, C] of uint8 [N, H, W, C] by table [256, C or 1]; planes lie together, as most files want them.
+
+    A byte has 256 values: each is computed once, and by the same arithmetic.
+    """
+    count, height, width, channels = images.shape
+    planes = np.empty((count, channels, height, width), np.float32)
+    columns = [np.ascontiguousarray(table[:, channel % table.shape[1]]) for channel in range(channels)]
+    for image, planes_of_image in zip(images, planes, strict=True):
+        for channel, column in enumerate(columns):
+            np.take(column, image[:, :, channel], out=planes_of_image[channel], mode="clip")
+    return planes.transpose(0, 2, 3, 1)
 
 
 def _cast(value: Value, step: Cast) -> Value:

@@ -6,20 +6,29 @@ Nothing here depends on which optional libraries a machine has: the same pixels 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
+from edge_runtime.contract.errors import EdgeError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.steps import Color, Decode, Resize
+from edge_runtime.inference import opencv
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.geometry import crop_corner, fit_of
+from edge_runtime.inference.geometry import Fit, crop_corner, fit_of
+from edge_runtime.inference.jpeg_header import read_jpeg_header
+from edge_runtime.inference.scaling import scale_bilinear, scale_nearest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+    from PIL.Image import Resampling
 
 MAX_PIXELS: Final = 64 * 1024 * 1024
 """Largest image decoded; a small file can unfold into gigabytes."""
 
+_ORIENTATION: Final = 0x0112
 _CODECS: Final = {"jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WEBP"}
 _PIL_MODES: Final = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
 _EIGHT_BIT_MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
@@ -33,27 +42,80 @@ def decode_image(content: bytes, step: Decode, accepted: Sequence[str]) -> Array
     Raises:
         InferenceError: not a complete image of an accepted encoding, or too large.
     """
+    pixels = _decoded_sooner(content, step, accepted)
+    if pixels is None:
+        with open_picture(content, step, accepted) as picture:
+            pixels = pixels_of(picture)
+        if step.color == "bgr":
+            pixels = pixels[:, :, ::-1]
+    return pixels[None]
+
+
+@contextmanager
+def open_picture(content: bytes, step: Decode, accepted: Sequence[str]) -> Iterator[PilImage]:
+    """Encoded bytes as Pillow's image, upright and in the step's colours, but red before blue in any case.
+
+    Raises:
+        InferenceError: as `decode_image`, here or while the context lasts.
+    """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    codecs = [_CODECS[name] for name in (step.formats or accepted) if name in _CODECS]
-    if not codecs:
-        raise InferenceError("decode an image", "the model accepts arrays only", "decode it before asking")
+    codecs = _codecs(step, accepted)
     try:
         with Image.open(io.BytesIO(content), formats=codecs) as image:
             _check_size(image.width, image.height)
             if image.mode not in _EIGHT_BIT_MODES:
                 raise InferenceError("decode an image", f"its pixels are {image.mode}, not 8-bit", "convert it first")
-            upright = ImageOps.exif_transpose(image) if step.exif == "apply" else image
-            pixels = np.asarray(upright.convert(_PIL_MODES[step.color]))
+            if step.exif == "apply":
+                ImageOps.exif_transpose(image, in_place=True)  # else it copies what needs no turning
+            mode = _PIL_MODES[step.color]
+            yield image if image.mode == mode else image.convert(mode)
     except UnidentifiedImageError as error:
         # Pillow's own sentence names the buffer's address, which tells nobody anything.
         raise _not_whole(codecs, "") from error
-    except InferenceError:
+    except EdgeError:
         raise
     except Exception as error:  # damaged metadata makes Pillow raise struct.error, and much besides
         raise _not_whole(codecs, f" ({shown(str(error), 120)})") from error
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    return pixels[None, :, :, ::-1] if step.color == "bgr" else pixels[None]
+
+
+def pixels_of(picture: PilImage) -> Array:
+    """uint8 [H, W, C] of an image in mode RGB or L."""
+    pixels = np.asarray(picture)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _codecs(step: Decode, accepted: Sequence[str]) -> list[str]:
+    codecs = [_CODECS[name] for name in (step.formats or accepted) if name in _CODECS]
+    if not codecs:
+        raise InferenceError("decode an image", "the model accepts arrays only", "decode it before asking")
+    return codecs
+
+
+def _decoded_sooner(content: bytes, step: Decode, accepted: Sequence[str]) -> Array | None:
+    """uint8 [H, W, C] of a common JPEG file by OpenCV, where that gives what Pillow gives; None for other files."""
+    if _CODECS["jpeg"] not in _codecs(step, accepted):
+        return None
+    header = read_jpeg_header(content)
+    if header is None or header.components not in {1, 3}:
+        return None
+    if step.color == "gray" and header.components == 3:
+        return None  # OpenCV takes the file's luma, Pillow makes grey of the colours
+    if step.exif == "apply" and header.exif is not None and _is_turned(header.exif):
+        return None
+    _check_size(header.width, header.height)
+    return opencv.decode_jpeg(content, step.color)
+
+
+def _is_turned(exif: bytes) -> bool:
+    from PIL import Image
+
+    fields = Image.Exif()
+    try:
+        fields.load(exif)
+        return bool(fields.get(_ORIENTATION, 1) != 1)
+    except Exception:  # noqa: BLE001 (damaged metadata: whoever opens the whole file will say what is wrong with it)
+        return True
 
 
 def recolour(images: Array, current: Color, wanted: Color) -> Array:
@@ -90,7 +152,20 @@ def resize(images: Array, step: Resize) -> Array:
             f"it is {_size(height, width)} and the model resizes nothing",
             f"give one that is {_size(*step.size)}",
         )
-    scaled = images if step.mode == "none" else _scaled(images, *fit.inner, step)
+    return _fitted(images if step.mode == "none" else _scaled(images, *fit.inner, step), step, fit)
+
+
+def resize_picture(picture: PilImage, step: Resize) -> Array:
+    """As `resize` with antialiasing, from Pillow's image: uint8 [1, H, W, C]. Raises: as `resize`."""
+    fit = fit_of(step, picture.height, picture.width)
+    height, width = fit.inner
+    _check_size(width, height)
+    same = (picture.height, picture.width) == fit.inner
+    scaled = picture if same else picture.resize((width, height), _pillow_filter(step.filter))
+    return _fitted(pixels_of(scaled)[None], step, fit)
+
+
+def _fitted(scaled: Array, step: Resize, fit: Fit) -> Array:
     match step.mode:
         case "fit_pad":
             return _padded(scaled, step, fit.offset)
@@ -132,27 +207,23 @@ def _scaled(images: Array, height: int, width: int, step: Resize) -> Array:
         return images
     if step.antialias:
         return np.stack([_pillow(image, height, width, step.filter) for image in images])
-    match step.filter:
-        case "nearest":
-            return _nearest(images, height, width)
-        case "bilinear":
-            return _bilinear(images, height, width)
-        case _:
-            raise UnsupportedFeature(
-                f"run preprocess step resize with filter {step.filter} and antialias false",
-                "only nearest and bilinear are built without antialiasing",
-                "train and convert with antialias true, or with bilinear",
-            )
+    if step.filter not in {"nearest", "bilinear"}:
+        raise UnsupportedFeature(
+            f"run preprocess step resize with filter {step.filter} and antialias false",
+            "only nearest and bilinear are built without antialiasing",
+            "train and convert with antialias true, or with bilinear",
+        )
+    sooner = [opencv.scale(image, height, width, step.filter) for image in images]
+    found = [image for image in sooner if image is not None]
+    if found and len(found) == len(images):
+        return found[0][None] if len(found) == 1 else np.stack(found)
+    return (scale_nearest if step.filter == "nearest" else scale_bilinear)(images, height, width)
 
 
 def _pillow(image: Array, height: int, width: int, filter_name: str) -> Array:
     from PIL import Image
 
-    filters = {
-        "nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR, "area": Image.Resampling.BOX,
-        "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS,
-    }  # fmt: skip
-    resample = filters[filter_name]
+    resample = _pillow_filter(filter_name)
     if image.dtype == np.uint8 and image.shape[2] in {1, 3}:
         source = Image.fromarray(image[..., 0] if image.shape[2] == 1 else np.ascontiguousarray(image))
         resized = np.asarray(source.resize((width, height), resample))
@@ -165,46 +236,14 @@ def _pillow(image: Array, height: int, width: int, filter_name: str) -> Array:
     return np.clip(np.rint(stacked), 0, 255).astype(np.uint8) if image.dtype == np.uint8 else stacked
 
 
-def _nearest(images: Array, height: int, width: int) -> Array:
-    """OpenCV's INTER_NEAREST: the source index is floor(i · source / target)."""
-    rows = np.minimum(np.arange(height) * images.shape[1] // height, images.shape[1] - 1)
-    columns = np.minimum(np.arange(width) * images.shape[2] // width, images.shape[2] - 1)
-    picked: Array = images[:, rows][:, :, columns]
-    return picked
+def _pillow_filter(name: str) -> Resampling:
+    from PIL.Image import Resampling
 
-
-def _bilinear(images: Array, height: int, width: int) -> Array:
-    """OpenCV's INTER_LINEAR: half-pixel centres, clamped borders; uint8 in its 11-bit fixed point (resize.cpp)."""
-    top, bottom, fraction_y = _taps(images.shape[1], height)
-    left, right, fraction_x = _taps(images.shape[2], width)
-    if images.dtype != np.uint8:
-        across = fraction_x[None, None, :, None].astype(np.float32)
-        down = fraction_y[None, :, None, None].astype(np.float32)
-        rows = images[:, :, left] * (1 - across) + images[:, :, right] * across
-        blended: Array = (rows[:, top] * (1 - down) + rows[:, bottom] * down).astype(images.dtype)
-        return blended
-    x_right, x_left = _weights(fraction_x)
-    y_bottom, y_top = _weights(fraction_y)
-    wide = images.astype(np.int64)
-    mixed = wide[:, :, left] * x_left[None, None, :, None] + wide[:, :, right] * x_right[None, None, :, None]
-    above: Array = (mixed[:, top] >> 4) * y_top[None, :, None, None] >> 16
-    below = (mixed[:, bottom] >> 4) * y_bottom[None, :, None, None] >> 16
-    rounded: Array = np.clip((above + below + 2) >> 2, 0, 255).astype(np.uint8)
-    return rounded
-
-
-def _taps(source: int, target: int) -> tuple[Array, Array, Array]:
-    """For each target index: the two source indices and the weight of the second, float64 in 0..1."""
-    position = (np.arange(target) + 0.5) * (source / target) - 0.5
-    first = np.floor(position).astype(np.int64)
-    fraction = np.where((first < 0) | (first >= source - 1), 0.0, position - first)
-    first = np.clip(first, 0, source - 1)
-    return first, np.minimum(first + 1, source - 1), fraction
-
-
-def _weights(fraction: Array) -> tuple[Array, Array]:
-    """Weights of second and first source pixel in 1/2048."""
-    return np.rint(fraction * 2048).astype(np.int64), np.rint((1.0 - fraction) * 2048).astype(np.int64)
+    filters = {
+        "nearest": Resampling.NEAREST, "bilinear": Resampling.BILINEAR, "area": Resampling.BOX,
+        "bicubic": Resampling.BICUBIC, "lanczos": Resampling.LANCZOS,
+    }  # fmt: skip
+    return filters[name]
 
 
 def _padded(images: Array, step: Resize, offset: tuple[int, int]) -> Array:

@@ -83,6 +83,8 @@ class Postprocessor:
     """All steps of the release, when an answer depends on its question."""
     stream: StreamReader | None
     """Answers about sounds that are heard frame by frame; None where every row is a sample."""
+    compares: bool
+    """Whether an answer is made from the prepared inputs too, not from the size of the picture alone."""
     raw: Mapping[str, str] | None
     """Tensor behind each public output when all of them are tensors as they are; None when one is made from them."""
 
@@ -102,7 +104,7 @@ class Postprocessor:
         placement, inputs, count = None, {}, rows
         if self._question is not None and decoded is not None:
             placement, count = self._question.placement(decoded), self._question.count(decoded)
-            inputs = self._question.after_decode(decoded)
+            inputs = self._question.after_decode(decoded) if self.compares else {}
         if count == 0 or rows % count:
             raise InferenceError("answer", f"the model gave {rows} rows for {count} samples")
         windows = rows // count
@@ -168,11 +170,12 @@ def compile_postprocess(
 
         shapes = {name: release.tensors[name].shape for name in reads}
         reader = compile_stream_reader(chains, stream, shapes)
-        return Postprocessor({}, frozenset(reads), None, reader, None)
+        return Postprocessor({}, frozenset(reads), None, reader, compares=False, raw=None)
     question = compile_preprocess(release) if is_about_question else None
     is_raw = all(len(steps) == 1 and isinstance(steps[0], RawTensor) for steps in chains.values())
     raw = {name: steps[0].from_ for name, steps in chains.items()} if is_raw else None
-    return Postprocessor(outputs, frozenset(reads), question, None, raw)
+    compares = any(isinstance(step, Reconstruction) for steps in chains.values() for step in steps)
+    return Postprocessor(outputs, frozenset(reads), question, None, compares, raw)
 
 
 def _framing(release: ReleaseManifest) -> Framing | None:

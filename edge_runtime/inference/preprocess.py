@@ -93,22 +93,25 @@ class Preprocessor:
         """
         self.check_names(inputs)
         by_source = {chain.source.name: chain for chain in self.chains}
-        return {name: self._decoded(by_source[name], inputs[name]) for name in by_source}
+        return {name: self.decoded(by_source[name], inputs[name]) for name in by_source}
 
     def after_decode(self, decoded: Tensors) -> dict[str, Array]:
         """Feeds from decoded inputs, such as the golden set holds (its batch axis may be missing). Raises: as call."""
         self.check_names(decoded)
         feeds = dict(self.constants)
         for chain in self.chains:
-            color = chain.decode.color if chain.decode else color_of(chain.source)
-            array = decoded[chain.source.name]
-            check_dtype(array, "uint8" if chain.decode else chain.source.dtype, chain.source)
-            batched, rate_hz = with_batch(array, chain.source, self.axes, color), chain.source.sample_rate_hz
-            value = Value(batched, batched_layout(chain.source), color, rate_hz)
-            for step in chain.steps:
-                value = step(value)
-            feeds[chain.tensor] = chain.finish(value)
+            feeds[chain.tensor] = self.fed(chain, decoded[chain.source.name])
         return feeds
+
+    def fed(self, chain: Chain, array: Array) -> Array:
+        """What the file takes, from one input after `decode`. Raises: as call."""
+        color = chain.decode.color if chain.decode else color_of(chain.source)
+        check_dtype(array, "uint8" if chain.decode else chain.source.dtype, chain.source)
+        batched, rate_hz = with_batch(array, chain.source, self.axes, color), chain.source.sample_rate_hz
+        value = Value(batched, batched_layout(chain.source), color, rate_hz)
+        for step in chain.steps:
+            value = step(value)
+        return chain.finish(value)
 
     @property
     def makes_windows(self) -> bool:
@@ -156,7 +159,8 @@ class Preprocessor:
         color = chain.decode.color if chain.decode else color_of(chain.source)
         return len(with_batch(decoded[chain.source.name], chain.source, self.axes, color))
 
-    def _decoded(self, chain: Chain, given: bytes | Array) -> Array:
+    def decoded(self, chain: Chain, given: bytes | Array) -> Array:
+        """One input as numbers, as `decode` gives it. Raises: as call."""
         spec, color = chain.source, color_of(chain.source)
         if isinstance(given, bytes):
             array = _from_bytes(chain, given)

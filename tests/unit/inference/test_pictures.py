@@ -1,0 +1,262 @@
+"""The same pixels come out whatever is installed, and however short the way was that led to them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.steps import Decode, Normalize
+from edge_runtime.inference import images, opencv
+from edge_runtime.inference.image_steps import build_image_step
+from edge_runtime.inference.images import decode_image
+from edge_runtime.inference.jpeg_header import read_jpeg_header
+from edge_runtime.inference.pictures import prepare
+from edge_runtime.inference.preprocess import Preprocessor, compile_preprocess
+from edge_runtime.inference.scaling import scale_bilinear, scale_nearest
+from edge_runtime.inference.values import Value
+from tests.fakes.models import release_manifest
+
+cv2 = pytest.importorskip("cv2")
+
+DECODE = Decode(id="decode", color="rgb", exif="apply", reduced="never")
+
+
+def photo(height: int = 90, width: int = 131, seed: int = 0) -> np.ndarray:
+    """Smooth colours with noise on them."""
+    chance = np.random.default_rng(seed)
+    coarse = chance.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3)).astype(np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def jpeg(pixels: np.ndarray, *, mode: str = "RGB", orientation: int | None = None, **wishes: Any) -> bytes:
+    buffer = io.BytesIO()
+    if orientation is not None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        wishes["exif"] = exif
+    Image.fromarray(pixels).convert(mode).save(buffer, "JPEG", **wishes)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def without_opencv(monkeypatch) -> Iterator[None]:
+    for name in ("_decoder", "_scaler"):
+        monkeypatch.setattr(opencv, name, lambda: None)
+    return
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 200), st.integers(1, 200), st.sampled_from([1, 3]))
+def test_our_own_resizing_is_opencvs_to_the_last_bit(
+    height: int, width: int, wanted_h: int, wanted_w: int, channels: int
+) -> None:
+    pixels = np.random.default_rng(height * width).integers(0, 256, (height, width, channels)).astype(np.uint8)
+
+    for ours, flag in ((scale_bilinear, cv2.INTER_LINEAR), (scale_nearest, cv2.INTER_NEAREST)):
+        theirs = cv2.resize(pixels, (wanted_w, wanted_h), interpolation=flag).reshape(wanted_h, wanted_w, channels)
+        assert np.array_equal(ours(pixels[None], wanted_h, wanted_w)[0], theirs)
+
+
+def test_float_pictures_are_resized_as_opencv_does_within_rounding() -> None:
+    pixels = np.random.default_rng(0).random((37, 53, 3), np.float32)
+
+    theirs = cv2.resize(pixels, (80, 20), interpolation=cv2.INTER_LINEAR)
+
+    assert np.abs(scale_bilinear(pixels[None], 20, 80)[0] - theirs).max() < 1e-5
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("color", ["rgb", "bgr", "gray"])
+def test_a_jpeg_gives_the_same_pixels_with_and_without_opencv(
+    monkeypatch, subsampling: int, progressive: bool, mode: str, color: str
+) -> None:
+    extra = {} if mode == "L" else {"subsampling": subsampling}
+    content = jpeg(photo(), mode=mode, progressive=progressive, quality=85, **extra)
+    step = msgspec.structs.replace(DECODE, color=color)
+
+    sooner = decode_image(content, step, ["jpeg"])
+    monkeypatch.setattr(opencv, "_decoder", lambda: None)
+    by_pillow = decode_image(content, step, ["jpeg"])
+
+    assert np.array_equal(sooner, by_pillow)
+
+
+def test_common_files_take_the_short_way_and_uncommon_ones_do_not(monkeypatch) -> None:
+    decoded = []
+    real = opencv.decode_jpeg
+    monkeypatch.setattr(opencv, "decode_jpeg", lambda content, color: decoded.append(color) or real(content, color))
+
+    decode_image(jpeg(photo()), DECODE, ["jpeg"])
+    decode_image(jpeg(photo(), orientation=1), DECODE, ["jpeg"])
+    for other in (jpeg(photo(), orientation=6), jpeg(photo(), mode="CMYK")):
+        decode_image(other, DECODE, ["jpeg"])
+
+    assert decoded == ["rgb", "rgb"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("exif", ["apply", "ignore"])
+def test_a_turned_picture_stands_upright_where_the_release_wants_it(exif: str, orientation: int) -> None:
+    content = jpeg(photo(), orientation=orientation)
+    step = msgspec.structs.replace(DECODE, exif=exif)
+
+    pixels = decode_image(content, step, ["jpeg"])
+
+    turned = exif == "apply" and orientation >= 5
+    assert pixels.shape == ((1, 131, 90, 3) if turned else (1, 90, 131, 3))
+
+
+@pytest.mark.parametrize("cut", [1, 2, 100, 2000])
+@pytest.mark.usefixtures("without_opencv")
+def test_an_incomplete_file_is_refused_by_pillow(cut: int) -> None:
+    with pytest.raises(InferenceError, match="not a complete JPEG"):
+        decode_image(jpeg(photo())[:-cut], DECODE, ["jpeg"])
+
+
+@pytest.mark.parametrize("cut", [100, 2000])
+def test_an_incomplete_file_is_refused_with_opencv_too(cut: int) -> None:
+    with pytest.raises(InferenceError, match="not a complete JPEG"):
+        decode_image(jpeg(photo())[:-cut], DECODE, ["jpeg"])
+
+
+def test_a_small_file_that_unfolds_into_gigabytes_is_refused_before_memory_is_taken(monkeypatch) -> None:
+    content = bytearray(jpeg(photo()))
+    frame = content.index(b"\xff\xc0")
+    content[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
+    monkeypatch.setattr(opencv, "decode_jpeg", None)
+
+    with pytest.raises(InferenceError, match="65535 wide and 65535 high"):
+        decode_image(bytes(content), DECODE, ["jpeg"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200), st.integers(0, 400), st.binary(max_size=8))
+def test_no_bytes_confuse_the_reader_of_headers(noise: bytes, place: int, patch: bytes) -> None:
+    content = bytearray(jpeg(photo(16, 16)))
+    content[place : place + len(patch)] = patch
+
+    for given_bytes in (noise, b"\xff\xd8" + noise + b"\xff\xd9", bytes(content)):
+        header = read_jpeg_header(given_bytes)
+        assert header is None or (header.height > 0 and header.width > 0)
+
+
+def test_the_header_says_what_the_file_holds() -> None:
+    header = read_jpeg_header(jpeg(photo(), orientation=3))
+
+    assert header is not None
+    assert (header.height, header.width, header.components) == (90, 131, 3)
+    assert header.exif is not None
+    assert read_jpeg_header(jpeg(photo(), mode="L")).components == 1  # type: ignore[union-attr]
+
+
+def chain(
+    mode: str = "stretch", filter_: str = "bilinear", *, antialias: bool = True, color: str = "rgb"
+) -> Preprocessor:
+    """Decode, resize to 32 by 24, normalise, NCHW."""
+    channels = 1 if color == "gray" else 3
+    base = release_manifest(["v"])
+    spec = msgspec.structs.replace(
+        base.signature.inputs[0], shape=["N", "H", "W", channels], color=color, accept=["jpeg", "png", "tensor"]
+    )
+    step = {
+        "id": "resize", "op": "resize", "mode": mode, "size": [24, 32], "filter": filter_, "antialias": antialias,
+        "pad_value": [114.0], "pad_anchor": "center",
+    }  # fmt: skip
+    steps = [
+        {"id": "decode", "op": "decode", "from": "image", "color": color, "exif": "apply", "reduced": "never"},
+        step,
+        {"id": "norm", "op": "normalize", "scale": 1.0, "mean": [123.675], "std": [58.395]},
+        {"id": "layout", "op": "layout", "to": "NCHW"},
+    ]
+    sizes = ["N", channels, "h", "w"]
+    release = msgspec.structs.replace(
+        base,
+        signature=msgspec.structs.replace(base.signature, inputs=[spec]),
+        tensors={**base.tensors, "x": msgspec.structs.replace(base.tensors["x"], shape=sizes)},
+        preprocess={"x": steps},
+    )
+    return compile_preprocess(release)
+
+
+@pytest.mark.parametrize("mode", ["stretch", "fit_pad", "fit_crop", "shortest_side"])
+@pytest.mark.parametrize("filter_", ["bilinear", "lanczos", "area"])
+@pytest.mark.parametrize("color", ["rgb", "gray"])
+@pytest.mark.parametrize("content", [jpeg(photo()), jpeg(photo(), orientation=6)], ids=["upright", "turned"])
+def test_decoding_and_resizing_in_one_go_gives_the_same_numbers(
+    mode: str, filter_: str, color: str, content: bytes
+) -> None:
+    preprocess = chain(mode, filter_, color=color)
+
+    feeds, seen = prepare(preprocess, {"image": content})
+
+    assert np.array_equal(feeds["x"], preprocess({"image": content})["x"])
+    decoded = preprocess.decode({"image": content})
+    assert seen["image"].shape == decoded["image"].shape
+    assert preprocess.placement(seen) == preprocess.placement(decoded)
+    assert preprocess.count(seen) == 1
+
+
+def test_a_resize_in_one_go_does_not_take_the_whole_picture_out_of_pillow(monkeypatch) -> None:
+    sizes = []
+    real = images.pixels_of
+    monkeypatch.setattr(images, "pixels_of", lambda picture: sizes.append(picture.size) or real(picture))
+
+    prepare(chain(), {"image": jpeg(photo())})
+
+    assert sizes == [(32, 24)]
+
+
+def test_arrays_and_opencvs_resize_go_the_usual_way() -> None:
+    pixels = photo()[None]
+    for preprocess in (chain(), chain(antialias=False)):
+        feeds, _ = prepare(preprocess, {"image": pixels})
+        assert np.array_equal(feeds["x"], preprocess({"image": pixels})["x"])
+    content = jpeg(photo())
+    feeds, _ = prepare(chain(antialias=False), {"image": content})
+    resized = cv2.resize(cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB), (32, 24))
+    normalised = (resized.astype(np.float32) - np.float32(123.675)) / np.float32(58.395)
+    assert np.array_equal(feeds["x"][0], normalised.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8\xff\xd9", jpeg(photo())[:-100], b"GIF89a"])
+def test_what_is_no_picture_is_refused_in_one_go_as_well(content: bytes) -> None:
+    with pytest.raises(InferenceError, match="not a complete JPEG"):
+        prepare(chain(), {"image": content})
+
+
+@pytest.mark.parametrize(("mean", "std"), [([0.0], [255.0]), ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])])
+def test_normalising_by_table_gives_the_bits_that_arithmetic_gives(mean: list[float], std: list[float]) -> None:
+    step = build_image_step(Normalize(id="norm", scale=0.5, mean=mean, std=std))
+    pixels = photo()[None]
+
+    by_table = step(Value(pixels, "NHWC", "rgb")).array
+
+    computed = (pixels.astype(np.float32) * np.float32(0.5) - np.float32(mean)) / np.float32(std)
+    assert by_table.dtype == np.float32
+    assert np.array_equal(by_table, computed)
+    assert by_table.transpose(0, 3, 1, 2).flags.c_contiguous
+
+
+def test_a_build_of_opencv_that_answers_otherwise_is_not_used(monkeypatch) -> None:
+    real = cv2.resize
+    monkeypatch.setattr(cv2, "resize", lambda *given, **wishes: real(*given, **wishes) ^ 1)
+
+    assert opencv._scaler.__wrapped__() is None
+    monkeypatch.setattr(opencv, "_JPEG_PIXELS", 0)
+    assert opencv._decoder.__wrapped__() is None
+
+
+def test_this_build_of_opencv_is_used() -> None:
+    assert opencv._scaler() is cv2
+    assert opencv._decoder() is cv2
