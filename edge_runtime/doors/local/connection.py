@@ -159,6 +159,7 @@ class Connection:
                 arrived + frame.time_left_us / 1e6 if frame.time_left_us else None,
                 frame.priority,
                 _step(head, frame.flags) if head.sequence else None,
+                is_vouched_for=self._is_trusted,
             )
         )
         content, parts = planned.answers.write(reply)

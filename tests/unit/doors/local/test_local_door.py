@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 from pathlib import Path
@@ -14,6 +15,7 @@ from edge_runtime.client.local import LocalClient
 from edge_runtime.contract.errors import TransportError
 from edge_runtime.doors.local.door import LocalDoor
 from edge_runtime.serving.host import ModelHost
+from tests.fakes.models import Build, write_release
 
 PIXELS = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
 MANY = np.ones((5000, 1, 2, 2), np.float32)
@@ -42,6 +44,24 @@ def test_another_user_who_is_named_is_served_from_copies(host: ModelHost, tmp_pa
         assert _mode(door.path) == 0o666
         with LocalClient(str(door.path)) as client:
             assert client.infer("pixels", {"x": MANY})["logits"].tolist() == [[2.0] * 4] * 5000  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("caller", "is_looked_at"), [(os.geteuid(), False), (STRANGER, True)])
+def test_nan_is_looked_for_in_what_strangers_send(tmp_path: Path, caller: int, is_looked_at: bool) -> None:
+    write_release(tmp_path / "release", [Build("plain")])
+    with (
+        ModelHost(nan="reject") as host,
+        LocalDoor(host, tmp_path / "s", users=[STRANGER], identify=lambda peer: caller) as door,
+        LocalClient(str(door.path)) as client,
+    ):
+        host.load(tmp_path / "release")
+        unknown = np.full((1, 1, 2, 2), np.nan, np.float32)
+
+        if is_looked_at:
+            with pytest.raises(Refused, match="NaN"):
+                client.infer("pixels", {"x": unknown})
+        else:
+            assert np.isnan(client.infer("pixels", {"x": unknown})["logits"]).any()
 
 
 def test_what_a_process_that_has_gone_left_behind_is_replaced(host: ModelHost, tmp_path: Path) -> None:
