@@ -15,6 +15,7 @@ from edge_runtime.contract.ids import shown
 from edge_runtime.inference.accounting import EXPIRED, FAILED, INTERPRET, PREPARE, Accounting
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.direct import Direct, direct_call
+from edge_runtime.inference.drift import Drift
 from edge_runtime.inference.finite import FiniteCheck, NanPolicy
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.prepared import feeds_of_prepared
@@ -35,6 +36,8 @@ class Asker:
         # Whoever compares the answer with the picture needs all of its pixels.
         self._has_short_pictures = not predictor.postprocess.compares
         self._check = None if nan == "off" else FiniteCheck(predictor.preprocess, nan)
+        self.drift = Drift()
+        """Confidence and inputs of what was answered with classes, objects or scores."""
 
     def infer(self, inputs: Inputs, deadline: float | None = None) -> Answer:
         """The answer to one sample, by public output name. Raises: InferenceError."""
@@ -60,6 +63,7 @@ class Asker:
         answers = self._predictor.interpret(tensors, decoded)
         record = self._record()
         record.time(INTERPRET, perf_counter_ns() - began)
+        self.drift.saw(answers, inputs if decoded is None else decoded)
         return answers
 
     def infer_tensors(

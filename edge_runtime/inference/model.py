@@ -26,6 +26,7 @@ from edge_runtime.inference.admission import Admission, Ticket
 from edge_runtime.inference.arrays import ARCHIVE_MAX_BYTES
 from edge_runtime.inference.asker import Asker
 from edge_runtime.inference.backend import BACKENDS, Array, BackendOptions, Registry, Tensors, concurrency_for
+from edge_runtime.inference.drift import DriftSketches
 from edge_runtime.inference.finite import NanPolicy
 from edge_runtime.inference.golden import GoldenSet, load_own, run_golden, unpack_golden
 from edge_runtime.inference.lease import Lease, LeasePool, buffer_shapes
@@ -348,6 +349,10 @@ class Model:
     def statistics(self) -> Statistics:
         """Counters and stage times since the model was opened."""
         return self._accounting.statistics()
+
+    def drift(self) -> DriftSketches:
+        """How sure the model was and what its inputs looked like, sampled, since it was opened."""
+        return self._asker.drift.sketches()
 
     def golden_set(self) -> GoldenSet | None:
         """The release's golden questions; None when it has none. Raises: ContractError, DigestMismatch."""

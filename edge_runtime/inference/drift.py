@@ -1,0 +1,104 @@
+"""What drift is seen in: how sure the model is, and what its inputs look like; sampled, as sketches that can be merged.
+
+No input and no answer is kept, only counts of how bright, how varied, how sure: nothing in them leads back to a person.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Final
+
+import numpy as np
+
+from edge_runtime.contract.sketch import Sketch, SketchData
+from edge_runtime.inference.backend import Array
+from edge_runtime.inference.results import Anomaly, Answer, Boxes, Classes, Result, Scored
+
+EVERY: Final = 16
+"""One request in so many is looked at; the others pay for a counter."""
+_POINTS: Final = 64
+"""Places along each axis at which a large input is looked at: a whole photo would cost milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriftSketches:
+    """What was seen since the model was opened; sketches of several devices can be merged."""
+
+    seen: int
+    """Requests, up to the last one that was looked at."""
+    sampled: int
+    """Of these, looked at."""
+    confidence: Mapping[str, SketchData]
+    """By output: the best class's, object's or the one score of each sample; 0 where nothing was found."""
+    inputs: Mapping[str, SketchData]
+    """`NAME.level` (mean magnitude) and `NAME.spread` (standard deviation) of each input, in its own units."""
+
+
+class Drift:
+    """Collects sketches of one model; any thread may tell and read.
+
+    Args:
+        every: one request in so many is looked at.
+    """
+
+    def __init__(self, every: int = EVERY) -> None:
+        self._every = every
+        # Counting is one step of the interpreter, so no lock is needed to share it.
+        self._requests = count()
+        self._lock = threading.Lock()
+        self._seen = 0
+        self._sampled = 0
+        self._confidence: dict[str, Sketch] = {}
+        self._inputs: dict[str, Sketch] = {}
+
+    def saw(self, answers: Sequence[Answer], inputs: Mapping[str, object]) -> None:
+        """One request was answered.
+
+        Args:
+            answers: of each sample.
+            inputs: what they answer, by public name; only arrays are looked at, with or without batch axis.
+        """
+        number = next(self._requests)
+        if number % self._every:
+            return
+        looks = {name: _look(given) for name, given in inputs.items() if isinstance(given, np.ndarray) and given.size}
+        with self._lock:
+            self._seen = max(self._seen, number + 1)
+            self._sampled += 1
+            for name, (level, spread) in looks.items():
+                self._inputs.setdefault(f"{name}.level", Sketch()).add(level)
+                self._inputs.setdefault(f"{name}.spread", Sketch()).add(spread)
+            for answer in answers:
+                for name, part in answer.items():
+                    if (score := _confidence(part)) is not None:
+                        self._confidence.setdefault(name, Sketch()).add(score)
+
+    def sketches(self) -> DriftSketches:
+        """What was seen so far."""
+        with self._lock:
+            return DriftSketches(
+                self._seen,
+                self._sampled,
+                {name: sketch.to_data() for name, sketch in self._confidence.items()},
+                {name: sketch.to_data() for name, sketch in self._inputs.items()},
+            )
+
+
+def _look(given: Array) -> tuple[float, float]:
+    """Level and spread of an array, on a grid of its points."""
+    steps = tuple(slice(None, None, -(-size // _POINTS)) for size in given.shape)
+    points = given[steps].astype(np.float64)
+    return float(np.abs(points).mean()), float(points.std())
+
+
+def _confidence(part: Result) -> float | None:
+    match part:
+        case Classes() | Boxes():
+            return max(part.scores, default=0.0)
+        case Scored() | Anomaly():
+            return part.score
+        case _:
+            return None
