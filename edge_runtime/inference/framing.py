@@ -32,6 +32,8 @@ class Framing:
     """Samples that a centred transform looks at before the first sample and after the last."""
     stack: Stack | None
     rate_hz: int
+    _axes: tuple[int, tuple[int, ...]]
+    """Of a piece: how many, and its channels where they have an axis of their own."""
     _sample_steps: tuple[Step, ...]
     _frame_steps: tuple[Step, ...]
     _stacked_steps: tuple[Step, ...]
@@ -63,10 +65,9 @@ class Framing:
 
             return decode_audio(given, self.source)
         check_dtype(given, self.source.dtype, self.source)
-        shape = [size for size in self.source.shape if size != "N"]
-        array: Array = given[0] if given.ndim == len(shape) + 1 and len(given) == 1 else given
-        sizes = zip(array.shape[1:], shape[1:], strict=False)
-        if array.ndim != len(shape) or any(isinstance(wanted, int) and size != wanted for size, wanted in sizes):
+        axes, channels = self._axes
+        array: Array = given[0] if given.ndim == axes + 1 and len(given) == 1 else given
+        if array.ndim != axes or array.shape[1:] != channels:
             because = f"its shape is {list(given.shape)}, a piece of {self.source.shape} was expected"
             raise InferenceError(f"take input {self.source.name}", because, "give samples over time")
         return array
@@ -138,10 +139,20 @@ def compile_framing(preprocess: Preprocessor) -> Framing | None:
         centred_reach(frame, following),
         stack if isinstance(stack, Stack) else None,
         chain.source.sample_rate_hz,
+        _axes(chain.source),
         compile_steps(steps[:place]),
         compile_steps(steps[place + 1 : cut]),
         compile_steps(steps[cut:]),
     )
+
+
+def _axes(source: InputSpec) -> tuple[int, tuple[int, ...]]:
+    shape = [size for size in source.shape if size != "N"]
+    channels = tuple(size for size in shape[1:] if isinstance(size, int))
+    if not shape or len(channels) != len(shape) - 1:
+        because = f"input {shown(source.name)} has shape {shown(source.shape)}"
+        raise ContractError("hear a stream", because, "write T, or T and the channels")
+    return len(shape), channels
 
 
 def _check_by_sample(step: PreStep) -> None:

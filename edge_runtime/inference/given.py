@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.steps import Color
@@ -28,10 +31,20 @@ def batched_layout(spec: InputSpec) -> str | None:
 
 def check_dtype(array: Array, wanted: str, spec: InputSpec) -> None:
     """Refuse numbers of another type. Raises: InferenceError."""
-    if array.dtype.name != wanted:
+    # By name as well: the other byte order is the same type.
+    if array.dtype != _known(wanted) and array.dtype.name != wanted:
         raise InferenceError(
             f"take input {spec.name}", f"its dtype is {array.dtype.name}, not {wanted}", "convert it on purpose"
         )
+
+
+@lru_cache(maxsize=64)
+def _known(name: str) -> np.dtype[Any] | None:
+    """The dtype of that name; asked for once, because numpy puts the names of dtypes together anew each time."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        return None
 
 
 def with_batch(array: Array, spec: InputSpec, axes: Mapping[str, AxisRange], color: Color | None) -> Array:

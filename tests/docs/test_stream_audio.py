@@ -18,11 +18,14 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_recipe_on_the_page_is_a_recipe() -> None:
-    (block,) = blocks("toml")
+    whole, part = blocks("toml")
 
-    recipe = parse_recipe(block.encode(), ".toml")
+    recipe = parse_recipe(whole.encode(), ".toml")
+    head = whole[: whole.index("[inputs.audio]")] + part + whole[whole.index("[evaluation]") :]
+    rows = parse_recipe(head.encode(), ".toml")
 
     assert recipe.states["rnn"].out == "stateN"
+    assert rows.states["h"].out == "h_out"
 
 
 def test_the_programs_on_the_page_find_segments_and_the_same_scores_in_every_session(

@@ -92,6 +92,29 @@ def remembering_model(*, width: int = CONTEXT + FRAME, begins_with: float = 0.0,
     return content
 
 
+def row_model() -> bytes:
+    """`x` float32 [N, 4], `h` float32 [N, 3] → `y` float32 [N, 2], `h_out` float32 [N, 3]; h' = tanh(x · A + h · B)."""
+    rng = np.random.default_rng(7)
+    shapes = {"A": (4, MEMORY), "B": (MEMORY, MEMORY), "C": (MEMORY, 2)}
+    nodes = [
+        helper.make_node("MatMul", ["x", "A"], ["seen"]),
+        helper.make_node("MatMul", ["h", "B"], ["remembered"]),
+        helper.make_node("Add", ["seen", "remembered"], ["sum"]),
+        helper.make_node("Tanh", ["sum"], ["h_out"]),
+        helper.make_node("MatMul", ["h_out", "C"], ["y"]),
+    ]
+    ports = {"x": 4, "h": MEMORY, "y": 2, "h_out": MEMORY}
+    infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", size]) for name, size in ports.items()}
+    weights = [
+        numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name) for name, shape in shapes.items()
+    ]
+    graph = helper.make_graph(nodes, "g", [infos["x"], infos["h"]], [infos["y"], infos["h_out"]], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
 @dataclass(frozen=True)
 class Hearing:
     """A stateful release to write; the small model's, where nothing else is said."""

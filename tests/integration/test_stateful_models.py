@@ -15,7 +15,7 @@ from converters.pipeline.build import BuildOptions, build
 from converters.planning.recipe import Recipe, parse_recipe
 from edge_runtime import Model
 from edge_runtime.contract.errors import EdgeError
-from tests.fakes.streams import CONTEXT, FRAME, RATE_HZ, noise, recording, remembering_model
+from tests.fakes.streams import CONTEXT, FRAME, RATE_HZ, noise, recording, remembering_model, row_model
 
 HYSTERESIS = {"op": "hysteresis", "on": 0.6, "off": 0.4, "min_on_ms": 16, "min_off_ms": 16, "pad_ms": 4}
 
@@ -94,6 +94,37 @@ def test_ranges_of_a_model_that_remembers_are_taken_from_its_own_states(base, tm
     assert {name: row.verdict for name, row in rows.items()} == {"ort-float32": "shipped", "ort-int8": "shipped"}
     assert 15 < rows["ort-int8"].evidence.accuracy.float_snr_db < 60
     assert all(check.passed for check in checks)
+
+
+def test_rows_of_a_table_may_follow_one_another_and_the_last_answer_is_what_is_judged(tmp_path) -> None:
+    (tmp_path / "gesture.onnx").write_bytes(row_model())
+    (tmp_path / "evaluation").mkdir()
+    rng = np.random.default_rng(2)
+    for number in range(5):
+        np.save(tmp_path / "evaluation" / f"{number}.npy", rng.standard_normal((20 + number, 4)).astype(np.float32))
+    recipe = recipe_of(
+        model="gesture.onnx", task="gesture", inputs={"row": {"tensor": "x", "kind": "tensor"}}, constants={},
+        states={"h": {"in": "h", "out": "h_out"}},
+        outputs={"kind": {"tensor": "y", "kind": "classes", "activation": "softmax"}},
+    )  # fmt: skip
+
+    report = built(recipe, tmp_path, tmp_path / "out")
+
+    rows = np.load(tmp_path / "evaluation" / "3.npy")
+    with Model.open(tmp_path / "out", backends=["onnxruntime"]) as model, model.start_session() as session:
+        manifest, checks = model.release.manifest, model.golden_check()
+        whole = model.infer_tensors({"row": rows})["y"]
+        apart = [session.infer_tensors({"x": rows[:9]}), session.infer_tensors({"row": rows[9:]}, last=True)]
+        alone = model.infer_tensors({"row": rows[9:]})["y"]
+        answers = model.infer_batch({"row": rows})
+    assert report.rows[0].verdict == "shipped"
+    assert report.count == 5
+    assert manifest.stream is not None
+    assert manifest.stream.unit == "row"
+    assert all(check.passed for check in checks)
+    assert np.array_equal(np.concatenate([one["y"] for one in apart]), whole)
+    assert not np.array_equal(alone, whole[9:])
+    assert len(answers) == len(rows)
 
 
 @pytest.mark.parametrize(
