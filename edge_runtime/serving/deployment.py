@@ -14,6 +14,7 @@ from edge_runtime.inference.states import is_sequential
 from edge_runtime.serving.calls import Call, Reply, Ticket
 from edge_runtime.serving.describing import describe_inputs, describe_outputs
 from edge_runtime.serving.instance import EngineFault, Open
+from edge_runtime.serving.opener import Isolation
 from edge_runtime.serving.seating import Keeper, Retired, Seat, Seating
 from edge_runtime.serving.statistics import ServedStatistics, read_statistics
 from edge_runtime.serving.variants import Origin
@@ -30,11 +31,15 @@ class Deployment:
         origin: release and fitting variants.
         open_variant: loads one of them.
         keeper: what the host's versions share.
+        isolation: where `open_variant` loads it.
     """
 
-    def __init__(self, name: str, origin: Origin, open_variant: Open, keeper: Keeper) -> None:
+    def __init__(
+        self, name: str, origin: Origin, open_variant: Open, keeper: Keeper, isolation: Isolation = "thread"
+    ) -> None:
         release = origin.release.manifest
         self.release = release
+        self.isolation = isolation
         self.name = name
         self.version = str(release.version)
         self.inputs = describe_inputs(release)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, final
+from typing import Final, final
 
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.errors import ContractError, EdgeError
-from edge_runtime.contract.ids import VariantId, shown
+from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import BACKENDS, Registry
 from edge_runtime.inference.finite import NanPolicy
-from edge_runtime.inference.model import Model
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.batched import check_batchable, gathering
 from edge_runtime.serving.batching import ANY_MODEL, BatchPolicy
@@ -20,19 +19,13 @@ from edge_runtime.serving.calls import UnknownModel, UnknownVersion
 from edge_runtime.serving.caretaker import Caretaker
 from edge_runtime.serving.deployment import Deployment
 from edge_runtime.serving.events import Event, Happened, Listener, ignore
-from edge_runtime.serving.instance import Instance, LocalInstance, Open
+from edge_runtime.serving.opener import Isolation, Opener
 from edge_runtime.serving.residency import Residency
 from edge_runtime.serving.seating import Keeper
 from edge_runtime.serving.served import Place, Served
 from edge_runtime.serving.shadow import Shadow
-from edge_runtime.serving.variants import Origin, Release, read_origin
+from edge_runtime.serving.variants import Release
 from edge_runtime.serving.worker_limits import WorkerLimits
-
-if TYPE_CHECKING:
-    from edge_runtime.serving.worker import Nursery
-
-Isolation = Literal["thread", "process"]
-"""Whether a model runs in this process, or in a worker process that can be ended when its engine hangs."""
 
 _QUEUE_LIMIT: Final = 64
 _SHADOW_ROOM: Final = 8
@@ -75,14 +68,10 @@ class ModelHost:
         on_event: Listener = ignore,
         registry: Registry = BACKENDS,
     ) -> None:
-        self._threads = threads
-        self._facts = facts
-        self._nan: NanPolicy = nan
-        self._registry = {name: registry[name] for name in registry if backends is None or name in backends}
+        usable = {name: registry[name] for name in registry if backends is None or name in backends}
+        self._opener = Opener(usable, threads, facts, nan, worker_limits or WorkerLimits())
         self._keeper = Keeper(Residency(memory_bytes), Caretaker(), on_event, backoff or Backoff(), queue_limit)
-        self._worker_limits = worker_limits or WorkerLimits()
         self._batching = batching or {}
-        self._nursery: Nursery | None = None
         # Guards both tables; never held while a model is loaded or drained.
         self._changing = threading.Lock()
         self._names: dict[str, Place] = {}
@@ -99,7 +88,7 @@ class ModelHost:
         *,
         name: str | None = None,
         variant: str | None = None,
-        isolation: Isolation = "thread",
+        isolation: Isolation | None = None,
     ) -> Served:
         """Open a release beside what is served; the first version of a name is the one that answers for it.
 
@@ -109,7 +98,8 @@ class ModelHost:
             release: what to load.
             name: served under this name; None: the model's own.
             variant: exactly this one (and the fallback that it names); None: the best for this machine.
-            isolation: `process` for engines that may hang or crash; costs a copy of each tensor and a process.
+            isolation: `process` for engines that may hang or crash, which costs a copy of each tensor; None: as the
+                version that answers for the name, `thread` where there is none.
 
         Raises:
             InferenceError: code `load_failed`, `no_variant`, `golden_failed` or `memory`; nothing has changed.
@@ -136,7 +126,7 @@ class ModelHost:
         *,
         name: str | None = None,
         variant: str | None = None,
-        isolation: Isolation = "thread",
+        isolation: Isolation | None = None,
     ) -> Served:
         """Let a release answer for its name between two calls, then drain and unload the version it replaces.
 
@@ -179,7 +169,7 @@ class ModelHost:
         *,
         name: str | None = None,
         variant: str | None = None,
-        isolation: Isolation = "thread",
+        isolation: Isolation | None = None,
         share: float = 0.1,
         room: int = _SHADOW_ROOM,
     ) -> Shadow:
@@ -274,15 +264,20 @@ class ModelHost:
     ) -> None:
         self.close()
 
-    def _described(self, release: Release, name: str | None, variant: str | None, isolation: Isolation) -> Deployment:
-        origin = read_origin(release, variant, self._registry, self._facts)
-        opens: Open = self._open_here if isolation == "thread" else self._open_in_process
+    def _described(
+        self, release: Release, name: str | None, variant: str | None, isolation: Isolation | None
+    ) -> Deployment:
+        origin = self._opener.read(release, variant)
         name = name or origin.release.manifest.name
+        place = self._names.get(name)
+        if isolation is None:
+            isolation = "thread" if place is None else place.live.isolation
+        opens = self._opener.opens(isolation)
         if name in self._batching:
             check_batchable(name, origin)
         if policy := self._batching.get(name) or self._batching.get(ANY_MODEL):
             opens = gathering(opens, policy)
-        return Deployment(name, origin, opens, self._keeper)
+        return Deployment(name, origin, opens, self._keeper, isolation)
 
     def _bring_in(self, fresh: Deployment, beside: Deployment | None) -> None:
         try:
@@ -290,23 +285,6 @@ class ModelHost:
         except EdgeError as error:
             self._tell(Happened.REFUSED, fresh, reason=error.code, detail=error.because)
             raise
-
-    def _open_in_process(self, origin: Origin, variant: VariantId) -> Instance:
-        from edge_runtime.serving.worker import Nursery, open_worker
-
-        with self._changing:
-            self._nursery = self._nursery or Nursery()
-        return open_worker(
-            origin, variant, nursery=self._nursery, limits=self._worker_limits, registry=self._registry,
-            threads=self._threads,
-        )  # fmt: skip
-
-    def _open_here(self, origin: Origin, variant: VariantId) -> Instance:
-        release = (origin.release, origin.source)
-        return LocalInstance(
-            Model.open(release, variant=variant, threads=self._threads, facts=origin.facts, registry=self._registry),
-            self._nan,
-        )
 
     def _end_drained(self, place: Place) -> None:
         """Retire versions whose last sequence has ended; look again later while there are others."""

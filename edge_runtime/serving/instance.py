@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Protocol
 
 from edge_runtime.contract.errors import InferenceError
@@ -47,7 +48,13 @@ class Instance(Protocol):
         """Ids of the sequences that are lost when it closes."""
 
     def golden_check(self) -> list[CheckResult]:
-        """Ask the release's golden questions. Raises: InferenceError, ContractError, DigestMismatch."""
+        """Ask the release's golden questions, which warms it up; without any it is warmed up all the same.
+
+        Raises:
+            InferenceError: it cannot answer them.
+            ContractError: the golden set breaks the contract.
+            DigestMismatch: it is not the promised one.
+        """
 
     def close(self) -> None:
         """Free its memory; nobody asks it any more."""
@@ -105,7 +112,12 @@ class LocalInstance:
 
     def golden_check(self) -> list[CheckResult]:
         """Ask the release's golden questions. Raises: InferenceError, ContractError, DigestMismatch."""
-        return self.model.golden_check()
+        checks = self.model.golden_check()
+        if not checks and self._sequences is None:
+            # Nobody says what to ask, so zeros warm it up; that a model dislikes them is no reason to refuse it.
+            with suppress(InferenceError):
+                self.model.warm_up()
+        return checks
 
     def close(self) -> None:
         """Free its memory."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,8 +14,6 @@ from edge_runtime.contract.layout import BlobSource, LayoutFolder, OpenRelease, 
 from edge_runtime.contract.reasons import NO_VARIANT
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
-from edge_runtime.inference.backend import Registry
-from edge_runtime.inference.facts import engines, machine_facts
 
 Release = Path | str | tuple[OpenRelease, BlobSource]
 """Folder of an OCI layout, or a release already read and where its blobs are; read again when a model is reloaded."""
@@ -35,14 +33,15 @@ class Origin:
     facts: DeviceFacts
 
 
-def read_origin(release: Release, wanted: str | None, registry: Registry, facts: DeviceFacts | None = None) -> Origin:
+def read_origin(
+    release: Release, wanted: str | None, facts_about: Callable[[frozenset[str]], DeviceFacts]
+) -> Origin:
     """Find the variants of a release that fit this machine.
 
     Args:
         release: what to read.
         wanted: exactly this variant (and the fallback that it names); None: all that fit.
-        registry: backends that may be used.
-        facts: this machine's; None: found out here.
+        facts_about: this machine's facts, as far as these engines matter.
 
     Raises:
         InferenceError: code `no_variant`.
@@ -59,8 +58,7 @@ def read_origin(release: Release, wanted: str | None, registry: Registry, facts:
         else:
             sound.append(one)
     sound = _meant(sound, wanted)
-    named = {one.manifest.target.engine for one in sound}
-    facts = facts or machine_facts(engines(named, registry))
+    facts = facts_about(frozenset(one.manifest.target.engine for one in sound))
     choice = choose(tuple(OfferedVariant(one.digest, one.manifest) for one in sound), facts)
     skipped.extend(choice.rejected)
     if not choice.candidates:

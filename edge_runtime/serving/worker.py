@@ -21,6 +21,7 @@ from edge_runtime.contract.layout import OCI_INDEX, Descriptor
 from edge_runtime.contract.reasons import HUNG, LOAD_FAILED
 from edge_runtime.inference.accounting import SAMPLES, Record
 from edge_runtime.inference.backend import Registry
+from edge_runtime.inference.finite import NanPolicy
 from edge_runtime.serving.calls import BadCall, Call, Values
 from edge_runtime.serving.instance import EngineFault
 from edge_runtime.serving.variants import Origin
@@ -216,6 +217,7 @@ def open_worker(
     limits: WorkerLimits,
     registry: Registry,
     threads: int | None,
+    nan: NanPolicy = "off",
 ) -> WorkerInstance:
     """Load a variant in a fresh process.
 
@@ -231,7 +233,7 @@ def open_worker(
         remedy = "name the engine by its import string"
         raise InferenceError(f"load variant {variant} in a process", because, remedy, code=LOAD_FAILED)
     index = Descriptor(mediaType=OCI_INDEX, digest=origin.release.index.digest, size=origin.release.index.size_bytes)
-    start = Start(index, variant, {manifest.target.engine: engine}, origin.facts, threads, limits.memory_bytes)
+    start = Start(index, variant, {manifest.target.engine: engine}, origin.facts, threads, nan, limits.memory_bytes)
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "edge_runtime.serving.worker_process", str(theirs.fileno()), str(os.getpid())]
     with theirs:

@@ -69,7 +69,7 @@ class _HostSource:
 
 def _serve(channel: Channel, start: Start) -> None:
     try:
-        instance = LocalInstance(_open(channel, start))
+        instance = LocalInstance(_open(channel, start), start.nan)
     except Exception as error:  # noqa: BLE001 - the host must hear of it, whatever it is
         channel.send(as_refusal(error))
         return

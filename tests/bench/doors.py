@@ -65,7 +65,7 @@ def report() -> list[str]:
             *_measured(release, probe_onnx(), probe_input(), CALLS),
         ]
         if _DETECTOR.exists():
-            content, image = _detector()
+            content, image = detector()
             slow = write_model(folder / "detector", content, name="probe", takes=[3, 240, 320], gives=[4420, 2])
             section += ["", "A real face detector (UltraFace RFB-320), 922 KB of float32 in, 35 KB out.", ""]
             section += _measured(slow, content, image, CALLS // 5)
@@ -218,7 +218,7 @@ def _at(values: list[float], share: float) -> float:
     return sorted(values)[int(share * (len(values) - 1))]
 
 
-def _detector() -> tuple[bytes, npt.NDArray[np.float32]]:
+def detector() -> tuple[bytes, npt.NDArray[np.float32]]:
     """UltraFace with its input called `x` and its scores `y`, and a picture's worth of numbers."""
     model = onnx.load(_DETECTOR)
     names = {model.graph.input[0].name: "x", model.graph.output[0].name: "y"}

@@ -254,9 +254,15 @@ def test_workers_die_with_their_host_whatever_they_are_doing(
             pass
 
 
-def test_a_model_leaves_no_process_behind(stage: Stage, served: Served) -> None:
-    pid = worker_of(served)._child.pid
+def test_a_swap_stays_in_processes_and_leaves_none_behind(stage: Stage, served: Served, tmp_path: Path) -> None:
+    before = worker_of(served)._child.pid
 
+    fresh = stage.host.swap(plain(tmp_path, "2.0.0", 1.001))
+    after = worker_of(fresh)._child.pid
+    reply = fresh.call(about(1))
+    was_running = is_running(after)
     stage.host.unload("pixels")
 
-    assert not is_running(pid)
+    assert (reply.version, was_running) == ("2.0.0", True)
+    assert not is_running(before)
+    assert not is_running(after)
