@@ -70,8 +70,7 @@ def impatient(release: Path) -> Iterator[OpenDoor]:
 def slow(release: Path) -> Iterator[tuple[OpenDoor, Faults]]:
     """A door before an engine that waits until it may go on."""
     faults = Faults(blocks=threading.Event())
-    with ModelHost(registry={"onnxruntime": FaultyBackend(Faults(), "onnxruntime")}) as host:
-        host._registry["onnxruntime"].faults = faults  # type: ignore[union-attr]
+    with ModelHost(registry={"onnxruntime": FaultyBackend(faults, "onnxruntime")}) as host:
         faults.blocks.set()
         host.load(release)
         faults.blocks.clear()
