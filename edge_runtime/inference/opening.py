@@ -87,7 +87,7 @@ def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened
     offered = tuple(OfferedVariant(one.digest, one.manifest) for one in variants)
     choice = choose(offered, facts, next((one.variant for one in tuned.values() if one.is_winner), None))
     skipped.extend(choice.rejected)
-    labels = _read_labels(opened, source)
+    labels = read_labels(opened, source)
     arrays = _read_priors(opened, source)
     by_digest = {one.digest: one for one in variants}
     for chosen in (by_digest[one.digest] for one in choice.candidates):
@@ -165,7 +165,8 @@ def _read_variant(source: BlobSource, entry: VariantEntry) -> OpenVariant | Reje
         return Rejected(entry.id, error.code, str(error))
 
 
-def _read_labels(release: OpenRelease, source: BlobSource) -> dict[str, tuple[str, ...]]:
+def read_labels(release: OpenRelease, source: BlobSource) -> dict[str, tuple[str, ...]]:
+    """Label lists by public output. Raises: ContractError, DigestMismatch."""
     return {
         output.name: parse_labels(read_layer(source, release.layers, layer_of(output.labels), LABELS_MAX_BYTES))
         for output in release.manifest.signature.outputs

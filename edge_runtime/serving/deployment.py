@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import shown
@@ -12,7 +13,7 @@ from edge_runtime.inference.accounting import EXPIRED, FAILED, REJECTED, SUCCESS
 from edge_runtime.inference.refusals import Closed, DeadlinePassed, Refused
 from edge_runtime.inference.states import is_sequential
 from edge_runtime.serving.calls import Call, Reply, Ticket
-from edge_runtime.serving.describing import describe_inputs, describe_outputs
+from edge_runtime.serving.describing import describe_inputs, describe_outputs, tensor_labels
 from edge_runtime.serving.instance import EngineFault, Open
 from edge_runtime.serving.opener import Isolation
 from edge_runtime.serving.seating import Keeper, Retired, Seat, Seating
@@ -48,11 +49,17 @@ class Deployment:
         """Whether calls may belong to sequences."""
         self.on_swap = "drain" if release.stream is None else release.stream.on_swap
         """What its sequences do when another version takes over: `drain` or `reset`."""
+        self._origin = origin
         self._accounting = Accounting()
         self.seating = Seating(name, origin, open_variant, keeper, self._accounting)
         self._keeper = keeper
         self._failed_ns = 0
         self._last_inference_ns = 0
+
+    @cached_property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """What the classes of an output tensor are called. Raises: ContractError, DigestMismatch."""
+        return tensor_labels(self._origin.release, self._origin.source)
 
     def statistics(self) -> ServedStatistics:
         """Everything since the version was first loaded."""

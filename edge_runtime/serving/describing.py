@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edge_runtime.contract.ids import shown
+from edge_runtime.contract.steps import TopK, parse_postprocess
 from edge_runtime.serving.calls import BYTES, VARIES, BadCall, TensorMeta, Values
 
 if TYPE_CHECKING:
+    from edge_runtime.contract.layout import BlobSource, OpenRelease
     from edge_runtime.contract.release import ReleaseManifest, VariantManifest
     from edge_runtime.contract.tensor import Shape
     from edge_runtime.inference.backend import Array
@@ -26,6 +28,24 @@ def describe_outputs(release: ReleaseManifest, variant: VariantManifest) -> tupl
         TensorMeta(name, release.tensors[name].dtype, _sizes(release.tensors[name].shape)) for name in wanted.tensors
     )
     return (*tensors, *(TensorMeta(name, BYTES, (VARIES,)) for name in wanted.public))
+
+
+def tensor_labels(release: OpenRelease, source: BlobSource) -> dict[str, tuple[str, ...]]:
+    """What the classes of a canonical tensor are called, by index, where the release says so.
+
+    Raises:
+        ContractError: a label list is missing or broken.
+        DigestMismatch: it is not the promised one.
+    """
+    from edge_runtime.inference.opening import read_labels
+
+    found: dict[str, tuple[str, ...]] = {}
+    for output, labels in read_labels(release, source).items():
+        for step in parse_postprocess(release.manifest.postprocess.get(output, [])):
+            if isinstance(step, TopK):
+                shift = step.labels_offset
+                found[step.from_] = labels[shift:] if shift >= 0 else ("",) * -shift + labels
+    return found
 
 
 class WantedOutputs:

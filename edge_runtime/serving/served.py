@@ -90,6 +90,15 @@ class Served:
         """Canonical output tensors, then public outputs."""
         return self._place.live.outputs
 
+    def labels(self, output: str) -> tuple[str, ...]:
+        """What the classes of an output tensor are called; empty where the release names none.
+
+        Raises:
+            ContractError: its label list is missing or broken.
+            DigestMismatch: it is not the promised one.
+        """
+        return self._place.live.labels.get(output, ())
+
     def statistics(self) -> ServedStatistics:
         """What the version that answers now has done so far."""
         return self._place.live.statistics()

@@ -174,7 +174,7 @@ def test_classification_names_the_best_classes_with_their_scores(client: Any) ->
 
     answer = client.infer("pixels", [pixels()], outputs=[wanted])
 
-    assert answer.as_numpy("logits").tolist() == [[b"2.000000:1", b"1.000000:2"]]
+    assert answer.as_numpy("logits").tolist() == [[b"2.000000:1:one", b"1.000000:2:two"]]
 
 
 def test_statistics_count_what_was_answered_and_what_failed(client: Any) -> None:

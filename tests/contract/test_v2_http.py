@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -195,7 +196,25 @@ def test_the_best_classes_come_as_text(client: Any, binary: bool) -> None:
     answer = client.infer("pixels", [pixels()], outputs=[wanted("logits", binary_data=binary, class_count=2)])
 
     found = [one if isinstance(one, str) else one.decode() for one in answer.as_numpy("logits")[0]]
-    assert found == ["2.000000:1", "1.000000:2"]
+    assert found == ["2.000000:1:one", "1.000000:2:two"]
+
+
+@pytest.mark.parametrize("has_uvloop", [True, False])
+def test_tensors_larger_than_a_socket_takes_at_once_pass_on_either_event_loop(
+    opened: OpenDoor, monkeypatch: pytest.MonkeyPatch, has_uvloop: bool
+) -> None:
+    if not has_uvloop:
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+    many = np.resize(PIXELS, (200_000, 1, 2, 2))
+    with (
+        open_door(opened.host) as other,
+        triton.InferenceServerClient(other.netloc, concurrency=2) as client,
+    ):
+        under_way = [client.async_infer("pixels", [tensor("x", many, "FP32")]) for _ in range(3)]
+        answers = [one.get_result().as_numpy("logits") for one in under_way]
+
+    for answer in answers:
+        np.testing.assert_array_equal(answer, np.resize(LOGITS, (200_000, 4)))
 
 
 def test_an_asynchronous_client_is_answered(opened: OpenDoor) -> None:

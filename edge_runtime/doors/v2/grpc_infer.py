@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,9 @@ def read_infer(content: bytes, regions: SystemRegions, now: float, deadline: flo
     )
 
 
-def answer_document(asked: Asked, reply: Reply, regions: SystemRegions) -> Document:
+def answer_document(
+    asked: Asked, reply: Reply, regions: SystemRegions, labels: Callable[[str], Sequence[str]]
+) -> Document:
     """The fields of a ModelInferResponse; outputs that are wanted there are written to shared memory.
 
     Raises:
@@ -75,7 +77,7 @@ def answer_document(asked: Asked, reply: Reply, regions: SystemRegions) -> Docum
     """
     outputs: list[Document] = []
     contents: list[Any] = []
-    for position, output in enumerate(outputs_of(reply, asked.wishes)):
+    for position, output in enumerate(outputs_of(reply, asked.wishes, labels)):
         content = raw_bytes(output.values)
         described: Document = {"name": output.name, "datatype": output.datatype, "shape": output.shape}
         region = asked.wishes[position].region if asked.wishes else None

@@ -77,7 +77,7 @@ class GrpcService:
 
     def _answer(self, asked: Asked) -> Document:
         served = self._service.find(asked.model, asked.version)
-        return answer_document(asked, served.call(asked.call), self._service.regions)
+        return answer_document(asked, served.call(asked.call), self._service.regions, served.labels)
 
     def _model_ready(self, content: bytes, _deadline: Deadline) -> bytes:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -71,6 +72,8 @@ class Asked:
     """The same for outputs that nobody named."""
     coding: str | None
     """What to fold the answer in."""
+    labels: Callable[[str], Sequence[str]]
+    """What the classes of an output are called."""
 
 
 def json_length(headers: dict[str, str], size: int) -> int:
@@ -118,7 +121,7 @@ def read_infer(
     end = json_length(headers, len(body))
     coding = wanted_coding(headers.get("accept-encoding", ""))
     if end == 0 and len(body):
-        return Asked(Call(_raw_input(served, body)), "", (), (), is_binary=True, coding=coding)
+        return Asked(Call(_raw_input(served, body)), "", (), (), is_binary=True, coding=coding, labels=served.labels)
     try:
         question = _READER.decode(body[:end])
     except (msgspec.DecodeError, RecursionError) as error:
@@ -137,6 +140,7 @@ def read_infer(
         tuple(_flag(wish.parameters, "binary_data", default=default) for wish in question.outputs),
         is_binary=default,
         coding=coding,
+        labels=served.labels,
     )
 
 
@@ -144,7 +148,7 @@ def infer_answer(asked: Asked, reply: Reply, regions: SystemRegions) -> HttpAnsw
     """The answer to an inference request. Raises: BadCall when an output cannot be given as it was asked for."""
     described: list[dict[str, Any]] = []
     tail: list[memoryview] = []
-    for place, output in enumerate(outputs_of(reply, asked.wishes)):
+    for place, output in enumerate(outputs_of(reply, asked.wishes, asked.labels)):
         wish = asked.wishes[place] if asked.wishes else Wish(output.name)
         one: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": output.shape}
         if wish.region is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -113,8 +113,15 @@ def call_of(inputs: dict[str, Values], wishes: Iterable[Wish], schedule: Schedul
     return Call(inputs, names or None, schedule.deadline, schedule.priority, schedule.sequence)
 
 
-def outputs_of(reply: Reply, wishes: tuple[Wish, ...]) -> list[OutputTensor]:
+def outputs_of(
+    reply: Reply, wishes: tuple[Wish, ...], labels: Callable[[str], Sequence[str]] = lambda _: ()
+) -> list[OutputTensor]:
     """The outputs in the order in which they were asked for; all of the reply's when none was named.
+
+    Args:
+        reply: what the model said.
+        wishes: what was asked for.
+        labels: tells what the classes of an output are called.
 
     Raises:
         BadCall: classes are wanted of something that has none.
@@ -122,15 +129,15 @@ def outputs_of(reply: Reply, wishes: tuple[Wish, ...]) -> list[OutputTensor]:
     if not wishes:
         return [_output(name, values) for name, values in reply.tensors.items()]
     return [
-        classified(wish.name, reply.tensors[wish.name], wish.classification)
+        classified(wish.name, reply.tensors[wish.name], wish.classification, labels(wish.name))
         if wish.classification
         else _output(wish.name, reply.tensors[wish.name])
         for wish in wishes
     ]
 
 
-def classified(name: str, values: Values, count: int) -> OutputTensor:
-    """The best classes of each row as `score:index`, best first (Triton's classification extension).
+def classified(name: str, values: Values, count: int, labels: Sequence[str] = ()) -> OutputTensor:
+    """The best classes of each row as `score:index:label`, best first (Triton's classification extension).
 
     Raises:
         BadCall: the output holds no numbers.
@@ -142,10 +149,16 @@ def classified(name: str, values: Values, count: int) -> OutputTensor:
     # Stable, so that equal scores keep the order of their classes.
     order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
     elements = [
-        f"{float(rows[row, index]):f}:{index}".encode() for row in range(len(rows)) for index in order[row].tolist()
+        f"{float(rows[row, index]):f}:{index}{_named(index, labels)}".encode()
+        for row in range(len(rows))
+        for index in order[row].tolist()
     ]
     shape = (len(rows), count) if values.ndim > 1 else (count,)
     return OutputTensor(name, BYTES, shape, elements)
+
+
+def _named(index: int, labels: Sequence[str]) -> str:
+    return f":{labels[index]}" if index < len(labels) else ""
 
 
 def server_metadata(version: str) -> dict[str, Any]:

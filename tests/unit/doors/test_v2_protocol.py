@@ -98,6 +98,12 @@ def test_the_best_classes_of_each_row_come_as_score_and_index() -> None:
     assert found.values == [b"0.500000:1", b"0.400000:2", b"2.000000:0", b"2.000000:2"]
 
 
+def test_classes_are_called_as_the_release_calls_them() -> None:
+    found = classified("scores", np.array([0.0, 2.0, 1.0]), 3, ("zero", "one"))
+
+    assert found.values == [b"2.000000:1:one", b"1.000000:2", b"0.000000:0:zero"]
+
+
 def test_more_classes_than_there_are_gives_all() -> None:
     assert classified("scores", np.array([1, 2]), 10).shape == (2,)
 
