@@ -21,7 +21,7 @@ Model = Annotated[
 ]
 TrustCode = Annotated[
     bool,
-    typer.Option("--trust-code", help="Let the model run code while it is read (pickles, .pt2, MODULE:FUNCTION)."),
+    typer.Option("--trust-code", help="Let model and metric run code (pickles, .pt2, MODULE:FUNCTION)."),
 ]
 Target = Annotated[list[str] | None, typer.Option("--target", help="Board class or family; repeat for more.")]
 Shape = Annotated[list[str] | None, typer.Option("--shape", help="Fix free sizes: NAME=1,3,224,224; repeat for more.")]

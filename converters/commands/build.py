@@ -27,6 +27,7 @@ from converters.report.build_report import as_json as report_json
 from converters.report.build_report import print_report
 from converters.report.page import report_page
 from converters.starter.from_options import Options, recipe_from_options, with_options
+from edge_runtime.contract.ids import shown
 from edge_runtime.interrupt import raise_on_interrupt
 
 REPORT_SUFFIX = ".report.json"
@@ -39,7 +40,7 @@ def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
     """The recipe of a build and the folder its paths are relative to.
 
     Raises:
-        BadRecipe: neither a recipe nor a model was named, or something that changes numbers is missing.
+        BadRecipe: neither a recipe nor a model was named, something that changes numbers is missing, or code would run.
         BadModel: the model cannot be read.
     """
     if path is not None:
@@ -55,6 +56,7 @@ def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
             is_function = ":" in options.model and not named.exists()
             model = options.model if is_function else str(named.resolve())
             recipe = msgspec.structs.replace(recipe, model=model)
+        _check_code(recipe, is_trusted=options.trusts_code)
         return with_local_model(with_options(recipe, options), base, trusts_code=options.trusts_code), base
     if not options.model:
         raise BadRecipe("build", "neither a model nor --recipe was given", "see edge-convert build --help")
@@ -62,6 +64,17 @@ def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
     local = dataclasses.replace(options, model=str(found.model))
     recipe = recipe_from_options(local, read_model(found.model, parse_shapes(options.shapes)))
     return msgspec.structs.replace(recipe, model_uri=found.uri), Path.cwd()
+
+
+def _check_code(recipe: Recipe, *, is_trusted: bool) -> None:
+    metric = recipe.evaluation.metric
+    if metric is not None and ":" in metric and not is_trusted:
+        module = shown(metric.partition(":")[0])
+        raise BadRecipe(
+            f"use metric {shown(metric)}",
+            f"importing {module} runs whatever code it holds",
+            "add --trust-code if you know who wrote it, or name a metric of edge-convert (docs/how-to/judge-a-model.md)",
+        )
 
 
 def unedited(path: Path) -> list[str]:

@@ -135,12 +135,13 @@ box_units = "normalized", min_score = 0.5, max = 9 }}, \
 {{ op = "nms", iou = 0.5, per_class = true, kind = "hard", in_graph = false }}]
 [evaluation]
 folder = "nowhere"
+{metric}
 """
 
 
 def dry_run(monkeypatch, capsys, folder, **changes) -> tuple[int, str, str]:
     pytest.importorskip("onnxruntime")
-    told = {"tensor": "logits", "size": "[8, 8]", "family": "raw", "change": "note", **changes}
+    told = {"tensor": "logits", "size": "[8, 8]", "family": "raw", "change": "note", "metric": "", **changes}
     saved(conv_classifier(), folder / "m.onnx")
     (folder / "r.toml").write_text(DETECTOR.replace("\\\n", "").format(**told))
     arguments = ("build", "--recipe", folder / "r.toml", "-o", folder / "out", "--dry-run")
@@ -162,6 +163,20 @@ def test_a_dry_run_refuses_what_recipe_and_model_alone_show_to_be_wrong(
 
     assert (status, out) == (1, "")
     assert says in err
+
+
+def test_a_metric_beside_the_recipe_runs_nothing_until_somebody_trusts_it(monkeypatch, capsys, tmp_path) -> None:
+    (tmp_path / "theirs.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\n")
+    dry_run(monkeypatch, capsys, tmp_path, metric='metric = "theirs:score"')
+    arguments = ("build", "--recipe", tmp_path / "r.toml", "-o", tmp_path / "out")
+
+    refused = run(monkeypatch, capsys, *arguments)
+    trusted = run(monkeypatch, capsys, *arguments, "--dry-run", "--trust-code")
+
+    assert refused[0] == 1
+    assert "use metric 'theirs:score': importing 'theirs' runs whatever code it holds; add --trust-code" in refused[2]
+    assert not (tmp_path / "ran").exists()
+    assert trusted[0] == 0
 
 
 def test_a_dry_run_needs_no_examples_and_notes_a_detector_without_labels(monkeypatch, capsys, tmp_path) -> None:
