@@ -21,10 +21,14 @@ IDENTIFIER: Final = b"TFL3"
 
 Option = str | int | float | bool | tuple[int | float, ...] | None
 
-_MOST_PARTS: Final = 200_000
+_MOST_PARTS: Final = 50_000
 """Tensors, operators and other tables of one file: real models have thousands, and a small file can claim billions."""
 _MOST_NUMBERS: Final = 4_000_000
 """Sizes, indices, scales and letters of one file: many parts may point at the same long vector."""
+_MOST_PORTS: Final = 1_000_000
+"""Inputs and outputs of all operators together."""
+_SHOWN: Final = 120
+"""Letters of a tensor's name that people are shown: many operators may write a tensor whose name fills the file."""
 _MOST_AXES: Final = 16
 """Of one tensor; the kernels of TensorFlow Lite know eight at most."""
 _MOST_ELEMENTS: Final = 2**63 - 1
@@ -68,7 +72,7 @@ class TfliteTensor:
     @property
     def short_name(self) -> str:
         """The first of its names: converters join those of everything they fused."""
-        return self.name.split(";")[0]
+        return self.name[:_SHOWN].split(";")[0]
 
     @property
     def is_constant(self) -> bool:
@@ -184,8 +188,13 @@ def parse_tflite(content: bytes, name: str) -> TfliteFile:
     except BadModel:
         raise
     except Exception as error:  # a wrong offset ends in whatever class the bytes there happen to provoke
-        because = f"it is not a whole TensorFlow Lite file ({len(content)} bytes)"
+        greedy = f": {error}" if isinstance(error, _Greedy) else ""
+        because = f"it is not a whole TensorFlow Lite file ({len(content)} bytes){greedy}"
         raise BadModel(f"read {name}", because, _EXPORT_AGAIN, code="truncated") from error
+
+
+class _Greedy(ValueError):
+    """A small file that would cost whoever reads it more than any real one does."""
 
 
 def _schema() -> Any:
@@ -209,6 +218,9 @@ class _Reader:
         self._model = schema.Model.GetRootAs(content, 0)
         self._parts = 0
         self._numbers = 0
+        self._ports = 0
+        self._weights = 0
+        self._places: dict[tuple[int, int], memoryview] = {}
         self._kinds = _names_of(schema.BuiltinOperator)
         self._types = _names_of(schema.TensorType)
 
@@ -216,7 +228,7 @@ class _Reader:
         model = self._model
         buffers = self._each(model.BuffersLength(), model.Buffers)
         codes = [self._code(code) for code in self._each(model.OperatorCodesLength(), model.OperatorCodes)]
-        contents = [self._bytes_of(buffer) for buffer in buffers]
+        contents = [self._content_of(buffer) for buffer in buffers]
         graphs = tuple(
             self._graph(graph, contents, codes) for graph in self._each(model.SubgraphsLength(), model.Subgraphs)
         )
@@ -239,25 +251,28 @@ class _Reader:
         """The tables of a vector; one that claims more than any file has is refused before the first is read."""
         self._parts += count
         if self._parts > _MOST_PARTS:
-            raise ValueError("too many parts")
+            raise _Greedy(f"it claims more than {_MOST_PARTS} parts")
         return [item(number) for number in range(count)]
 
     def _measured(self, vector: Any) -> Any:
         """A vector of numbers or letters, once it is counted; an absent one is the number 0 in the generated code."""
         self._numbers += len(vector) if isinstance(vector, np.ndarray | bytes | list) else 0
         if self._numbers > _MOST_NUMBERS:
-            raise ValueError("too many numbers")
+            raise _Greedy(f"it claims more than {_MOST_NUMBERS} numbers and letters beside its weights")
         return vector
 
     def _text(self, raw: bytes | None) -> str:
         return self._measured(raw).decode("utf-8", errors="replace") if raw else ""
 
     def _whole(self, vector: Any) -> tuple[int, ...]:
-        return tuple(int(number) for number in self._measured(vector)) if isinstance(vector, np.ndarray) else ()
+        return tuple(self._measured(vector).tolist()) if isinstance(vector, np.ndarray) else ()
 
     def _indices(self, vector: Any, count: int, *, lowest: int) -> tuple[int, ...]:
         found = self._whole(vector)
-        if any(not lowest <= index < count for index in found):
+        self._ports += len(found)
+        if self._ports > _MOST_PORTS:
+            raise _Greedy(f"its operators read more than {_MOST_PORTS} tensors")
+        if found and not lowest <= min(found) <= max(found) < count:
             raise ValueError("tensor index out of range")
         return found
 
@@ -267,6 +282,18 @@ class _Reader:
         is_custom = number == self._schema.BuiltinOperator.CUSTOM
         kind = self._text(code.CustomCode()) if is_custom else self._kinds.get(number, f"BUILTIN_{number}")
         return kind, is_custom, code.Version()
+
+    def _content_of(self, buffer: Any) -> memoryview | None:
+        """The bytes of a buffer, one object for all buffers at one place; places overlap in no file that was written."""
+        found = self._bytes_of(buffer)
+        if found is None:
+            return None
+        place = np.frombuffer(found, np.uint8).ctypes.data, found.nbytes
+        if place not in self._places:
+            self._weights += found.nbytes
+            if self._weights > len(self._content):
+                raise _Greedy("its weights overlap")
+        return self._places.setdefault(place, found)
 
     def _bytes_of(self, buffer: Any) -> memoryview | None:
         if buffer.Offset() > 1:
@@ -313,7 +340,7 @@ class _Reader:
     def _affine(self, parameters: Any) -> Affine | None:
         if parameters is None or not parameters.ScaleLength():
             return None
-        scales = tuple(float(scale) for scale in self._measured(parameters.ScaleAsNumpy()))
+        scales = tuple(self._measured(parameters.ScaleAsNumpy()).tolist())
         # The schema lets writers leave zero points out when all are 0.
         zeros = self._whole(parameters.ZeroPointAsNumpy()) or (0,)
         if len(zeros) == 1:

@@ -85,7 +85,7 @@ def _operators(model: TfliteFile) -> Iterator[Finding]:
     if control:
         yield Finding("warning", "control_flow", f"bodies of {named(control)} are not quantised",
                       "int8 may gain nothing", control)  # fmt: skip
-    kept = tuple(tensor.name for graph in model.graphs for tensor in graph.tensors if tensor.is_variable)
+    kept = tuple(tensor.short_name for graph in model.graphs for tensor in graph.tensors if tensor.is_variable)
     kept += tuple(graph.label(operator) for graph, operator in every if operator.kind in _VARIABLES)
     if kept:
         yield Finding("warning", "state", f"the model keeps a state from call to call: {named(kept)}",
@@ -118,7 +118,7 @@ def _free_axes(tensor: TfliteTensor, axes: list[int]) -> Iterator[Finding]:
 
 
 def _weights(graph: TfliteGraph) -> Iterator[Finding]:
-    broken = tuple(tensor.name for tensor in graph.tensors if _has_nan(tensor))
+    broken = tuple(_not_finite(graph))
     if broken:
         yield Finding("error", "nan_weights", f"weights hold NaN or infinity: {named(broken)}",
                       "the training diverged; convert a sound checkpoint", broken)  # fmt: skip
@@ -137,13 +137,25 @@ def _weights(graph: TfliteGraph) -> Iterator[Finding]:
         yield Finding("warning", "nothing_to_quantise", "no convolution or fully-connected layer has constant weights",
                       "int8 would change nothing; build with --precision float32")  # fmt: skip
     elif any(tensor.dtype == "int8" for tensor in weights):
-        hybrid = tuple(tensor.name for tensor in weights if tensor.dtype == "int8")
+        hybrid = tuple(tensor.short_name for tensor in weights if tensor.dtype == "int8")
         yield Finding("note", "hybrid", f"weights are int8 and activations float: {named(hybrid)}",
                       "for full int8 start from the float model", hybrid)  # fmt: skip
 
 
+def _not_finite(graph: TfliteGraph) -> Iterator[str]:
+    """Names of constants that hold what is no number; content that many tensors share is looked at once."""
+    seen: dict[tuple[int, str], bool] = {}
+    for tensor in graph.tensors:
+        place = (id(tensor.content), tensor.dtype)
+        if place not in seen:
+            seen[place] = _has_nan(tensor)
+        if seen[place]:
+            yield tensor.short_name
+
+
 def _has_nan(tensor: TfliteTensor) -> bool:
-    if tensor.dtype not in {"float32", "float16", "float64"}:
+    if tensor.dtype not in {"float32", "float16", "float64"} or tensor.content is None:
         return False
-    values = tensor.values()
-    return values is not None and not bool(np.isfinite(values).all())
+    kind = np.dtype(tensor.dtype)
+    values = np.frombuffer(tensor.content[: tensor.content.nbytes // kind.itemsize * kind.itemsize], kind)
+    return not bool(np.isfinite(values).all())

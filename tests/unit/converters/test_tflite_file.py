@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from converters.errors import BadModel
 from converters.model.tflite_file import parse_tflite, read_tflite
+from tests.fakes.greedy_tflite import greedy_tflite
 from tests.fakes.tflite_models import Tensor, int8_classifier
 
 CONTENT = int8_classifier(metadata={"note": b"hello"}, signature="serving_default").content()
@@ -63,6 +64,34 @@ def test_whatever_bytes_a_file_holds_it_is_read_or_refused(changes: list[tuple[i
     # Any other exception, or a hang, fails the test.
     with contextlib.suppress(BadModel):
         assert parse_tflite(bytes(content), "m.tflite").main.operators
+
+
+@pytest.mark.parametrize(
+    ("shares", "says"),
+    [
+        ({"tensors": 60_000}, "more than 50000 parts"),
+        ({"operators": 40_000, "reads": 60}, "more than 1000000 tensors"),
+        ({"operators": 40_000, "tensors": 50, "name": 100_000}, "numbers and letters"),
+    ],
+)
+def test_a_file_that_points_at_one_piece_many_times_is_refused_with_the_reason(shares, says: str) -> None:
+    content = greedy_tflite(**shares)
+
+    with pytest.raises(BadModel, match=says):
+        parse_tflite(content, "m.tflite")
+
+
+def test_a_name_that_fills_the_file_is_shortened_where_people_read_it() -> None:
+    graph = parse_tflite(greedy_tflite(operators=9, name=100_000), "m.tflite").main
+
+    assert max(len(graph.label(operator)) for operator in graph.operators) < 200
+
+
+def test_content_that_buffers_share_is_one_object_so_that_it_is_looked_at_once() -> None:
+    tensors = parse_tflite(greedy_tflite(tensors=9, content=100), "m.tflite").main.tensors
+
+    assert len({id(tensor.content) for tensor in tensors}) == 1
+    assert tensors[0].size_bytes == 400
 
 
 def test_a_small_file_that_claims_billions_of_parts_is_refused_at_once() -> None:
