@@ -73,7 +73,7 @@ def _check_code(recipe: Recipe, *, is_trusted: bool) -> None:
         raise BadRecipe(
             f"use metric {shown(metric)}",
             f"importing {module} runs whatever code it holds",
-            "add --trust-code if you know who wrote it, or name a metric of edge-convert (docs/how-to/judge-a-model.md)",
+            "add --trust-code if you know who wrote it, or name one of edge-convert's own metrics",
         )
 
 

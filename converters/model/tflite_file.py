@@ -202,9 +202,8 @@ def _schema() -> Any:
     try:
         from ai_edge_litert import schema_py_generated
     except ImportError as error:
-        raise BadModel(
-            "read TensorFlow Lite files", "ai-edge-litert is not installed", "pip install 'edgefleet[litert]'"
-        ) from error
+        because, remedy = "ai-edge-litert is not installed", "pip install 'edgefleet[litert]'"
+        raise BadModel("read TensorFlow Lite files", because, remedy) from error
     return schema_py_generated
 
 
@@ -216,10 +215,7 @@ class _Reader:
         self._content = content
         self._view = memoryview(content)
         self._model = schema.Model.GetRootAs(content, 0)
-        self._parts = 0
-        self._numbers = 0
-        self._ports = 0
-        self._weights = 0
+        self._parts = self._numbers = self._ports = self._weights = 0
         self._places: dict[tuple[int, int], memoryview] = {}
         self._kinds = _names_of(schema.BuiltinOperator)
         self._types = _names_of(schema.TensorType)
@@ -277,16 +273,15 @@ class _Reader:
         return found
 
     def _code(self, code: Any) -> tuple[str, bool, int]:
-        # Codes above 127 stand in the newer field; older files have only the deprecated one.
+        # Codes above 127 stand in the newer field, others in the older one.
         number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
         is_custom = number == self._schema.BuiltinOperator.CUSTOM
         kind = self._text(code.CustomCode()) if is_custom else self._kinds.get(number, f"BUILTIN_{number}")
         return kind, is_custom, code.Version()
 
     def _content_of(self, buffer: Any) -> memoryview | None:
-        """The bytes of a buffer, one object for all buffers at one place; places overlap in no file that was written."""
-        found = self._bytes_of(buffer)
-        if found is None:
+        """The bytes of a buffer: one object for all buffers at one place, and places never overlap."""
+        if (found := self._bytes_of(buffer)) is None:
             return None
         place = np.frombuffer(found, np.uint8).ctypes.data, found.nbytes
         if place not in self._places:
@@ -343,8 +338,7 @@ class _Reader:
         scales = tuple(self._measured(parameters.ScaleAsNumpy()).tolist())
         # The schema lets writers leave zero points out when all are 0.
         zeros = self._whole(parameters.ZeroPointAsNumpy()) or (0,)
-        if len(zeros) == 1:
-            zeros *= len(scales)
+        zeros *= len(scales) if len(zeros) == 1 else 1
         if len(zeros) != len(scales):
             raise ValueError("scales and zero points do not pair")
         return Affine(scales, zeros, parameters.QuantizedDimension())
@@ -385,8 +379,8 @@ class _Reader:
         )
 
     def _named(self, count: int, item: Callable[[int], Any], graph: TfliteGraph) -> Mapping[str, int]:
-        entries = self._each(count, item)
-        return MappingProxyType({self._text(one.Name()): graph.tensors[one.TensorIndex()].index for one in entries})
+        found = {self._text(one.Name()): graph.tensors[one.TensorIndex()].index for one in self._each(count, item)}
+        return MappingProxyType(found)
 
 
 def _inside(view: memoryview, offset: int, size: int) -> memoryview:

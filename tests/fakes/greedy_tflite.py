@@ -11,7 +11,6 @@ from ai_edge_litert import schema_py_generated as schema
 from converters.model.tflite_file import IDENTIFIER
 
 
-
 def greedy_tflite(
     *, tensors: int = 1, content: int = 0, operators: int = 1, reads: int = 2, name: int = 1, kind: str = "CONV_2D",
     dtype: str = "FLOAT32",
