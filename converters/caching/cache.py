@@ -78,6 +78,10 @@ class Cache:
         self._touch(key)
         return content
 
+    def discard(self, key: str) -> None:
+        """Remove an entry that is whole and yet of no use."""
+        self._remove(key)
+
     def has(self, key: str) -> bool:
         """Whether an entry is there; only reading it says whether it is whole."""
         return self._index(key) is not None

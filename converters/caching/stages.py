@@ -85,6 +85,8 @@ Listener = Callable[[StageEvent], None]
 
 Fill = Callable[[Path], None]
 """Writes plain files into a folder, no folders."""
+Check = Callable[[Path], None]
+"""Looks at the files in a folder. Raises: ValueError: they are not what the stage writes."""
 
 
 class Stages:
@@ -135,15 +137,16 @@ class Stages:
             self.cache.store(key, stage.kind, stage.subject, {_RESULT: pack(value)})
         return value
 
-    def fill(self, stage: Stage, folder: Path, work: Fill) -> Filled:
+    def fill(self, stage: Stage, folder: Path, work: Fill, check: Check = lambda _: None) -> Filled:
         """The files that `work` writes, or wrote in an earlier run; they never stand in memory together.
 
         Args:
             stage: what the files depend on.
             folder: an empty folder for them.
             work: writes them; whatever it raises passes through and is not kept.
+            check: looks at files from the cache before anybody uses them; damaged ones are written again.
         """
-        filled = Filled(self, stage, folder, work)
+        filled = Filled(self, stage, folder, work, check)
         if self.cache is not None and self.cache.has(self._key(stage)):
             self._tell(stage, "cached")
         else:
@@ -154,8 +157,8 @@ class Stages:
         """Work that is done every time; listeners hear of it, the log does not."""
         return self._timed(Stage(kind, subject, {}), work, is_logged=False)
 
-    def restored(self, stage: Stage, folder: Path, work: Fill) -> None:
-        """Put a stage's files into a folder, from the cache if they are there and whole.
+    def restored(self, stage: Stage, folder: Path, work: Fill, check: Check) -> None:
+        """Put a stage's files into a folder, from the cache if they are there, whole and pass the check.
 
         Raises:
             CannotWrite: the folder cannot be written; besides, whatever the work raises.
@@ -163,7 +166,13 @@ class Stages:
         key = self._key(stage)
         try:
             if self.cache is not None and self.cache.restore(key, folder):
-                return
+                try:
+                    check(folder)
+                except ValueError:
+                    self.forget(stage)
+                    _empty(folder)
+                else:
+                    return
             self._timed(stage, lambda: work(folder))
         except OSError as error:
             because = error.strerror or str(error)
@@ -172,6 +181,11 @@ class Stages:
         if self.cache is not None:
             files = {path.name: path for path in sorted(folder.iterdir())}
             self.cache.store(key, stage.kind, stage.subject, files)
+
+    def forget(self, stage: Stage) -> None:
+        """What the cache has of a stage is of no use."""
+        if self.cache is not None:
+            self.cache.discard(self._key(stage))
 
     def peek(self, stage: Stage, name: str) -> bytes | None:
         """One file of a stage, if the cache has it."""
@@ -205,15 +219,26 @@ class Stages:
 class Filled:
     """The files of a stage: brought where they are needed when somebody asks for them."""
 
-    def __init__(self, stages: Stages, stage: Stage, folder: Path, work: Fill) -> None:
+    def __init__(self, stages: Stages, stage: Stage, folder: Path, work: Fill, check: Check) -> None:
         self._folder = folder
-        self._once = Once(lambda: stages.restored(stage, folder, work))
+        self._restore = lambda: stages.restored(stage, folder, work, check)
+        self._once = Once(self._restore)
         self._stages, self._stage = stages, stage
 
     def read(self, name: str) -> bytes:
         """One file, without bringing the others. Raises: as `folder`."""
         content = self._stages.peek(self._stage, name)
         return (self.folder() / name).read_bytes() if content is None else content
+
+    def value(self, name: str, result: type[T]) -> T:
+        """One file that `pack` made; where it is something else, the stage is done again. Raises: as `folder`."""
+        try:
+            return unpack(self.read(name), result)
+        except ValueError:
+            self._stages.forget(self._stage)
+            _empty(self._folder)
+            self._once = Once(self._restore)
+            return unpack((self.folder() / name).read_bytes(), result)
 
     def folder(self) -> Path:
         """The folder with all files in it. Raises: whatever the work raises, if it has to be done (again)."""
@@ -245,6 +270,11 @@ class Once(Generic[T]):
         except Exception as error:
             self._failed = error
             raise
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
 
 
 def key_of(stage: Stage, environment: Environment) -> str:

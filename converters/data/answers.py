@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, Self
 
 from converters.errors import CannotWrite
+from edge_runtime.contract.errors import EdgeError
 from edge_runtime.inference.arrays import read_npz, write_npz
 from edge_runtime.inference.backend import Array, Tensors
 
@@ -50,9 +51,32 @@ class AnswerWriter:
         return CannotWrite(what, because, "free some space, or set TMPDIR to another disk")
 
 
+def check_answer_file(path: Path) -> None:
+    """Look whether a file holds answers and nothing else. Raises: ValueError: it does not."""
+    try:
+        for _ in read_answers(path):
+            pass
+    except EdgeError as error:
+        raise ValueError(str(error)) from error
+
+
 def read_answers(path: Path) -> Iterator[dict[str, Array]]:
     """Canonical output tensors of each sample, in the order they were written."""
+    for piece in _pieces(path):
+        yield read_npz(piece, "the source model's answers")
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    left = path.stat().st_size
     with path.open("rb") as source:
         while header := source.read(_LENGTH.size):
-            (length,) = _LENGTH.unpack(header)
-            yield read_npz(zlib.decompress(source.read(length)), "the source model's answers")
+            try:
+                (length,) = _LENGTH.unpack(header)
+                left -= _LENGTH.size + length
+                # A length that the file does not hold must not cost the memory it asks for.
+                piece = zlib.decompress(source.read(length)) if left >= 0 else b""
+            except (struct.error, zlib.error) as error:
+                raise ValueError("a piece is damaged") from error
+            if left < 0:
+                raise ValueError("a piece is cut off")
+            yield piece

@@ -15,7 +15,8 @@ import msgspec
 
 from converters.building.workshop import Workshop
 from converters.caching.cache import Cache
-from converters.caching.stages import Filled, Listener, Once, Stage, Stages, environment_here, pack, unpack
+from converters.caching.stages import Filled, Listener, Once, Stage, Stages, environment_here, pack
+from converters.data.answers import check_answer_file
 from converters.errors import BadDataset, BadRecipe, CannotWrite
 from converters.evaluation.emulation import Emulator, list_emulators, try_emulator
 from converters.pipeline.calibrating import write_calibration
@@ -187,8 +188,8 @@ def _ask_source(material: Material, run: _Run) -> tuple[Facts, Filled]:
         )
         (into / _SAID).write_bytes(pack(_Said(found.golden, found.spec, found.score, found.waivers, found.notes)))
 
-    answers = stages.fill(stage, folder, ask)
-    said = unpack(answers.read(_SAID), _Said)
+    answers = stages.fill(stage, folder, ask, lambda into: check_answer_file(into / _ANSWERS))
+    said = answers.value(_SAID, _Said)
     examination = examine(material, folder / _ANSWERS)
     reference = Reference(said.golden, said.spec, examination, said.score, said.waivers, said.notes)
     return Facts(Order(run.recipe, run.plan, material, reference), stages.environment, model, stage), answers

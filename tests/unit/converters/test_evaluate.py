@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.data.answers import AnswerWriter, read_answers
+from converters.data.answers import AnswerWriter, check_answer_file, read_answers
 from converters.data.datasets import Dataset
 from converters.data.samples.files import Files
 from converters.data.samples.sample import Sample
@@ -153,3 +154,23 @@ def test_weak_boxes_are_kept_for_the_precision_of_a_detector() -> None:
 
     assert _weaker(detect) == {"op": "detect", "min_score": 0.01, "max": 100}
     assert _weaker({"op": "nms", "iou": 0.5}) == {"op": "nms", "iou": 0.5}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-1],
+        lambda content: content[:5],
+        lambda content: content[:8] + b"\0" * (len(content) - 8),
+        lambda _: (1 << 60).to_bytes(8, "little") + b"x",
+        lambda _: (len(zlib.compress(b"x"))).to_bytes(8, "little") + zlib.compress(b"x"),
+    ],
+)
+def test_a_damaged_file_of_answers_is_known_before_anybody_is_judged_by_it(tmp_path: Path, damage) -> None:
+    with AnswerWriter(tmp_path / "a") as writer:
+        writer.append({"y": np.zeros((1, 3), np.float32)})
+    check_answer_file(tmp_path / "a")
+    (tmp_path / "a").write_bytes(damage((tmp_path / "a").read_bytes()))
+
+    with pytest.raises(ValueError):
+        check_answer_file(tmp_path / "a")

@@ -225,3 +225,32 @@ def test_the_code_of_this_package_is_part_of_every_key() -> None:
 
     assert here.code.startswith("sha256:")
     assert here.tools["numpy"] == np.__version__
+
+
+def said(folder: Path) -> None:
+    (folder / "said").write_bytes(pack(MADE))
+
+
+def test_a_damaged_file_of_a_filled_folder_does_the_stage_again_and_says_so(tmp_path: Path) -> None:
+    cache, heard = Cache(tmp_path / "cache"), []
+    cache.store(key_of(STAGE, HERE), "compile", "", {"said": b"\x81nonsense", "more": b""})
+    (tmp_path / "work").mkdir()
+
+    found = Stages(HERE, cache, heard.append).fill(STAGE, tmp_path / "work", said)
+
+    assert found.value("said", Made).files == MADE.files
+    assert [event.state for event in heard] == ["cached", "running", "done"]
+    assert [path.name for path in found.folder().iterdir()] == ["said"]
+
+
+def test_files_from_the_cache_that_fail_their_check_are_written_again(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    cache.store(key_of(STAGE, HERE), "compile", "", {"said": b"\x81nonsense"})
+    (tmp_path / "work").mkdir()
+
+    found = Stages(HERE, cache).fill(
+        STAGE, tmp_path / "work", said, lambda folder: unpack((folder / "said").read_bytes(), Made)
+    )
+
+    assert (found.folder() / "said").read_bytes() == pack(MADE)
+    assert cache.read(key_of(STAGE, HERE), "said") == pack(MADE)
