@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -83,6 +84,7 @@ def open_pipeline(planned: Planned, tell: Tell, *, trust_code: bool = False) -> 
     """
     description = planned.description
     _check_trust(description, trust_code=trust_code)
+    stopping = threading.Event()
     with ExitStack() as opened:
         # Sources and sinks first: they fail in milliseconds, a model may take a minute to load.
         sources: dict[str, FrameSource] = {}
@@ -91,13 +93,13 @@ def open_pipeline(planned: Planned, tell: Tell, *, trust_code: bool = False) -> 
             opened.callback(sources[name].close)
         sinks: dict[str, RecordSink] = {}
         for name, sink in description.sinks.items():
-            sinks[name] = _open_sink(name, sink, tell)
+            sinks[name] = _open_sink(name, sink, tell, stopping)
             opened.callback(sinks[name].close)
         models: dict[str, Asked] = {}
         for name, model in description.models.items():
             models[name] = _open_model(model)
             opened.callback(models[name].close)
-        pipeline = Pipeline(planned.plan, Parts(sources, models, sinks), tell)
+        pipeline = Pipeline(planned.plan, Parts(sources, models, sinks), tell, stopping)
         opened.pop_all()
     return pipeline
 
@@ -149,13 +151,13 @@ def _open_source(name: str, source: described.Source, folder: Path, tell: Tell) 
     return open_video(name, source, now)
 
 
-def _open_sink(name: str, sink: described.Sink, tell: Tell) -> RecordSink:
+def _open_sink(name: str, sink: described.Sink, tell: Tell, stopping: threading.Event) -> RecordSink:
     opened: Any
     match sink:
         case described.MqttSink():
             from edge_runtime.pipelines.sinks.mqtt import MqttPublisher
 
-            opened = MqttPublisher(name, sink, tell)
+            opened = MqttPublisher(name, sink, tell, stopping)
         case described.JsonlSink():
             from edge_runtime.pipelines.sinks.jsonl import JsonlFile
 

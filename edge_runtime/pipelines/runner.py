@@ -44,9 +44,10 @@ class Pipeline:
         plan: what is done.
         parts: who does it; closed at the end of the run.
         tell: takes one line for a person, from any thread.
+        stopping: set when the run is to end; sinks may know it as well.
     """
 
-    def __init__(self, plan: Plan, parts: Parts, tell: Tell) -> None:
+    def __init__(self, plan: Plan, parts: Parts, tell: Tell, stopping: threading.Event | None = None) -> None:
         self._plan = plan
         self._parts = parts
         self._tell = tell
@@ -58,7 +59,7 @@ class Pipeline:
         self._models = {name: Stage("model", name) for name in parts.models}
         self._sinks = {one.sink: Stage("sink", one.sink) for one in plan.deliveries}
         self._ended_early: set[str] = set()
-        self._stopping = threading.Event()
+        self._stopping = stopping or threading.Event()
         self._crash: list[BaseException] = []
         self._began = time.monotonic()
 

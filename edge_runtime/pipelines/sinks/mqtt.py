@@ -6,6 +6,7 @@ import json
 import random
 import ssl
 import threading
+import time
 from typing import Any, Final
 
 from edge_runtime.contract.errors import ContractError, TransportError
@@ -17,6 +18,9 @@ _KEEPALIVE_S: Final = 30
 _FAREWELL_S: Final = 10.0
 _PATIENCE_S: Final = 20.0
 """How long one record waits for a broker that is away before it is given up."""
+_LAST_PATIENCE_S: Final = 2.0
+"""The same when the pipeline ends."""
+_SLICE_S: Final = 0.25
 
 
 class MqttPublisher:
@@ -26,18 +30,20 @@ class MqttPublisher:
         name: of the sink.
         described: broker, topic, credentials.
         tell: hears when the broker is away or refuses.
+        stopping: set when the pipeline ends.
 
     Raises:
         ContractError: a certificate, key or password file that cannot be used.
     """
 
-    def __init__(self, name: str, described: MqttSink, tell: Tell) -> None:
+    def __init__(self, name: str, described: MqttSink, tell: Tell, stopping: threading.Event) -> None:
         import paho.mqtt.client as paho
         from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
         self._name = name
         self._described = described
         self._tell = tell
+        self._stopping = stopping
         self._room = threading.Condition()
         self._unacknowledged: set[int] = set()
         self._acknowledged_early: set[int] = set()
@@ -64,8 +70,7 @@ class MqttPublisher:
         topic = described.topic.replace("{pipeline}", record.pipeline).replace("{source}", record.frame.source)
         payload = json.dumps(record_json(record), ensure_ascii=False, separators=(",", ":")).encode()
         with self._room:
-            # Whoever ends the pipeline while the broker is away must not wait for every record in line.
-            self._is_given_up = not self._room.wait_for(self._has_room, 0 if self._is_given_up else _PATIENCE_S)
+            self._is_given_up = not self._wait_for_room()
             if self._is_given_up:
                 raise self._not_sent()
         sent = self._client.publish(topic, payload, qos=described.qos, retain=described.retain)
@@ -89,6 +94,19 @@ class MqttPublisher:
         if not is_empty:
             because = f"{lost} messages were not acknowledged within {_FAREWELL_S:.0f} s"
             raise TransportError(f"finish publishing to {self._where()}", because, "check the broker")
+
+    def _wait_for_room(self) -> bool:
+        """Whether there is room, waited for; not again after a wait in vain, and briefly at the pipeline's end."""
+        until = time.monotonic() + (0 if self._is_given_up else _PATIENCE_S)
+        while not self._has_room():
+            left_s = until - time.monotonic()
+            if self._stopping.is_set():
+                left_s = min(left_s, until - _PATIENCE_S + _LAST_PATIENCE_S - time.monotonic())
+            if left_s <= 0:
+                return False
+            # In slices: a signal handler may not wake whoever waits here.
+            self._room.wait(min(left_s, _SLICE_S))
+        return True
 
     def _has_room(self) -> bool:
         return self._is_connected and len(self._unacknowledged) < self._described.in_flight

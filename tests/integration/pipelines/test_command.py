@@ -19,12 +19,15 @@ from typer.testing import CliRunner
 from edge_runtime.cli.main import app
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.pipelines.description import VideoSource
+from edge_runtime.pipelines.opening import open_pipeline, plan_pipeline
+from edge_runtime.pipelines.reading import read_description
 from edge_runtime.pipelines.records import Record
 from edge_runtime.pipelines.sources.capture import open_video
 from tests.fakes.broker_lab import BrokerLab, running_broker, up
 from tests.fakes.mqtt_client import eventually
 from tests.fakes.pipelines import write_video
 from tests.fakes.pixels import picture, write_pixels
+from tests.fakes.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 CALLED: list[Record] = []
@@ -220,3 +223,25 @@ def test_ctrl_c_finishes_what_is_under_way_and_says_so_in_one_line(tmp_path: Pat
     assert output == ""
     (line,) = said.splitlines()
     assert line.startswith("tiles: 3 frames in ")
+
+
+def test_a_broker_that_is_away_costs_its_records_and_nothing_else(tmp_path: Path, release: Path) -> None:
+    photos(tmp_path / "photos", 5)
+    away = f'[sinks.broker]\nkind = "mqtt"\nhost = "127.0.0.1"\nport = {free_port()}\n'
+    watched = 'kind = "folder"\npath = "photos"\nwatch = true\npoll_s = 0.05'
+    path = write(tmp_path, release, away + '[sinks.lines]\nkind = "jsonl"\npath = "r.jsonl"', source=watched)
+    told: list[str] = []
+    pipeline = open_pipeline(plan_pipeline(read_description(path), tmp_path), told.append)
+    running = threading.Thread(target=pipeline.run)
+    running.start()
+    records = tmp_path / "r.jsonl"
+    assert eventually(lambda: records.exists() and len(lines(records)) == 5, 30)
+
+    pipeline.stop()
+    running.join(15)
+
+    assert not running.is_alive()
+    broker, files = pipeline.report().of("sink")
+    assert (broker.done, broker.failed, files.done, files.failed) == (0, 5, 5, 0)
+    assert told[0].startswith("sink broker: broker 127.0.0.1:")
+    assert told[0].endswith("cannot be reached; it is tried again")
