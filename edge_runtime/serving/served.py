@@ -81,6 +81,12 @@ class Served:
         return 0 if seat is None else seat.admission.waiting
 
     @property
+    def is_busy(self) -> bool:
+        """Whether one more call would have to wait, for others or for the model to come into memory."""
+        seat = self._place.live.seating.seat
+        return seat is None or seat.admission.running >= seat.admission.slots
+
+    @property
     def inputs(self) -> tuple[TensorMeta, ...]:
         """Public inputs."""
         return self._place.live.inputs

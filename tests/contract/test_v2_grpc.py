@@ -29,7 +29,7 @@ from edge_runtime.contract.errors import EdgeError, TransportError, UnsupportedF
 from edge_runtime.doors.access import Access, TlsFiles
 from edge_runtime.doors.door import Listen
 from edge_runtime.doors.v2.grpc import GrpcDoor
-from edge_runtime.doors.v2.grpc_service import GrpcService
+from edge_runtime.doors.v2.grpc_service import Caller, GrpcService
 from edge_runtime.doors.v2.repository import Repository
 from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.serving.host import ModelHost
@@ -399,7 +399,7 @@ def test_bytes_that_are_no_message_hurt_nobody(opened: Open, content: bytes) -> 
     service = GrpcService(opened.service)
 
     with suppress(EdgeError):
-        service.infer(content, None)
+        service.infer(content, Caller())
 
 
 def test_a_message_above_the_limit_is_refused_and_the_next_one_is_answered(release: Path) -> None:

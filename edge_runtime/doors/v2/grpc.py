@@ -18,9 +18,10 @@ from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import INTERNAL
 from edge_runtime.doors.access import Access
 from edge_runtime.doors.door import Listen
-from edge_runtime.doors.v2.grpc_service import SERVICE, Deadline, GrpcService, Method
+from edge_runtime.doors.v2.grpc_service import SERVICE, Caller, GrpcService, Method
 from edge_runtime.doors.v2.problems import retry_after_s, status_of
 from edge_runtime.doors.v2.wire import BYTES, INT, STRING, Field, Message
+from edge_runtime.inference.refusals import Cancelled
 
 if TYPE_CHECKING:
     import grpc
@@ -147,9 +148,7 @@ class _Handlers:
     def _unary(self, method: Method) -> Any:
         def answer(content: bytes, context: Any) -> bytes:
             try:
-                if not context.is_active():
-                    return b""
-                return method(content, _deadline(context))
+                return method(content, _caller(context))
             except EdgeError as error:
                 self._refuse(context, error)
             except Exception as error:  # noqa: BLE001 - a client learns that it was not its fault, and no more of it
@@ -162,7 +161,9 @@ class _Handlers:
         if not self._streams.acquire(blocking=False):
             context.abort(self._codes["RESOURCE_EXHAUSTED"], f"cannot open the stream: {STREAMS_MAX} are open")
         try:
-            yield from self._service.infer_stream(contents, _deadline(context))
+            yield from self._service.infer_stream(contents, _caller(context))
+        except Cancelled:
+            return
         finally:
             self._streams.release()
 
@@ -178,10 +179,13 @@ class _Handlers:
         context.abort(code, str(error))
 
 
-def _deadline(context: Any) -> Deadline:
+def _caller(context: Any) -> Caller:
     left = context.time_remaining()
     # Without a deadline the library says so, or names the end of time.
-    return None if left is None or left > 1e9 else time.monotonic() + left
+    caller = Caller(None if left is None or left > 1e9 else time.monotonic() + left)
+    if not context.add_callback(caller.leave):
+        raise Cancelled
+    return caller
 
 
 def _internal(error: Exception) -> EdgeError:

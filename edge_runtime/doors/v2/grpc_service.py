@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from queue import Empty, SimpleQueue
 from typing import Final, final
 
 from edge_runtime.contract.errors import EdgeError, UnsupportedFeature
@@ -12,20 +14,57 @@ from edge_runtime.doors.v2.grpc_infer import Asked, answer_document, read_infer,
 from edge_runtime.doors.v2.regions import RegionStatus
 from edge_runtime.doors.v2.service import V2Service, is_answering, wanted_version
 from edge_runtime.doors.v2.wire import Document
-from edge_runtime.serving.calls import UnknownModel
+from edge_runtime.serving.calls import Call, Reply, Ticket, UnknownModel
+from edge_runtime.serving.served import Served
 
 SERVICE: Final = "inference.GRPCInferenceService"
 
-Deadline = float | None
-"""`time.monotonic()` seconds; None: the client waits for ever."""
-
-Method = Callable[[bytes, Deadline], bytes]
+Method = Callable[[bytes, "Caller"], bytes]
 
 _DATA_TYPES: Final = (
     "TYPE_INVALID", "TYPE_BOOL", "TYPE_UINT8", "TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64", "TYPE_INT8", "TYPE_INT16",
     "TYPE_INT32", "TYPE_INT64", "TYPE_FP16", "TYPE_FP32", "TYPE_FP64", "TYPE_STRING",
 )  # fmt: skip
 """Numbers of `inference.DataType`, model_config.proto."""
+
+
+@final
+class Caller:
+    """Who waits for an answer, and may stop waiting at any moment.
+
+    Args:
+        deadline: `time.monotonic()` seconds; None: waits for ever.
+    """
+
+    def __init__(self, deadline: float | None = None) -> None:
+        self.deadline = deadline
+        self._ticket: Ticket | None = None
+        self._is_gone = False
+
+    def leave(self) -> None:
+        """The client gave up or was answered; what waits on its behalf never runs. Called from any thread."""
+        self._is_gone = True
+        if (ticket := self._ticket) is not None:
+            ticket.cancel()
+
+    def ask(self, served: Served, call: Call) -> Reply:
+        """The answer, in this thread, or nothing but an error once the caller has left. Raises: InferenceError."""
+        # A model that is free is asked at once: nobody could withdraw that any more.
+        if not served.is_busy:
+            return served.call(call)
+        outcome: SimpleQueue[Reply | EdgeError] = SimpleQueue()
+        self._ticket = served.submit(call, outcome.put)
+        if self._is_gone:
+            self._ticket.cancel()
+        answered = _first(outcome, call.deadline)
+        if answered is None:
+            # Counts as expired if it still waits; what has begun is answered.
+            self._ticket.cancel()
+            answered = outcome.get()
+        self._ticket = None
+        if isinstance(answered, EdgeError):
+            raise answered
+        return answered
 
 
 @final
@@ -36,10 +75,10 @@ class GrpcService:
         self._service = service
         self.unary: Mapping[str, Method] = {
             "ModelInfer": self.infer,
-            "ServerLive": lambda _content, _deadline: messages.LIVE.write({"live": True}),
-            "ServerReady": lambda _content, _deadline: messages.READY.write({"ready": service.is_ready()}),
+            "ServerLive": lambda _content, _caller: messages.LIVE.write({"live": True}),
+            "ServerReady": lambda _content, _caller: messages.READY.write({"ready": service.is_ready()}),
             "ModelReady": self._model_ready,
-            "ServerMetadata": lambda _content, _deadline: messages.SERVER_METADATA.write(service.metadata()),
+            "ServerMetadata": lambda _content, _caller: messages.SERVER_METADATA.write(service.metadata()),
             "ModelMetadata": self._model_metadata,
             "ModelConfig": self._model_config,
             "ModelStatistics": self._model_statistics,
@@ -50,84 +89,93 @@ class GrpcService:
             "SystemSharedMemoryRegister": self._register_region,
             "SystemSharedMemoryUnregister": self._unregister_region,
             # Clients forget all regions before they begin: that there are none is no error.
-            "CudaSharedMemoryStatus": lambda _content, _deadline: b"",
+            "CudaSharedMemoryStatus": lambda _content, _caller: b"",
             "CudaSharedMemoryRegister": _unsupported("register CUDA shared memory", "register system shared memory"),
-            "CudaSharedMemoryUnregister": lambda _content, _deadline: b"",
+            "CudaSharedMemoryUnregister": lambda _content, _caller: b"",
             "TraceSetting": _unsupported("set traces", "read the statistics of each model"),
             "LogSettings": _unsupported("change what is logged", "set it where the server is started"),
         }
 
-    def infer(self, content: bytes, deadline: Deadline) -> bytes:
+    def infer(self, content: bytes, caller: Caller) -> bytes:
         """ModelInfer. Raises: EdgeError."""
-        asked = read_infer(content, self._service.regions, time.monotonic(), deadline)
-        return messages.INFER_RESPONSE.write(self._answer(asked))
+        asked = read_infer(content, self._service.regions, time.monotonic(), caller.deadline)
+        return messages.INFER_RESPONSE.write(self._answer(asked, caller))
 
-    def infer_stream(self, contents: Iterator[bytes], deadline: Deadline) -> Iterator[bytes]:
+    def infer_stream(self, contents: Iterator[bytes], caller: Caller) -> Iterator[bytes]:
         """ModelStreamInfer: one answer or one error for each request, in their order; an error ends nothing."""
         for content in contents:
             name = ""
             try:
-                asked = read_infer(content, self._service.regions, time.monotonic(), deadline)
+                asked = read_infer(content, self._service.regions, time.monotonic(), caller.deadline)
                 name = asked.id
-                answer: Document = {"infer_response": self._answer(asked)}
+                answer: Document = {"infer_response": self._answer(asked, caller)}
             except EdgeError as error:
                 # Which request failed is only told by the id in an otherwise empty answer.
                 answer = {"error_message": str(error), "infer_response": {"id": name}}
             yield messages.STREAM_RESPONSE.write(answer)
 
-    def _answer(self, asked: Asked) -> Document:
+    def _answer(self, asked: Asked, caller: Caller) -> Document:
         served = self._service.find(asked.model, asked.version)
-        return answer_document(asked, served.call(asked.call), self._service.regions, served.labels)
+        return answer_document(asked, caller.ask(served, asked.call), self._service.regions, served.labels)
 
-    def _model_ready(self, content: bytes, _deadline: Deadline) -> bytes:
+    def _model_ready(self, content: bytes, _caller: Caller) -> bytes:
         try:
             is_ready = is_answering(self._service.find(*_named(content)))
         except UnknownModel:
             is_ready = False
         return messages.READY.write({"ready": is_ready})
 
-    def _model_metadata(self, content: bytes, _deadline: Deadline) -> bytes:
+    def _model_metadata(self, content: bytes, _caller: Caller) -> bytes:
         return messages.MODEL_METADATA.write(self._service.model_metadata(*_named(content)))
 
-    def _model_config(self, content: bytes, _deadline: Deadline) -> bytes:
+    def _model_config(self, content: bytes, _caller: Caller) -> bytes:
         config = self._service.model_config(*_named(content))
         for tensor in (*config["input"], *config["output"]):
             tensor["data_type"] = _DATA_TYPES.index(tensor["data_type"])
         return messages.MODEL_CONFIG.write({"config": config})
 
-    def _model_statistics(self, content: bytes, _deadline: Deadline) -> bytes:
+    def _model_statistics(self, content: bytes, _caller: Caller) -> bytes:
         return messages.MODEL_STATISTICS.write(self._service.statistics(*_named(content)))
 
-    def _repository_index(self, content: bytes, _deadline: Deadline) -> bytes:
+    def _repository_index(self, content: bytes, _caller: Caller) -> bytes:
         only_ready = messages.REPOSITORY_INDEX_REQUEST.read(content).get("ready", False)
         return messages.REPOSITORY_INDEX.write({"models": self._service.index(only_ready=only_ready)})
 
-    def _load(self, content: bytes, _deadline: Deadline) -> bytes:
+    def _load(self, content: bytes, _caller: Caller) -> bytes:
         asked = messages.REPOSITORY_MODEL.read(content)
         name = asked.get("model_name", "")
         self._service.load(name, wanted_version(name, read_parameters(asked.get("parameters", ()))))
         return b""
 
-    def _unload(self, content: bytes, _deadline: Deadline) -> bytes:
+    def _unload(self, content: bytes, _caller: Caller) -> bytes:
         self._service.unload(messages.REPOSITORY_MODEL.read(content).get("model_name", ""))
         return b""
 
-    def _region_status(self, content: bytes, _deadline: Deadline) -> bytes:
+    def _region_status(self, content: bytes, _caller: Caller) -> bytes:
         name, _ = _named(content)
         statuses = self._service.region_statuses(name or None)
         return messages.REGIONS.write({"regions": [{"key": one["name"], "value": one} for one in statuses]})
 
-    def _register_region(self, content: bytes, _deadline: Deadline) -> bytes:
+    def _register_region(self, content: bytes, _caller: Caller) -> bytes:
         asked = messages.REGION.read(content)
         self._service.regions.register(
             RegionStatus(asked.get("name", ""), asked.get("key", ""), asked.get("offset", 0), asked.get("byte_size", 0))
         )
         return b""
 
-    def _unregister_region(self, content: bytes, _deadline: Deadline) -> bytes:
+    def _unregister_region(self, content: bytes, _caller: Caller) -> bytes:
         name, _ = _named(content)
         self._service.regions.unregister(name or None)
         return b""
+
+
+def _first(outcome: SimpleQueue[Reply | EdgeError], deadline: float | None) -> Reply | EdgeError | None:
+    """The outcome, or None when the deadline comes first."""
+    left = None if deadline is None else min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
+    try:
+        return outcome.get(timeout=left)
+    except Empty:
+        return None
 
 
 def _named(content: bytes) -> tuple[str, str]:
@@ -137,7 +185,7 @@ def _named(content: bytes) -> tuple[str, str]:
 
 
 def _unsupported(what: str, instead: str) -> Method:
-    def refuse(_content: bytes, _deadline: Deadline) -> bytes:
+    def refuse(_content: bytes, _caller: Caller) -> bytes:
         raise UnsupportedFeature(what, "this server does not offer it", instead)
 
     return refuse
