@@ -52,6 +52,9 @@ def serve(
     memory_mb: Annotated[int | None, typer.Option(min=1, help="All loaded models together may need so much.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads inside one call.")] = None,
     backend: Annotated[list[str] | None, typer.Option(help="Engine that may be used; repeat for several.")] = None,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Each model in a process of its own, for engines that may hang or crash.")
+    ] = False,
     batch: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,6 +85,7 @@ def serve(
         access=_access(tls_cert, tls_key, token_file),
         memory_bytes=memory_mb * 1024 * 1024 if memory_mb is not None else None,
         threads=threads,
+        isolation="process" if isolate else "thread",
         backends=tuple(backend or ()),
         batching=parse_policies(batch or ()),
     )

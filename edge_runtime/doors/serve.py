@@ -20,6 +20,7 @@ from edge_runtime.inference.finite import NanPolicy
 from edge_runtime.installed import is_state_folder
 from edge_runtime.serving.batching import BatchPolicy
 from edge_runtime.serving.host import ModelHost
+from edge_runtime.serving.opener import Isolation
 
 DRAIN_S: Final = 10.0
 """For requests in flight when the server ends."""
@@ -45,6 +46,8 @@ class ServePlan:
     threads: int | None = None
     batching: Mapping[str, BatchPolicy] = field(default_factory=dict)
     """How far calls of several callers are gathered, by model; `*`: all others."""
+    isolation: Isolation = "thread"
+    """Whether each model runs in a process of its own."""
     backends: tuple[str, ...] = ()
     """Engines that may be used; empty: all."""
     nan: NanPolicy = "reject"
@@ -114,6 +117,7 @@ def _host(plan: ServePlan, events: EventCounter) -> ModelHost:
         backends=plan.backends or None,
         nan=plan.nan,
         batching=plan.batching,
+        isolation=plan.isolation,
         on_event=events,
     )
 

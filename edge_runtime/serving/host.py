@@ -46,6 +46,7 @@ class ModelHost:
         queue_limit: calls that may wait for one model.
         nan: what to do about NaN and infinities in inputs.
         backoff: when a variant that failed is tried again.
+        isolation: where models run unless a call of `load` or `swap` says otherwise.
         worker_limits: what a model in a process of its own may take.
         batching: how far calls of several callers are gathered, by the name that a model is served under; `*`: for all
             others that can be asked so.
@@ -63,6 +64,7 @@ class ModelHost:
         queue_limit: int = _QUEUE_LIMIT,
         nan: NanPolicy = "off",
         backoff: Backoff | None = None,
+        isolation: Isolation = "thread",
         worker_limits: WorkerLimits | None = None,
         batching: Mapping[str, BatchPolicy] | None = None,
         on_event: Listener = ignore,
@@ -72,6 +74,7 @@ class ModelHost:
         self._opener = Opener(usable, threads, facts, nan, worker_limits or WorkerLimits())
         self._keeper = Keeper(Residency(memory_bytes), Caretaker(), on_event, backoff or Backoff(), queue_limit)
         self._batching = batching or {}
+        self._isolation: Isolation = isolation
         # Guards both tables; never held while a model is loaded or drained.
         self._changing = threading.Lock()
         self._names: dict[str, Place] = {}
@@ -99,7 +102,7 @@ class ModelHost:
             name: served under this name; None: the model's own.
             variant: exactly this one (and the fallback that it names); None: the best for this machine.
             isolation: `process` for engines that may hang or crash, which costs a copy of each tensor; None: as the
-                version that answers for the name, `thread` where there is none.
+                version that answers for the name, else as the host's models.
 
         Raises:
             InferenceError: code `load_failed`, `no_variant`, `golden_failed` or `memory`; nothing has changed.
@@ -271,7 +274,7 @@ class ModelHost:
         name = name or origin.release.manifest.name
         place = self._names.get(name)
         if isolation is None:
-            isolation = "thread" if place is None else place.live.isolation
+            isolation = self._isolation if place is None else place.live.isolation
         opens = self._opener.opens(isolation)
         if name in self._batching:
             check_batchable(name, origin)

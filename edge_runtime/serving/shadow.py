@@ -114,7 +114,7 @@ class Shadow:
         )
 
     def stop(self) -> ShadowReport:
-        """End it, free the candidate, and say what was seen; safe to repeat."""
+        """Take no more, answer what waits, free the candidate, and say what was seen; safe to repeat."""
         self._leave()
         self.abandon()
         return self.report()
@@ -134,12 +134,14 @@ class Shadow:
             self._is_loaded.set_exception(error)
             return
         self._is_loaded.set_result(None)
-        while not self._is_stopped.is_set():
+        while True:
             try:
                 call, reply = self._waiting.get(timeout=_WAIT_S)
             except Empty:
-                continue
-            self._compare(call, reply)
+                if self._is_stopped.is_set():
+                    return
+            else:
+                self._compare(call, reply)
 
     def _compare(self, call: Call, reply: Reply) -> None:
         try:
@@ -147,7 +149,7 @@ class Shadow:
         except EdgeError as error:
             self._reasons[error.code] = self._reasons.get(error.code, 0) + 1
         except Retired:
-            self._is_stopped.set()
+            self._dropped += 1
         else:
             self._compared += 1
 

@@ -44,6 +44,8 @@ from edge_runtime.serving.worker_messages import (
 )
 from edge_runtime.serving.worker_refusals import as_error, as_refusal
 
+_STDERR: Final = 2
+"""What engines print must not mix with what this program says on its standard output."""
 _GOODBYE_S: Final = 5.0
 """How long a worker may take to end by itself."""
 
@@ -69,7 +71,7 @@ class Nursery:
             command, descriptor, future = self._wanted.get()
             try:
                 future.set_result(
-                    subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, pass_fds=[descriptor])
+                    subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=_STDERR, pass_fds=[descriptor])
                 )
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever asked
                 future.set_exception(error)
