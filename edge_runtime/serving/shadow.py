@@ -134,14 +134,15 @@ class Shadow:
             self._is_loaded.set_exception(error)
             return
         self._is_loaded.set_result(None)
-        while True:
-            try:
-                call, reply = self._waiting.get(timeout=_WAIT_S)
-            except Empty:
-                if self._is_stopped.is_set():
-                    return
-            else:
-                self._compare(call, reply)
+        while (pair := self._next()) is not None or not self._is_stopped.is_set():
+            if pair is not None:
+                self._compare(*pair)
+
+    def _next(self) -> tuple[Call, Reply] | None:
+        try:
+            return self._waiting.get(timeout=_WAIT_S)
+        except Empty:
+            return None
 
     def _compare(self, call: Call, reply: Reply) -> None:
         try:
