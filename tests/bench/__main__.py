@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.bench import agent_start, answers, conversion, doors, ingest, machine, swaps
+from tests.bench import agent_start, answers, conversion, door_swaps, doors, ingest, machine, swaps
 
 SECTIONS: tuple[tuple[str, Callable[[], list[str]]], ...] = (
     ("the agent before it has a model", agent_start.report),
     ("one answer beside the bare engine", answers.report),
     ("what each door costs", doors.report),
     ("swapping a model under load", swaps.report),
+    ("swapping a model under load, through the doors", door_swaps.report),
     ("what is shipped beside other quantisers", conversion.report),
     ("a telemetry batch beside the bare database", ingest.report),
 )

@@ -21,10 +21,10 @@ class Addresses:
 
 
 @contextmanager
-def serving(release: Path, socket: Path) -> Iterator[Addresses]:
-    """`edge-runtime serve` of one release, one thread inside a call, all doors open."""
+def serving(release: Path, socket: Path, *options: str) -> Iterator[Addresses]:
+    """`edge-runtime serve` of one release, one thread inside a call, all doors open, with further options."""
     command = [sys.executable, "-m", "edge_runtime.cli", "serve", str(release), "--threads", "1", "--json"]
-    command += ["--uds", str(socket), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
+    command += [*options, "--uds", str(socket), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             doors = {door["kind"]: door["address"] for door in _announced(process)["doors"]}

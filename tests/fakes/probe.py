@@ -52,7 +52,9 @@ def probe_input(seed: int = 0) -> npt.NDArray[np.float32]:
     return np.random.default_rng(seed).random(SHAPE, np.float32)
 
 
-def write_model(folder: Path, content: bytes, *, name: str, takes: Sequence[int], gives: Sequence[int]) -> Path:
+def write_model(
+    folder: Path, content: bytes, *, name: str, takes: Sequence[int], gives: Sequence[int], version: str = "1.0.0"
+) -> Path:
     """An ONNX file as a release; returns the folder.
 
     Args:
@@ -61,12 +63,13 @@ def write_model(folder: Path, content: bytes, *, name: str, takes: Sequence[int]
         name: of the model.
         takes: axes of `x` behind the first.
         gives: axes of `y` behind the first.
+        version: of the release.
     """
     shape: list[int | str] = ["N", *takes]
     manifest = ReleaseManifest(
         kind="model",
         name=ModelName(name),
-        version=Version("1.0.0"),
+        version=Version(version),
         task="other",
         requires=[],
         licence=Licence(spdx="Apache-2.0"),
@@ -105,6 +108,6 @@ def write_model(folder: Path, content: bytes, *, name: str, takes: Sequence[int]
     return folder
 
 
-def write_probe(folder: Path) -> Path:
+def write_probe(folder: Path, version: str = "1.0.0") -> Path:
     """The probe as a release named `probe`; returns the folder."""
-    return write_model(folder, probe_onnx(), name="probe", takes=SHAPE[1:], gives=[3])
+    return write_model(folder, probe_onnx(), name="probe", takes=SHAPE[1:], gives=[3], version=version)
