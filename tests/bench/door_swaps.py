@@ -67,8 +67,8 @@ def report() -> list[str]:
     return [
         "## Swaps under load, through the doors",
         "",
-        f"The probe, asked at {SHARE:.0%} of the rate that one caller reaches: {SECONDS:.0f} s without swaps, then",
-        f"{SECONDS:.0f} s with one a second (ordered over HTTP), {ROUNDS} rounds, medians. Times count from when a call was due.",
+        f"The probe, asked at {SHARE:.0%} of the rate that one caller reaches: {SECONDS:.0f} s without swaps, as long",
+        f"with one a second (ordered over HTTP), {ROUNDS} rounds, medians. Times count from when a call was due.",
         "",
         *table(["door", "calls a second", "p99 without", "p99 with swaps", "", "failed", "versions seen"], rows),
     ]
