@@ -6,9 +6,7 @@ by digest and length before it is parsed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -75,8 +73,7 @@ class BlobSource(Protocol):
         """The bytes of one blob. Raises: ContractError, TransportError or UpdateError when it cannot be had."""
 
 
-@dataclass(frozen=True, slots=True)
-class VariantEntry:
+class VariantEntry(msgspec.Struct, frozen=True):
     """A variant as the release index lists it: enough to choose without fetching its config."""
 
     id: VariantId
@@ -88,8 +85,7 @@ class VariantEntry:
         return self.descriptor.digest
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseIndex:
+class ReleaseIndex(msgspec.Struct, frozen=True):
     """The parsed release index: manifest 0 and the variants."""
 
     digest: Digest
@@ -98,8 +94,7 @@ class ReleaseIndex:
     variants: tuple[VariantEntry, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Layers:
+class Layers(msgspec.Struct, frozen=True):
     """The files of one manifest, by title."""
 
     config: Descriptor
@@ -112,8 +107,7 @@ class Layers:
         return self.by_title[title]
 
 
-@dataclass(frozen=True, slots=True)
-class OpenVariant:
+class OpenVariant(msgspec.Struct, frozen=True):
     """One variant, read and checked."""
 
     digest: Digest
@@ -121,8 +115,7 @@ class OpenVariant:
     layers: Layers
 
 
-@dataclass(frozen=True, slots=True)
-class OpenRelease:
+class OpenRelease(msgspec.Struct, frozen=True):
     """A release, read and checked as far as its manifest 0; variants are opened one by one."""
 
     index: ReleaseIndex
@@ -293,7 +286,7 @@ class LayoutWriter:
         """Write the release index, `oci-layout` and `index.json`; returns the release digest."""
         index = _OciIndex(schemaVersion=2, mediaType=OCI_INDEX, manifests=[release, *variants])
         descriptor = self._blob(encode(index), OCI_INDEX, {REF_NAME: parse_version(version)})
-        (self._folder / "oci-layout").write_bytes(json.dumps({"imageLayoutVersion": "1.0.0"}).encode())
+        (self._folder / "oci-layout").write_bytes(b'{"imageLayoutVersion": "1.0.0"}')
         top = encode(_OciIndex(schemaVersion=2, mediaType=OCI_INDEX, manifests=[descriptor]))
         # Last and by rename: a layout without index.json is recognisably unfinished.
         staged = self._folder / ".index.json"

@@ -10,7 +10,6 @@ from typing import Annotated, Final, Literal, TypeVar, Union
 
 import msgspec
 
-from edge_runtime.contract.choices import with_choices
 from edge_runtime.contract.errors import ContractError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
 
@@ -366,6 +365,8 @@ def _parse(step: RawStep, kind: type[_StepT], known: frozenset[str], where: str)
         return msgspec.convert(step, type=kind)
     except msgspec.ValidationError as error:
         if "Invalid enum value" in str(error):
+            from edge_runtime.contract.choices import with_choices  # rarely needed, and slow to import
+
             because = shown(with_choices(str(error), kind), 300)
             raise UnsupportedFeature(f"run {where} step {op}", because, "update the runtime") from error
         raise ContractError(f"read {where} step {op}", shown(str(error), 200), "write the field it names") from error

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from edge_runtime.contract import reasons
 from edge_runtime.contract.device_profile import DeviceFacts, EngineFact
@@ -24,8 +25,7 @@ _MEMORY_SHARE: Final = 0.8
 """Of the memory granted to the agent, the largest part one model may need at its peak."""
 
 
-@dataclass(frozen=True, slots=True)
-class OfferedVariant:
+class OfferedVariant(msgspec.Struct, frozen=True):
     """A variant as the chooser sees it."""
 
     digest: Digest
@@ -34,8 +34,7 @@ class OfferedVariant:
     """Median measured on this device class, where the fleet knows one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True):
     """A variant that cannot run on this device, and why, in one sentence."""
 
     variant: VariantId
@@ -43,8 +42,7 @@ class Rejected:
     because: str
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """Fitting variants, best first, and the rest with reasons."""
 
     candidates: tuple[OfferedVariant, ...]

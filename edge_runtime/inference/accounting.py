@@ -9,10 +9,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from edge_runtime.contract.sketch import Sketch
+import msgspec
+
+if TYPE_CHECKING:
+    from edge_runtime.contract.sketch import Sketch
 
 SUCCESS: Final = 0
 FAILED: Final = 1
@@ -107,8 +109,7 @@ class _Seat:
         self._free.append(self.record)
 
 
-@dataclass(frozen=True, slots=True)
-class Histogram:
+class Histogram(msgspec.Struct, frozen=True):
     """Durations of one stage, added up over all threads."""
 
     buckets: Mapping[int, int]
@@ -136,14 +137,15 @@ class Histogram:
 
     def sketch(self, unit_s: float = 1.0) -> Sketch:
         """The same as the sketch that telemetry carries, in units of so many seconds."""
+        from edge_runtime.contract.sketch import Sketch
+
         sketch = Sketch()
         for bucket, count in self.buckets.items():
             sketch.add(middle_of(bucket) / 1e9 / unit_s, count)
         return sketch
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(msgspec.Struct, frozen=True):
     """What a model did since it was opened."""
 
     success: int

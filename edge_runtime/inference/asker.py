@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from time import monotonic, perf_counter_ns
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.accounting import EXPIRED, FAILED, INTERPRET, PREPARE, Accounting
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.direct import Direct, direct_call
-from edge_runtime.inference.drift import Drift
-from edge_runtime.inference.finite import FiniteCheck, NanPolicy
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.prepared import feeds_of_prepared
 from edge_runtime.inference.preprocess import Inputs
 from edge_runtime.inference.refusals import DeadlinePassed, Refused
 from edge_runtime.inference.results import Answer, TensorAnswer
+
+if TYPE_CHECKING:
+    from edge_runtime.inference.drift import Drift
+    from edge_runtime.inference.finite import FiniteCheck, NanPolicy
 
 
 @final
@@ -35,9 +37,14 @@ class Asker:
         self._direct = Direct(predictor)
         # Whoever compares the answer with the picture needs all of its pixels.
         self._has_short_pictures = not predictor.postprocess.compares
-        self._check = None if nan == "off" else FiniteCheck(predictor.preprocess, nan)
-        self.drift = Drift()
+        self._check = _finite_check(predictor, nan)
+
+    @cached_property
+    def drift(self) -> Drift:
         """Confidence and inputs of what was answered with classes, objects or scores."""
+        from edge_runtime.inference.drift import Drift
+
+        return Drift()
 
     def infer(self, inputs: Inputs, deadline: float | None = None) -> Answer:
         """The answer to one sample, by public output name. Raises: InferenceError."""
@@ -56,14 +63,15 @@ class Asker:
     def infer_batch(self, inputs: Inputs, deadline: float | None = None) -> list[Answer]:
         """The answers to a batch, in order. Raises: InferenceError."""
         if not self._predictor.postprocess.needs_question and (fed := self._direct.public.feed(inputs)) is not None:
-            tensors, decoded = self._direct.tensors(self._run(fed, inputs)), None
+            tensors, decoded, seen = self._direct.tensors(self._run(fed, inputs)), None, inputs
         else:
-            tensors, decoded = self._prepare_and_run(inputs, deadline)
+            tensors, decoded, seen = self._prepare_and_run(inputs, deadline)
         began = perf_counter_ns()
         answers = self._predictor.interpret(tensors, decoded)
         record = self._record()
         record.time(INTERPRET, perf_counter_ns() - began)
-        self.drift.saw(answers, inputs if decoded is None else decoded)
+        if not self._direct.raw:
+            self.drift.saw(answers, seen)
         return answers
 
     def infer_tensors(
@@ -90,7 +98,7 @@ class Asker:
         elif self._predictor.preprocess.are_prepared(tensors):
             answers = self._run_prepared(tensors)
         else:
-            answers, _ = self._prepare_and_run(tensors, deadline)
+            answers, _, _ = self._prepare_and_run(tensors, deadline)
         return answers if outputs is None else {name: answers[name] for name in outputs}
 
     def run_canonical(self, feeds: Tensors) -> dict[str, Array]:
@@ -135,13 +143,14 @@ class Asker:
             break
         return raw
 
-    def _prepare_and_run(self, inputs: Inputs, deadline: float | None) -> tuple[dict[str, Array], Tensors]:
+    def _prepare_and_run(self, inputs: Inputs, deadline: float | None) -> tuple[dict[str, Array], Tensors, Inputs]:
+        """Canonical output tensors, the inputs after `decode`, and what to look at when asking what inputs are like."""
         record, preprocess = self._record(), self._predictor.preprocess
         try:
             if self._check is not None:
                 self._check(inputs, record)
             began = perf_counter_ns()
-            decoded, feeds = self._prepare(inputs)
+            decoded, feeds, seen = self._prepare(inputs)
             prepared = perf_counter_ns()
             if feeds is not None:
                 self._direct.public.learn(inputs, feeds)
@@ -155,22 +164,25 @@ class Asker:
             raise
         record.time(PREPARE, prepared - began)
         record.answered(ended - started, preprocess.count(decoded))
-        return tensors, decoded
+        return tensors, decoded, seen
 
-    def _prepare(self, inputs: Inputs) -> tuple[Tensors, dict[str, Array] | None]:
-        """Inputs after `decode`, and feeds; no feeds for a sequence, which is prepared row by row while it runs."""
+    def _prepare(self, inputs: Inputs) -> tuple[Tensors, dict[str, Array] | None, Inputs]:
+        """As `_prepare_and_run`, with feeds; no feeds for a sequence, which is prepared row by row while it runs."""
         preprocess = self._predictor.preprocess
         if self._predictor.sequencer:
-            return preprocess.decode(inputs), None
+            decoded = preprocess.decode(inputs)
+            return decoded, None, decoded
         if self._has_short_pictures and any(isinstance(given, bytes) for given in inputs.values()):
             from edge_runtime.inference.pictures import prepare
 
-            feeds, decoded = prepare(preprocess, inputs)
-            return decoded, feeds
+            prepared = prepare(preprocess, inputs)
+            return prepared.decoded, prepared.feeds, prepared.seen
         decoded = preprocess.decode(inputs)
-        return decoded, preprocess.after_decode(decoded)
+        return decoded, preprocess.after_decode(decoded), decoded
 
     def _run_prepared(self, tensors: Tensors) -> dict[str, Array]:
+        from edge_runtime.inference.prepared import feeds_of_prepared
+
         record = self._record()
         try:
             if self._check is not None:
@@ -190,6 +202,14 @@ class Asker:
                 raise InferenceError(
                     f"give output {shown(name)}", "the model has no such tensor", f"choose of {', '.join(known)}"
                 )
+
+
+def _finite_check(predictor: Predictor, nan: NanPolicy) -> FiniteCheck | None:
+    if nan == "off":
+        return None
+    from edge_runtime.inference.finite import FiniteCheck
+
+    return FiniteCheck(predictor.preprocess, nan)
 
 
 def _only(answers: list[Answer]) -> Answer:

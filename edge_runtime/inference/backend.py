@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, runtime_checkable
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -37,8 +37,7 @@ PROBE_ONNX: Final = (
 """The smallest ONNX model (IR 8, opset 13): `y = Identity(x)`, float32 [1]; written out because devices lack `onnx`."""
 
 
-@dataclass(frozen=True, slots=True)
-class BackendOptions:
+class BackendOptions(msgspec.Struct, frozen=True):
     """What the caller, not the release, decides about a session."""
 
     threads: int | None = None
@@ -52,8 +51,7 @@ class BackendOptions:
     """Calls of `Session.run` that may be under way at once; None: see `concurrency_for`."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(msgspec.Struct, frozen=True):
     """One tensor of a model file, as its engine describes it."""
 
     name: str
@@ -129,6 +127,14 @@ class Backend(Protocol):
             InferenceError: code `load_failed`; the engine is missing or refuses the model.
             UnsupportedFeature: an engine option that this adapter does not know.
         """
+
+
+@runtime_checkable
+class QuickBackend(Backend, Protocol):
+    """A backend that can look for some of its execution providers only."""
+
+    def find(self, providers: Collection[str]) -> EngineFact | None:
+        """As `probe`, for these providers alone; the plain CPU is believed, for the model that follows is its proof."""
 
 
 Registry = Mapping[str, str | Backend]

@@ -7,9 +7,9 @@ when all steps returned the very same memory, the next array of that shape goes 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy import ndarray
 
@@ -28,8 +28,7 @@ Shape = tuple[int, ...]
 _UNKNOWN: Final[Shape] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True):
     """One input that may take the short way."""
 
     name: str
@@ -38,12 +37,11 @@ class _Entry:
     """Canonical tensor that it becomes."""
     file_tensor: str
     dtype: np.dtype[np.generic]
-    shapes: dict[Shape, Shape | None] = field(default_factory=dict)
+    shapes: dict[Shape, Shape | None] = msgspec.field(default_factory=dict)
     """For each shape that passes unchanged: the same with a batch axis, where it has none yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
+class Gate(msgspec.Struct, frozen=True):
     """The inputs of one naming (public, or canonical) that may take the short way."""
 
     _entries: tuple[_Entry, ...]

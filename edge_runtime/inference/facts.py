@@ -9,15 +9,33 @@ from pathlib import Path
 from typing import Final
 
 from edge_runtime.contract.device_profile import DeviceFacts, EngineFact
-from edge_runtime.inference.backend import BACKENDS, Registry, load_backend
+from edge_runtime.inference.backend import BACKENDS, QuickBackend, Registry, load_backend
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
 
 
-def engines(names: Collection[str] | None = None, registry: Registry = BACKENDS) -> list[EngineFact]:
-    """Engines that really work here; `names` limits which are tried (None: all in the registry)."""
-    tried = [name for name in registry if names is None or name in names]
-    found = (load_backend(name, registry).probe() for name in tried)
+def engines(
+    names: Collection[str] | None = None,
+    registry: Registry = BACKENDS,
+    *,
+    providers: Collection[str] | None = None,
+) -> list[EngineFact]:
+    """Engines that really work here.
+
+    Args:
+        names: limits which are tried; None: all in the registry.
+        registry: backends by name.
+        providers: the only execution providers of interest, because a model is about to be loaded for one of them:
+            others are not woken up, and the CPU needs no proof before that. None: all are tried.
+    """
+    found = []
+    for name in registry:
+        if names is None or name in names:
+            backend = load_backend(name, registry)
+            if providers is not None and isinstance(backend, QuickBackend):
+                found.append(backend.find(providers))
+            else:
+                found.append(backend.probe())
     return [fact for fact in found if fact is not None]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from edge_runtime.contract.errors import UnsupportedFeature
@@ -12,8 +12,7 @@ from edge_runtime.contract.steps import Crop, PreStep, Resize
 from edge_runtime.inference.backend import Array
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(msgspec.Struct, frozen=True):
     """The picture as the model sees it: input = picture · scale + offset, both measured from the top left corner."""
 
     picture: tuple[int, int]
@@ -33,8 +32,7 @@ class Placement:
         return placed
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(msgspec.Struct, frozen=True):
     """What one resize does: the picture becomes `inner`, and lies at `offset` in `outer`."""
 
     inner: tuple[int, int]

@@ -11,7 +11,7 @@ from edge_runtime.contract.errors import ContractError, UnsupportedFeature
 from edge_runtime.contract.steps import Cast, Color, ColorStep, Crop, Layout, Normalize, PreStep, Resize
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.images import center_crop, recolour, resize
-from edge_runtime.inference.values import Step, Value
+from edge_runtime.inference.values import Step, Value, permute
 
 _TABLE_FROM: Final = 4096
 """Bytes from which on looking up beats computing."""
@@ -37,14 +37,6 @@ def build_image_step(step: PreStep) -> Step:
             raise UnsupportedFeature(
                 f"run preprocess step {op} ({step.id})", "this runtime does not build it yet", "update the runtime"
             )
-
-
-def permute(value: Value, wanted: str) -> Value:
-    """The value with its axes in another order. Raises: ContractError when it does not have these axes."""
-    current, target = value.layout, wanted if wanted.startswith("N") else f"N{wanted}"
-    if current is None or sorted(current) != sorted(target):
-        raise ContractError("run preprocess step layout", f"a tensor of layout {current} cannot become {target}")
-    return Value(value.array.transpose([current.index(axis) for axis in target]), target, value.color, value.rate_hz)
 
 
 def _nhwc(value: Value, op: str) -> Array:

@@ -32,8 +32,6 @@ _ORIENTATION: Final = 0x0112
 _CODECS: Final = {"jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WEBP"}
 _PIL_MODES: Final = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
 _EIGHT_BIT_MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
-CHANNELS: Final = {"rgb": 3, "bgr": 3, "gray": 1}
-"""Channels of an image of that colour."""
 
 
 def decode_image(content: bytes, step: Decode, accepted: Sequence[str]) -> Array:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 _START: Final = b"\xff\xd8"
 _END: Final = b"\xff\xd9"
@@ -14,8 +15,7 @@ _FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2})
 _SCAN: Final = 0xDA
 
 
-@dataclass(frozen=True, slots=True)
-class JpegHeader:
+class JpegHeader(msgspec.Struct, frozen=True):
     """The outside of a complete file with 8-bit samples."""
 
     height: int

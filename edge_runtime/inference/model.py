@@ -14,8 +14,6 @@ import numpy as np
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.errors import EdgeError, InferenceError
-from edge_runtime.contract.evidence import CheckResult
-from edge_runtime.contract.golden import GOLDEN_MAX_BYTES
 from edge_runtime.contract.ids import VariantId, parse_layer_name, shown
 from edge_runtime.contract.layout import OpenRelease, OpenVariant
 from edge_runtime.contract.reasons import INTERNAL
@@ -23,12 +21,8 @@ from edge_runtime.contract.release import VariantManifest, layer_of
 from edge_runtime.contract.variant_choice import Rejected
 from edge_runtime.inference.accounting import Accounting, Statistics
 from edge_runtime.inference.admission import Admission, Ticket
-from edge_runtime.inference.arrays import ARCHIVE_MAX_BYTES
 from edge_runtime.inference.asker import Asker
 from edge_runtime.inference.backend import BACKENDS, Array, BackendOptions, Registry, Tensors, concurrency_for
-from edge_runtime.inference.drift import DriftSketches
-from edge_runtime.inference.finite import NanPolicy
-from edge_runtime.inference.golden import GoldenSet, load_own, run_golden, unpack_golden
 from edge_runtime.inference.lease import Lease, LeasePool, buffer_shapes
 from edge_runtime.inference.opening import Opened, Release, Wishes, open_release, read_layer
 from edge_runtime.inference.predictor import Predictor
@@ -39,6 +33,10 @@ from edge_runtime.inference.states import STATELESS
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from edge_runtime.contract.evidence import CheckResult
+    from edge_runtime.inference.drift import DriftSketches
+    from edge_runtime.inference.finite import NanPolicy
+    from edge_runtime.inference.golden import GoldenSet
     from edge_runtime.inference.streams import ModelSession
 
 QUEUE_LIMIT: Final = 128
@@ -359,6 +357,9 @@ class Model:
         spec = self.release.manifest.golden
         if spec is None:
             return None
+        from edge_runtime.contract.golden import GOLDEN_MAX_BYTES
+        from edge_runtime.inference.golden import unpack_golden
+
         title = parse_layer_name(spec.layer)
         return unpack_golden(read_layer(self._opened.source, self.release.layers, title, GOLDEN_MAX_BYTES))
 
@@ -373,6 +374,9 @@ class Model:
         spec, golden = self.release.manifest.golden, self.golden_set()
         if spec is None or golden is None:
             return []
+        from edge_runtime.inference.arrays import ARCHIVE_MAX_BYTES
+        from edge_runtime.inference.golden import load_own, run_golden
+
         own = None
         if reference := self.variant.manifest.golden_own:
             source, layers = self._opened.source, self.variant.layers

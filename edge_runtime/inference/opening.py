@@ -6,9 +6,10 @@ No engine sees a byte whose digest was not checked; what was checked in memory i
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.digest import Digest
@@ -28,7 +29,6 @@ from edge_runtime.contract.layout import (
 from edge_runtime.contract.reasons import LOAD_FAILED, NO_VARIANT
 from edge_runtime.contract.release import ReleaseManifest, layer_of
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
-from edge_runtime.inference.arrays import ARCHIVE_MAX_BYTES, read_npy
 from edge_runtime.inference.backend import Array, BackendOptions, Registry
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.postprocess import parse_labels
@@ -41,8 +41,7 @@ Release = Path | str | tuple[OpenRelease, BlobSource]
 """Folder of an OCI layout, or a release already read and where its blobs are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wishes:
+class Wishes(msgspec.Struct, frozen=True):
     """What the caller decides about how a release is opened."""
 
     variant: str | None = None
@@ -51,13 +50,12 @@ class Wishes:
     """Names of engines that may be used; None: all."""
     facts: DeviceFacts | None = None
     """This device's facts; None: found out by constructing the engines that the release names."""
-    options: BackendOptions = field(default_factory=BackendOptions)
+    options: BackendOptions = msgspec.field(default_factory=BackendOptions)
     tuned: Path | None = None
     """Folder of what `edge-runtime tune` found; None: the user's own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """A release with one variant loaded."""
 
     release: OpenRelease
@@ -82,7 +80,8 @@ def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened
     variants, skipped = _read_variants(opened, source, wishes.variant)
     usable = {name: registry[name] for name in registry if wishes.backends is None or name in wishes.backends}
     named = {one.manifest.target.engine for one in variants}
-    facts = wishes.facts or machine_facts(engines(named, usable))
+    providers = {name for one in variants for name in one.manifest.target.provider or ["cpu"]}
+    facts = wishes.facts or machine_facts(engines(named, usable, providers=providers))
     tuned = applicable(read_choices(wishes.tuned), opened.digest, facts)
     offered = tuple(OfferedVariant(one.digest, one.manifest) for one in variants)
     choice = choose(offered, facts, next((one.variant for one in tuned.values() if one.is_winner), None))
@@ -117,7 +116,7 @@ def _tuned_options(
     choice = tuned.get(variant.digest)
     if options.threads is not None or choice is None or not leaves_threads_open(variant.manifest):
         return options
-    return replace(options, threads=choice.threads)
+    return msgspec.structs.replace(options, threads=choice.threads)
 
 
 def read_layer(source: BlobSource, layers: Layers, title: LayerName, max_bytes: int) -> bytes:
@@ -179,6 +178,10 @@ def _read_priors(release: OpenRelease, source: BlobSource) -> dict[str, Array]:
     references = {
         str(step["priors"]) for steps in release.manifest.postprocess.values() for step in steps if step.get("priors")
     }
+    if not references:
+        return {}
+    from edge_runtime.inference.arrays import ARCHIVE_MAX_BYTES, read_npy
+
     return {
         reference: read_npy(
             read_layer(source, release.layers, layer_of(reference), ARCHIVE_MAX_BYTES), f"layer {shown(reference)}"

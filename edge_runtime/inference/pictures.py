@@ -6,36 +6,50 @@ decoding. What comes out is exactly what `decode` followed by `resize` gives.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from edge_runtime.contract.steps import Decode, Resize
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.given import with_batch
-from edge_runtime.inference.images import CHANNELS, open_picture, resize_picture
+from edge_runtime.inference.images import open_picture, resize_picture
 from edge_runtime.inference.preprocess import Chain, Inputs, Preprocessor
-from edge_runtime.inference.values import Value
+from edge_runtime.inference.values import CHANNELS, Value
 
 
-def prepare(preprocess: Preprocessor, inputs: Inputs) -> tuple[dict[str, Array], Tensors]:
-    """Feeds, and the inputs after `decode`, of which pictures that were resized on the way keep only their shape.
+class Prepared(NamedTuple):
+    """What became of a call's inputs."""
+
+    feeds: dict[str, Array]
+    """What the file takes, by canonical tensor."""
+    decoded: Tensors
+    """After `decode`, by input; of pictures that were resized on the way only the shape is true."""
+    seen: Tensors
+    """The same for whoever looks at the numbers: those pictures as they were resized."""
+
+
+def prepare(preprocess: Preprocessor, inputs: Inputs) -> Prepared:
+    """Prepare inputs of which some are encoded pictures.
 
     Raises:
         InferenceError: as `Preprocessor`.
     """
-    short = [chain for chain in preprocess.chains if _may_shorten(chain, inputs)]
-    if not short or preprocess.rules is not None:
+    if preprocess.rules is not None or not any(_may_shorten(chain, inputs) for chain in preprocess.chains):
         decoded = preprocess.decode(inputs)
-        return preprocess.after_decode(decoded), decoded
+        return Prepared(preprocess.after_decode(decoded), decoded, decoded)
     preprocess.check_names(inputs)
-    feeds, seen = dict(preprocess.constants), {}
+    feeds: dict[str, Array] = dict(preprocess.constants)
+    whole: dict[str, Array] = {}
+    seen: dict[str, Array] = {}
     for chain in preprocess.chains:
-        given = inputs[chain.source.name]
-        if chain in short and isinstance(given, bytes):
-            feeds[chain.tensor], seen[chain.source.name] = _shortened(preprocess, chain, given)
+        name, given = chain.source.name, inputs[chain.source.name]
+        if isinstance(given, bytes) and _may_shorten(chain, inputs):
+            feeds[chain.tensor], whole[name], seen[name] = _shortened(preprocess, chain, given)
         else:
-            seen[chain.source.name] = preprocess.decoded(chain, given)
-            feeds[chain.tensor] = preprocess.fed(chain, seen[chain.source.name])
-    return feeds, seen
+            seen[name] = whole[name] = preprocess.decoded(chain, given)
+            feeds[chain.tensor] = preprocess.fed(chain, whole[name])
+    return Prepared(feeds, whole, seen)
 
 
 def _may_shorten(chain: Chain, inputs: Inputs) -> bool:
@@ -49,7 +63,7 @@ def _may_shorten(chain: Chain, inputs: Inputs) -> bool:
     )
 
 
-def _shortened(preprocess: Preprocessor, chain: Chain, content: bytes) -> tuple[Array, Array]:
+def _shortened(preprocess: Preprocessor, chain: Chain, content: bytes) -> tuple[Array, Array, Array]:
     decode, first = chain.decode, chain.kept[0]
     assert isinstance(decode, Decode)
     assert isinstance(first, Resize)
@@ -57,7 +71,8 @@ def _shortened(preprocess: Preprocessor, chain: Chain, content: bytes) -> tuple[
         # No memory for pixels that nobody reads: one zero, seen as a picture of the right size.
         whole = np.broadcast_to(np.uint8(0), (1, picture.height, picture.width, CHANNELS[decode.color]))
         with_batch(whole, chain.source, preprocess.axes, decode.color)
-        value = Value(resize_picture(picture, first), "NHWC", decode.color)
+        resized = resize_picture(picture, first)
+    value = Value(resized, "NHWC", decode.color)
     for step in chain.steps[1:]:
         value = step(value)
-    return chain.finish(value), whole
+    return chain.finish(value), whole, resized

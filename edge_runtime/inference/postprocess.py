@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import numpy as np
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
@@ -26,7 +26,6 @@ from edge_runtime.contract.steps import (
     parse_postprocess,
 )
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.geometry import Placement
 from edge_runtime.inference.preprocess import Preprocessor, compile_preprocess
 from edge_runtime.inference.results import (
     Anomaly,
@@ -44,14 +43,14 @@ from edge_runtime.inference.states import is_sequential
 
 if TYPE_CHECKING:
     from edge_runtime.inference.framing import Framing
+    from edge_runtime.inference.geometry import Placement
     from edge_runtime.inference.stream_answers import StreamReader
 
 _ABOUT_THE_QUESTION: Final = (Detect, Segment, Reconstruction)
 """Steps whose answer depends on what was asked, not on the model's tensors alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
+class _Sample(msgspec.Struct, frozen=True):
     """What one answer is made from."""
 
     tensors: Tensors
@@ -72,8 +71,7 @@ class _Sample:
 _Interpreter = Callable[[_Sample], Result]
 
 
-@dataclass(frozen=True, slots=True)
-class Postprocessor:
+class Postprocessor(msgspec.Struct, frozen=True):
     """Compiled postprocessing of one release."""
 
     _outputs: Mapping[str, _Interpreter]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from edge_runtime.contract.errors import ContractError, InferenceError
@@ -38,8 +38,7 @@ Reader = Callable[[Array], Array]
 """From a file's output to the canonical tensor."""
 
 
-@dataclass(frozen=True, slots=True)
-class Predictor:
+class Predictor(msgspec.Struct, frozen=True):
     """A loaded variant without provenance: `Model` runs it, the converter evaluates it."""
 
     release: ReleaseManifest

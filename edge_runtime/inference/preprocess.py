@@ -6,11 +6,11 @@ A chain is compiled once per canonical tensor; the steps that a variant's graph 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import msgspec
 import numpy as np
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
@@ -19,12 +19,12 @@ from edge_runtime.contract.release import ReleaseManifest, VariantManifest
 from edge_runtime.contract.steps import Columns, Decode, PreStep, Stack, parse_preprocess
 from edge_runtime.contract.tensor import AxisRange, InputSpec, TensorSpec
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.geometry import Placement, place
 from edge_runtime.inference.given import batched_layout, check_dtype, color_of, with_batch
-from edge_runtime.inference.image_steps import permute
-from edge_runtime.inference.images import decode_image, recolour
 from edge_runtime.inference.states import StreamRules, compile_rules
-from edge_runtime.inference.values import Step, Value
+from edge_runtime.inference.values import Step, Value, permute
+
+if TYPE_CHECKING:
+    from edge_runtime.inference.geometry import Placement
 
 Inputs = Mapping[str, bytes | Array]
 """Public inputs by name: encoded bytes of one sample, or an array as the signature says."""
@@ -37,8 +37,7 @@ _AUDIO_OPS: Final = frozenset({"amplitude", "dct", "frame", "log", "mel", "mono"
 _TABLE_OPS: Final = frozenset({"columns", "relative", "standardize"})
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(msgspec.Struct, frozen=True):
     """Public input → canonical tensor (or what a variant's file takes in its place)."""
 
     tensor: str
@@ -65,8 +64,7 @@ class Chain:
         return self._finish(value.array)
 
 
-@dataclass(frozen=True, slots=True)
-class Preprocessor:
+class Preprocessor(msgspec.Struct, frozen=True):
     """Compiled preprocessing of one release, for one variant or for the source model."""
 
     inputs: tuple[InputSpec, ...]
@@ -148,6 +146,8 @@ class Preprocessor:
         """
         for chain in self.chains:
             if chain.source.kind == "image":
+                from edge_runtime.inference.geometry import place
+
                 height, width = decoded[chain.source.name].shape[-3:-1]
                 return place(chain.written, height, width)
         return None
@@ -167,7 +167,11 @@ class Preprocessor:
             return with_batch(array, spec, self.axes, chain.decode.color if chain.decode else color)
         check_dtype(given, spec.dtype, spec)
         array = with_batch(given, spec, self.axes, color)
-        return recolour(array, color, chain.decode.color) if chain.decode and color else array
+        if chain.decode is None or color in {None, chain.decode.color}:
+            return array
+        from edge_runtime.inference.images import recolour
+
+        return recolour(array, color, chain.decode.color)
 
     def check_names(self, inputs: Mapping[str, object]) -> None:
         """Refuse inputs that are not exactly the public ones. Raises: InferenceError."""
@@ -212,6 +216,8 @@ def _from_bytes(chain: Chain, content: bytes) -> Array:
     """Encoded bytes of one input as numbers; readers that a model does not need are not imported."""
     spec = chain.source
     if chain.decode is not None:
+        from edge_runtime.inference.images import decode_image
+
         return decode_image(content, chain.decode, spec.accept)
     match spec.kind:
         case "audio":

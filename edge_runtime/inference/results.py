@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from edge_runtime.contract.errors import printable
@@ -22,8 +22,7 @@ NO_CLASS: Final = -2
 """Class of a pixel for which the model gave none (a negative one, or no number): always wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Classes:
+class Classes(msgspec.Struct, frozen=True):
     """Best classes, best first; empty when none reaches the minimum score (or the scores are not numbers)."""
 
     indices: tuple[int, ...]
@@ -37,8 +36,7 @@ class Classes:
         return self.indices[0] if self.indices else None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Boxes:
+class Boxes(msgspec.Struct, frozen=True, eq=False):
     """Objects, best first; empty when none reaches the minimum score."""
 
     boxes: Array
@@ -50,8 +48,7 @@ class Boxes:
     scores: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Mask:
+class Mask(msgspec.Struct, frozen=True, eq=False):
     """A class for every pixel."""
 
     classes: Array
@@ -73,8 +70,7 @@ class Mask:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Anomaly:
+class Anomaly(msgspec.Struct, frozen=True):
     """How far a sample is from what the model learned to reconstruct."""
 
     score: float
@@ -82,15 +78,13 @@ class Anomaly:
     """None where the release has no threshold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(msgspec.Struct, frozen=True):
     """One number, as `score` promises it: between 0 and 1."""
 
     score: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Track:
+class Track(msgspec.Struct, frozen=True, eq=False):
     """A number for every step of a stream."""
 
     scores: Array
@@ -101,8 +95,7 @@ class Track:
     """Seconds from one frame to the next."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True):
     """A piece of a stream."""
 
     start_s: float
@@ -110,8 +103,7 @@ class Segment:
     end_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Segments:
+class Segments(msgspec.Struct, frozen=True):
     """Pieces of a stream in which something lasted, in the order of time."""
 
     segments: tuple[Segment, ...]
@@ -120,16 +112,14 @@ class Segments:
     """When the piece began that has not ended yet; None when there is none, and at the end of a stream."""
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(msgspec.Struct, frozen=True):
     """Numbers with a unit."""
 
     values: tuple[float, ...]
     unit: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TensorAnswer:
+class TensorAnswer(msgspec.Struct, frozen=True, eq=False):
     """A tensor of one sample, without its batch axis: raw output or embedding."""
 
     array: Array

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
 
+import msgspec
 import numpy as np
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
@@ -22,8 +22,7 @@ _STATE_NUMBERS_MAX: Final = 1 << 24
 _BATCH: Final = "N"
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(msgspec.Struct, frozen=True):
     """How a file stores a state: real = (stored − zero_point) · scale, or as it is."""
 
     dtype: str
@@ -46,8 +45,7 @@ class Stored:
         return rounded.astype(self.dtype)
 
 
-@dataclass(frozen=True, slots=True)
-class GraphState:
+class GraphState(msgspec.Struct, frozen=True):
     """A tensor that a model gives back to itself."""
 
     name: str
@@ -102,8 +100,7 @@ class Memory:
         return kept
 
 
-@dataclass(frozen=True, slots=True)
-class StreamRules:
+class StreamRules(msgspec.Struct, frozen=True):
     """How an endless input is cut into sessions, and what becomes of them."""
 
     unit: Literal["frame", "row"]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Final
 
+import msgspec
+
+from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.steps import Color
 from edge_runtime.inference.backend import Array
 
+CHANNELS: Final = {"rgb": 3, "bgr": 3, "gray": 1}
+"""Channels of an image of that colour."""
 
-@dataclass(frozen=True, slots=True)
-class Value:
+
+class Value(msgspec.Struct, frozen=True):
     """A tensor under way, always with its batch axis, and what is in it beside the numbers."""
 
     array: Array
@@ -23,3 +28,11 @@ class Value:
 
 Step = Callable[[Value], Value]
 """One compiled preprocessing step."""
+
+
+def permute(value: Value, wanted: str) -> Value:
+    """The value with its axes in another order. Raises: ContractError when it does not have these axes."""
+    current, target = value.layout, wanted if wanted.startswith("N") else f"N{wanted}"
+    if current is None or sorted(current) != sorted(target):
+        raise ContractError("run preprocess step layout", f"a tensor of layout {current} cannot become {target}")
+    return Value(value.array.transpose([current.index(axis) for axis in target]), target, value.color, value.rate_hz)

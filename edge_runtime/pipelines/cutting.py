@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 
 from edge_runtime.inference.results import Answer, Boxes
@@ -54,7 +54,7 @@ def in_frame(answer: Answer, region: Region) -> Answer:
     """An answer about a crop, its boxes in pixels of the frame."""
     offset = np.array([region.box[0], region.box[1], region.box[0], region.box[1]], np.float64)
     return {
-        name: replace(part, boxes=part.boxes + offset) if isinstance(part, Boxes) else part
+        name: msgspec.structs.replace(part, boxes=part.boxes + offset) if isinstance(part, Boxes) else part
         for name, part in answer.items()
     }
 

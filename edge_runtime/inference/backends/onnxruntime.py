@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn
 
@@ -72,14 +72,11 @@ class OnnxRuntimeBackend:
 
     def probe(self) -> EngineFact | None:
         """Version and the execution providers on which a one-node session really ran; None without onnxruntime."""
-        try:
-            vendor_telemetry.switch_off()
-            import onnxruntime as ort
-        except ImportError:
-            return None
-        listed = set(ort.get_available_providers())
-        working = [name for name, vendor in _PROVIDERS.items() if vendor in listed and _works(ort, vendor)]
-        return EngineFact(name=self.name, version=str(ort.__version__), providers=working) if working else None
+        return _fact(_PROVIDERS, proven=())
+
+    def find(self, providers: Collection[str]) -> EngineFact | None:
+        """As `probe`, for these providers alone; the CPU, which is always there, is not tried."""
+        return _fact(providers, proven=("cpu",))
 
     def open(self, files: Files, manifest: VariantManifest, options: BackendOptions) -> Session:
         """Load the file of role `model`. Raises: InferenceError (`load_failed`), UnsupportedFeature."""
@@ -249,6 +246,22 @@ def _forbid_other_provider(active: list[str], wanted: list[str], manifest: Varia
         raise InferenceError(
             f"open variant {manifest.id}", f"onnxruntime offers {', '.join(active)}, not {wanted[0]}", code=LOAD_FAILED
         )
+
+
+def _fact(providers: Collection[str], proven: Collection[str]) -> EngineFact | None:
+    try:
+        vendor_telemetry.switch_off()
+        import onnxruntime as ort
+    except ImportError:
+        return None
+    listed = set(ort.get_available_providers())
+    working = [
+        name
+        for name, vendor in _PROVIDERS.items()
+        if name in providers and vendor in listed and (name in proven or _works(ort, vendor))
+    ]
+    name, version = OnnxRuntimeBackend.name, str(ort.__version__)
+    return EngineFact(name=name, version=version, providers=working) if working else None
 
 
 def _works(ort: Any, vendor: str) -> bool:

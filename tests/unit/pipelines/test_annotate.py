@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+import msgspec
 import numpy as np
 import pytest
 
@@ -31,7 +30,7 @@ def luma(pixels: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("index", range(len(PALETTE)))
 @pytest.mark.parametrize("shade", [0, 90, 128, 200, 255])
 def test_a_box_stands_out_on_every_ground_in_every_colour(shade: int, index: int) -> None:
-    found = Finding("faces", {"objects": replace(boxes(("face", 0.9, BOX)), indices=(index,))})
+    found = Finding("faces", {"objects": msgspec.structs.replace(boxes(("face", 0.9, BOX)), indices=(index,))})
 
     before, after = drawn(found, shade=shade)
 
