@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime import cli
+from edge_runtime.cli import main as cli
 from tests.fakes.pixels import write_pixels, write_source
 
 
