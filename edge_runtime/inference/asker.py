@@ -196,7 +196,7 @@ class Asker:
         return answers
 
     def _check_known(self, outputs: Collection[str]) -> None:
-        known = self._predictor.file_outputs
+        known = sorted(self._predictor.file_outputs.keys() & self._predictor.release.tensors.keys())
         for name in outputs:
             if name not in known:
                 raise InferenceError(

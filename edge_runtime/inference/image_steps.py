@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from edge_runtime.contract.errors import ContractError, UnsupportedFeature
-from edge_runtime.contract.steps import Cast, Color, ColorStep, Crop, Layout, Normalize, PreStep, Resize
+from edge_runtime.contract.steps import Cast, Color, ColorStep, Crop, Layout, Normalize, PreStep, Resize, Tokenize
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.images import center_crop, recolour, resize
 from edge_runtime.inference.values import Step, Value, permute
@@ -32,6 +32,10 @@ def build_image_step(step: PreStep) -> Step:
             return partial(permute, wanted=step.to)
         case Cast():
             return partial(_cast, step=step)
+        case Tokenize():
+            because = "text is reserved in the contract (feature tokenizer), and no runtime reads it yet"
+            remedy = "turn it into numbers in the application, and take the ids as kind tensor"
+            raise UnsupportedFeature(f"run preprocess step tokenize ({step.id})", because, remedy)
         case _:
             op = type(step).__struct_config__.tag
             raise UnsupportedFeature(

@@ -149,6 +149,9 @@ class LeasePool:
             self._out -= 1
 
     def _made(self, axes: Mapping[str, int]) -> Lease:
+        if self._predictor.sequencer is not None:
+            because = "the model remembers, and buffers belong to no stream"
+            raise InferenceError("lease buffers", because, "start a session (start_session)")
         shapes = buffer_shapes(self._predictor, axes)
         session = self._predictor.session
         binding = session.bind(shapes) if isinstance(session, DirectSession) else CopiedBinding(session, shapes)
@@ -178,9 +181,13 @@ def buffer_shapes(predictor: Predictor, axes: Mapping[str, int]) -> dict[str, tu
         bounds = ranges.get(axis)
         if size < 1 or (bounds is not None and not bounds.min <= size <= bounds.max):
             raise InferenceError(f"lease buffers with axis {shown(axis)} = {size}", "the model does not allow it")
+    states = {state.takes: state for state in predictor.sequencer.states} if predictor.sequencer else {}
     shapes: dict[str, tuple[int, ...]] = {}
     known: set[str] = set()
     for name, info in predictor.file_inputs.items():
+        if name in states:
+            shapes[info.name] = states[name].shape
+            continue
         spec, binding = predictor.release.tensors[name], predictor.variant.io.inputs[name]
         named = list(spec.shape)
         if spec.layout and binding.layout and len(binding.layout) == len(spec.layout) == len(named):

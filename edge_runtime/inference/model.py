@@ -315,7 +315,7 @@ class Model:
 
         Raises:
             Refused: as many leases are out as requests may run and wait.
-            InferenceError: no such axis, or a size that the model does not allow.
+            InferenceError: no such axis, a size that the model does not allow, or the model remembers.
         """
         key, lease = self._leases.take(axes)
         try:
@@ -333,12 +333,13 @@ class Model:
         predictor = self.predictor
         shapes = buffer_shapes(predictor, {})
         feeds = {name: np.zeros(shapes[info.name], info.dtype) for name, info in predictor.file_inputs.items()}
+        feeds.update(predictor.preprocess.constants)
         took_ns = 0
         for _ in range(rounds):
             self._admission.enter()
             try:
                 began = perf_counter_ns()
-                predictor.run_canonical(feeds)
+                predictor.run_once(feeds)
                 took_ns = perf_counter_ns() - began
             finally:
                 self._admission.leave()

@@ -125,9 +125,10 @@ class Predictor(msgspec.Struct, frozen=True):
         """Streams of this variant, each of whose calls takes a turn; None when its calls do not know of each other."""
         if self.sequencer is None:
             return None
-        from edge_runtime.inference.streams import Sessions
+        from edge_runtime.inference.prepared import feeds_of_prepared
+        from edge_runtime.inference.streams import Hearer, Sessions
 
-        return Sessions(self.sequencer, self.run_once, turn=turn)
+        return Sessions(Hearer(self.sequencer, self.run_once, partial(feeds_of_prepared, self), turn))
 
     def close(self) -> None:
         """Free the engine's memory."""

@@ -135,23 +135,34 @@ def compile_sequencer(
     return Sequencer(preprocess, preprocess.rules, states, reader, framing, shapes)
 
 
+@dataclass(frozen=True, slots=True)
+class Hearer:
+    """The loaded variant behind sessions."""
+
+    sequencer: Sequencer
+    run_once: RunOnce
+    prepared: Callable[[Tensors], dict[str, Array]]
+    """Feeds from canonical tensors of a caller. Raises: InferenceError: they are not what the model takes."""
+    turn: Turn = at_once
+
+
 @final
 class ModelSession:
     """One stream through a model: owns the states that calls hand on. One caller at a time; `end` it, or use `with`."""
 
     def __init__(
         self,
-        sequencer: Sequencer,
-        run_once: RunOnce,
+        heard_by: Hearer,
         *,
-        turn: Turn = at_once,
         now: Callable[[], float] = time.monotonic,
         forget: Callable[[ModelSession], None] | None = None,
     ) -> None:
         """Begin a session; callers use `Model.start_session`, which counts them."""
+        sequencer = heard_by.sequencer
         self._sequencer = sequencer
-        self._run_once = run_once
-        self._turn = turn
+        self._run_once = heard_by.run_once
+        self._prepared = heard_by.prepared
+        self._turn = heard_by.turn
         self._now = now
         self._forget = forget
         self._memory = Memory(sequencer.states)
@@ -294,7 +305,7 @@ class ModelSession:
     def _answered(self, tensors: Tensors, *, last: bool) -> Iterator[dict[str, Array]]:
         preprocess, framing = self._sequencer.preprocess, self._sequencer.framing
         if preprocess.are_prepared(tensors):
-            feeds: Tensors = {**preprocess.constants, **tensors}
+            feeds: Tensors = self._prepared(tensors)
         elif framing is None or self._buffer is None:
             feeds = preprocess(tensors)
         else:
@@ -334,17 +345,8 @@ class ModelSession:
 class Sessions:
     """The sessions that are open on one model; any thread may start one."""
 
-    def __init__(
-        self,
-        sequencer: Sequencer,
-        run_once: RunOnce,
-        *,
-        turn: Turn = at_once,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._sequencer = sequencer
-        self._run_once = run_once
-        self._turn = turn
+    def __init__(self, heard_by: Hearer, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._heard_by = heard_by
         self._now = now
         self._open: set[ModelSession] = set()
         self._lock = threading.Lock()
@@ -357,15 +359,13 @@ class Sessions:
     def start(self) -> ModelSession:
         """A session that heard nothing yet. Raises: InferenceError: code `sessions_full`."""
         self.forget_idle()
-        most = self._sequencer.rules.max_sessions
-        session = ModelSession(
-            self._sequencer, self._run_once, turn=self._turn, now=self._now, forget=self._forget
-        )
+        most = self._heard_by.sequencer.rules.max_sessions
+        session = ModelSession(self._heard_by, now=self._now, forget=self._forget)
         with self._lock:
             if len(self._open) < most:
                 self._open.add(session)
                 return session
-        idle_s = self._sequencer.rules.idle_s
+        idle_s = self._heard_by.sequencer.rules.idle_s
         wait = f", or wait until one was idle for {idle_s:g} s" if idle_s else ""
         because = f"{most} are open, as many as the release allows"
         raise InferenceError("start a session", because, f"end one{wait}", code=SESSIONS_FULL)

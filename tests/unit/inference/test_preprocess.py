@@ -230,7 +230,7 @@ def test_a_step_that_is_not_built_yet_is_named() -> None:
     steps = [{"id": "words", "op": "tokenize", "from": "image", "tokenizer": "layer:t", "max_length": 8,
               "padding": "none", "truncation": "none", "outputs": ["ids"]}]  # fmt: skip
 
-    with pytest.raises(UnsupportedFeature, match=r"step tokenize \(words\)"):
+    with pytest.raises(UnsupportedFeature, match=r"step tokenize \(words\): text is reserved"):
         compile_preprocess(release(steps))
 
 

@@ -13,7 +13,7 @@ from edge_runtime import Model
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.inference.refusals import DeadlinePassed
 from edge_runtime.inference.results import Segments, Track, as_json, as_text
-from edge_runtime.inference.streams import Sessions
+from edge_runtime.inference.streams import Hearer, Sessions
 from tests.fakes.streams import FRAME, RATE_HZ, Hearing, noise, remembering_model, silero
 
 ONLY_ORT = ["onnxruntime"]
@@ -254,7 +254,8 @@ def test_an_idle_session_is_forgotten_and_says_so(model) -> None:
         sequencer.framing,
         sequencer.shapes,
     )
-    sessions = Sessions(hasty, model.predictor.run_once, now=lambda: clock[0])
+    heard_by = Hearer(hasty, model.predictor.run_once, dict)
+    sessions = Sessions(heard_by, now=lambda: clock[0])
 
     left = sessions.start()
     clock[0] += 59
@@ -350,6 +351,38 @@ def test_a_release_whose_states_make_no_sense_is_refused_with_the_reason(tmp_pat
     assert reason in str(caught.value)
 
 
+def test_a_model_that_remembers_warms_up_and_lends_no_buffers(tmp_path) -> None:
+    Hearing().write(tmp_path)
+
+    with Model.open(tmp_path, backends=ONLY_ORT) as model:
+        with pytest.raises(InferenceError, match="no such tensor"):
+            model.infer_tensors({"audio": noise(0.2)}, outputs=["stateN"])
+        took_s = model.warm_up()
+        alone = model.infer({"audio": noise(0.2)})["speech"].scores
+        with pytest.raises(InferenceError, match="start a session"), model.lease():
+            pass
+
+    assert took_s > 0
+    assert np.array_equal(alone, by_hand(noise(0.2)))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "reason"),
+    [
+        ({"input": np.zeros((1, 12), np.float64)}, "its dtype is float64, not float32"),
+        ({"input": np.zeros((1, 11), np.float32)}, "a size is 11"),
+        ({"input": np.zeros((1, 12), np.float32), "sr": np.asarray(16000)}, "the model has no such input"),
+    ],
+)
+def test_prepared_rows_that_the_model_does_not_take_are_refused_and_the_session_goes_on(model, tensors, reason) -> None:
+    with model.start_session() as session:
+        with pytest.raises(InferenceError, match=reason):
+            session.infer_tensors(tensors)
+        scores = session.feed(noise(0.2))["speech"].scores
+
+    assert np.array_equal(scores, by_hand(noise(0.2)))
+
+
 def test_a_model_without_states_starts_no_session(tmp_path) -> None:
     from tests.fakes.models import Build, write_release
 
@@ -390,6 +423,14 @@ def test_silero_hears_as_much_speech_as_when_asked_by_hand(tmp_path, shared) -> 
     first, second = answer["segments"].segments[:2]
     assert (first.start_s, first.end_s) == pytest.approx((0.0, 2.05), abs=0.07)
     assert (second.start_s, second.end_s) == pytest.approx((2.66, 4.67), abs=0.07)
+
+
+@pytest.mark.needs_shared
+def test_silero_warms_up_at_its_own_sample_rate(tmp_path, shared) -> None:
+    silero(shared).write(tmp_path)
+
+    with Model.open(tmp_path, backends=ONLY_ORT) as model:
+        assert model.warm_up() > 0
 
 
 @pytest.mark.needs_shared
