@@ -50,6 +50,8 @@ class Deployment:
         self.on_swap = "drain" if release.stream is None else release.stream.on_swap
         """What its sequences do when another version takes over: `drain` or `reset`."""
         self._origin = origin
+        self.drained_by = float("inf")
+        """`time.monotonic()` seconds by which its sequences must have ended, once it was replaced."""
         self._accounting = Accounting()
         self.seating = Seating(name, origin, open_variant, keeper, self._accounting)
         self._keeper = keeper

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Final, final
@@ -28,6 +29,7 @@ from edge_runtime.serving.variants import Release
 from edge_runtime.serving.worker_limits import WorkerLimits
 
 _QUEUE_LIMIT: Final = 64
+_DRAIN_S: Final = 3600.0
 _SHADOW_ROOM: Final = 8
 _DRAIN_CHECK_S: Final = 0.5
 """Between two looks at whether the sequences of a replaced version have ended."""
@@ -50,6 +52,7 @@ class ModelHost:
         worker_limits: what a model in a process of its own may take.
         batching: how far calls of several callers are gathered, by the name that a model is served under; `*`: for all
             others that can be asked so.
+        drain_s: sequences of a replaced version that have not ended by then are ended: their client may be gone.
         on_event: is told what happens to the models.
         registry: backends by name.
     """
@@ -66,6 +69,7 @@ class ModelHost:
         backoff: Backoff | None = None,
         isolation: Isolation = "thread",
         worker_limits: WorkerLimits | None = None,
+        drain_s: float = _DRAIN_S,
         batching: Mapping[str, BatchPolicy] | None = None,
         on_event: Listener = ignore,
         registry: Registry = BACKENDS,
@@ -75,6 +79,7 @@ class ModelHost:
         self._keeper = Keeper(Residency(memory_bytes), Caretaker(), on_event, backoff or Backoff(), queue_limit)
         self._batching = batching or {}
         self._isolation: Isolation = isolation
+        self._drain_s = drain_s
         # Guards both tables; never held while a model is loaded or drained.
         self._changing = threading.Lock()
         self._names: dict[str, Place] = {}
@@ -155,6 +160,7 @@ class ModelHost:
             if former in leaving and former.is_sequential:
                 if former.on_swap == "drain":
                     leaving.remove(former)
+                    former.drained_by = time.monotonic() + self._drain_s
                     place.draining += (former,)
                 else:
                     place.forgotten = frozenset(former.seating.open_sequences())
@@ -292,7 +298,7 @@ class ModelHost:
     def _end_drained(self, place: Place) -> None:
         """Retire versions whose last sequence has ended; look again later while there are others."""
         for one in place.draining:
-            if not one.seating.is_in_use:
+            if not one.seating.is_in_use or time.monotonic() >= one.drained_by:
                 one.seating.retire()
                 with self._changing:
                     place.draining = tuple(other for other in place.draining if other is not one)

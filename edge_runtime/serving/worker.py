@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Collection
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -29,12 +30,15 @@ from edge_runtime.serving.worker_limits import WorkerLimits
 from edge_runtime.serving.worker_messages import (
     Ask,
     AskGolden,
+    AskSequences,
     Blob,
     Channel,
+    FromHost,
     FromWorker,
     GoldenAnswers,
     Inbox,
     NeedBlob,
+    OpenNow,
     Outbox,
     Ready,
     Refusal,
@@ -46,6 +50,8 @@ from edge_runtime.serving.worker_refusals import as_error, as_refusal
 
 _STDERR: Final = 2
 """What engines print must not mix with what this program says on its standard output."""
+_NEWS_S: Final = 1.0
+"""Age from which on what is known of sequences is asked for again."""
 _GOODBYE_S: Final = 5.0
 """How long a worker may take to end by itself."""
 
@@ -91,6 +97,7 @@ class WorkerInstance:
         self._limits = limits
         self._source = origin.source
         self._sequences: Collection[int | str] = ()
+        self._asked_at = time.monotonic()
         self._inbox = Inbox()
         self._outbox = Outbox()
         self._asking = threading.Lock()
@@ -134,7 +141,16 @@ class WorkerInstance:
         return told.checks
 
     def open_sequences(self) -> Collection[int | str]:
-        """Ids of the sequences that were open after the last call."""
+        """Ids of the sequences that are open; asked for anew only where nobody called for a while."""
+        is_stale = bool(self._sequences) and time.monotonic() - self._asked_at > _NEWS_S
+        if is_stale and not self.is_gone and self._asking.acquire(blocking=False):
+            try:
+                told, _ = self._ask(AskSequences(), None, self._limits.answer_within_s)
+                self._sequences = told.sequences if isinstance(told, OpenNow) else ()
+            except EngineFault:
+                self._sequences = ()
+            finally:
+                self._asking.release()
         return () if self.is_gone else self._sequences
 
     def close(self) -> None:
@@ -176,8 +192,9 @@ class WorkerInstance:
         return Blob(len(content)), blob_memory(content)
 
     def _ask(
-        self, message: Start | Blob | Refusal | AskGolden | Ask, memory: int | None, timeout_s: float
+        self, message: FromHost, memory: int | None, timeout_s: float
     ) -> tuple[object, int | None]:
+        self._asked_at = time.monotonic()
         try:
             self._channel.send(message, memory)
             return self._channel.receive(timeout_s)

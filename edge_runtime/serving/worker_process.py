@@ -18,6 +18,7 @@ from edge_runtime.serving.instance import LocalInstance
 from edge_runtime.serving.worker_messages import (
     Ask,
     AskGolden,
+    AskSequences,
     Blob,
     Channel,
     FromHost,
@@ -25,6 +26,7 @@ from edge_runtime.serving.worker_messages import (
     GoldenAnswers,
     Inbox,
     NeedBlob,
+    OpenNow,
     Outbox,
     Ready,
     Refusal,
@@ -106,13 +108,15 @@ class _Desk:
         self._inbox = Inbox()
         self._outbox = Outbox()
 
-    def answer(self, message: FromHost, memory: int | None) -> tuple[GoldenAnswers | Told, int | None]:
+    def answer(self, message: FromHost, memory: int | None) -> tuple[GoldenAnswers | OpenNow | Told, int | None]:
         """The answer, and fresh memory that goes with it. Raises: EdgeError."""
         match message:
             case Ask():
                 return self._told(message, memory)
             case AskGolden():
                 return GoldenAnswers(self._instance.golden_check()), None
+            case AskSequences():
+                return OpenNow(list(self._instance.open_sequences())), None
             case Start() | Blob() | Refusal():
                 raise ContractError("do what the host asks", f"{type(message).__name__} has no place here")
 

@@ -198,3 +198,24 @@ def test_a_model_with_open_sequences_does_not_leave_memory(release: Path) -> Non
 
 def model_file(release: Path) -> Path:
     return LayoutFolder(release).path_of(Hearing().variant().files[0].digest)
+
+
+def test_a_sequence_whose_client_is_gone_does_not_keep_a_replaced_version_for_ever(
+    release: Path, tmp_path: Path
+) -> None:
+    Hearing(version="2.0.0").write(tmp_path)
+    is_unloaded = threading.Event()
+
+    def listen(event: Event) -> None:
+        if event.what is Happened.UNLOADED:
+            is_unloaded.set()
+
+    with ModelHost(on_event=listen, drain_s=0.0) as host:
+        host.load(release)
+        step(host.find("vad"), 1, noise(0.1), start=True)
+
+        host.swap(tmp_path)
+
+        assert is_unloaded.wait(60)
+        with pytest.raises(BadCall):
+            step(host.find("vad"), 1, noise(0.1))
