@@ -41,6 +41,9 @@ def serve(
     uds: Annotated[
         Path | None, typer.Option(help="Socket file for programs of this user on this machine: the fastest door.")
     ] = None,
+    uds_user: Annotated[
+        list[str] | None, typer.Option(help="Another user who may use the socket; repeat for several.")
+    ] = None,
     repository: Annotated[
         Path | None, typer.Option(help="Folder of releases that clients may load and unload.")
     ] = None,
@@ -81,6 +84,7 @@ def serve(
         grpc=parse_listen(grpc) if grpc is not None else None,
         metrics=parse_listen(metrics) if metrics is not None else None,
         uds=uds,
+        uds_users=tuple(map(_user_id, uds_user or [])),
         repository=repository,
         access=_access(tls_cert, tls_key, token_file),
         memory_bytes=memory_mb * 1024 * 1024 if memory_mb is not None else None,
@@ -105,6 +109,15 @@ def _end(ended: threading.Event) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)
     ended.set()
+
+
+def _user_id(name: str) -> int:
+    import pwd
+
+    try:
+        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise ContractError(f"let user {name} in", "this machine has no such user", "name another") from None
 
 
 def _access(tls_cert: Path | None, tls_key: Path | None, token_file: Path | None) -> Access:

@@ -38,6 +38,8 @@ class ServePlan:
     """Where Prometheus may ask, besides `/metrics` of the HTTP door."""
     uds: Path | None = None
     """Socket file of the local door."""
+    uds_users: tuple[int, ...] = ()
+    """Ids of users who may use it besides the server's own and root."""
     repository: Path | None = None
     """Folder of releases that clients may load and unload."""
     access: Access = field(default_factory=Access)
@@ -142,5 +144,5 @@ def _doors(plan: ServePlan, service: V2Service, metrics: ServingMetrics) -> tupl
     if plan.uds is not None:
         from edge_runtime.doors.local.door import LocalDoor
 
-        doors.append(LocalDoor(service.host, plan.uds))
+        doors.append(LocalDoor(service.host, plan.uds, users=plan.uds_users))
     return tuple(doors)

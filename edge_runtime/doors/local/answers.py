@@ -48,9 +48,11 @@ class AnswerWriter:
     Args:
         room: where `memory` lies for the caller.
         memory: writable, as long as the room.
+        outputs: the order of the answer; None: the model's own.
     """
 
-    def __init__(self, room: Room, memory: memoryview) -> None:
+    def __init__(self, room: Room, memory: memoryview, outputs: tuple[str, ...] | None) -> None:
+        self._outputs = outputs
         self._room = room
         self._memory = memory
         self._layout: _Layout | None = None
@@ -58,17 +60,21 @@ class AnswerWriter:
     def write(self, reply: Reply) -> tuple[bytes, list[Any]]:
         """Head and body of the answer; what has room in the memory has been written there."""
         layout = self._layout
-        body: list[Any] = []
-        if layout is not None and _write_again(layout, reply, body):
-            return layout.head, body
-        return self._write_new(reply)
+        tensors = reply.tensors
+        if self._outputs is not None:
+            tensors = {name: tensors[name] for name in self._outputs}
+        if layout is not None and reply.version == layout.version and reply.model == layout.model:
+            body: list[Any] = []
+            if _write_again(layout, tensors, body):
+                return layout.head, body
+        return self._write_new(reply, tensors)
 
-    def _write_new(self, reply: Reply) -> tuple[bytes, list[Any]]:
+    def _write_new(self, reply: Reply, tensors: dict[str, Values]) -> tuple[bytes, list[Any]]:
         records: list[TensorRecord] = []
         slots: list[_Slot] = []
         body: list[Any] = []
         used = sent = 0
-        for name, values in reply.tensors.items():
+        for name, values in tensors.items():
             content, dtype, shape = _contents(values)
             size = len(content)
             place, padding = None, _PADDING[: aligned(size) - size]
@@ -90,10 +96,9 @@ class AnswerWriter:
         return head, body
 
 
-def _write_again(layout: _Layout, reply: Reply, body: list[Any]) -> bool:
+def _write_again(layout: _Layout, tensors: dict[str, Values], body: list[Any]) -> bool:
     """Write an answer whose names, dtypes and shapes are those of the last one; False when it is another."""
-    tensors = reply.tensors
-    if reply.version != layout.version or reply.model != layout.model or len(tensors) != len(layout.slots):
+    if len(tensors) != len(layout.slots):
         return False
     for slot, (name, values) in zip(layout.slots, tensors.items(), strict=True):
         if isinstance(values, list) or name != slot.name or values.shape != slot.shape or values.dtype != slot.dtype:

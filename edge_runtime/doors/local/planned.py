@@ -59,8 +59,9 @@ def plan(content: bytes, regions: ForeignRegions, limits: Limits) -> Planned:
         raise BadCall("take the inputs", because, "send less at once, or use shared memory")
     room = head.room
     answers = regions.part(room.region, room.offset, room.bytes) if room.bytes else memoryview(b"")
-    writer = AnswerWriter(room, answers)
-    return Planned(head, head.outputs or None, body_bytes, in_regions, arrays, writer)
+    outputs = head.outputs or None
+    writer = AnswerWriter(room, answers, outputs)
+    return Planned(head, outputs, body_bytes, in_regions, arrays, writer)
 
 
 def take_inputs(planned: Planned, body: memoryview, *, is_trusted: bool) -> dict[str, Values]:
