@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.cli import device
 from edge_runtime.cli import main as cli
 from tests.fakes.pixels import write_pixels, write_source
 
@@ -73,7 +74,7 @@ def test_a_file_that_is_no_image_is_named_and_the_others_are_answered(
 def test_brackets_in_the_reason_of_a_slot_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     reason = {"detail": "pip install 'edgefleet[openvino]'"}
 
-    cli._print_reports([{"slot": "main", "state": "idle", "seq": 1, "reason": reason}])
+    device._print_reports([{"slot": "main", "state": "idle", "seq": 1, "reason": reason}])
 
     assert "'edgefleet[openvino]'" in capsys.readouterr().out
 
