@@ -213,8 +213,9 @@ def _print_tuned(report: TuneReport) -> None:
     for row in report.rows:
         figures = [_shown(row.p50_ms, "{:.3f}"), _shown(row.ratio, "{:.2f} ×"), _shown(row.cpu_ms, "{:.3f}")]
         threads = "as it comes" if row.threads is None else str(row.threads)
+        name = row.variant if row.provider is None else f"{row.variant} ({row.provider})"
         style = "bold" if row.is_winner else ""
-        table.add_row(*(Text(cell) for cell in (row.variant, threads, *figures, row.verdict)), style=style)
+        table.add_row(*(Text(cell) for cell in (name, threads, *figures, row.verdict)), style=style)
     console.print(table)
     console.print(Text(report.sentence), soft_wrap=True)
     if report.batch:

@@ -78,6 +78,7 @@ class Model:
         concurrency: int | None = None,
         queue_limit: int = QUEUE_LIMIT,
         nan: NanPolicy = "off",
+        provider: str | None = None,
         tuned: Path | None = None,
     ) -> Model:
         """Open a release and load the best variant for this machine; falls through to the next when one fails to load.
@@ -93,8 +94,9 @@ class Model:
                 interpreters each hold the weights.
             queue_limit: requests that may wait besides; one more is refused.
             nan: what to do about NaN and infinities in inputs.
-            tuned: folder of what `edge-runtime tune` found best here, which counts where `variant` and `threads` are
-                None; None: the user's own.
+            provider: only this provider of the engine; None: as the variant lists them.
+            tuned: folder of what `edge-runtime tune` found best here, which counts where `variant`, `threads` and
+                `provider` are None; None: the user's own.
 
         Raises:
             InferenceError: code `no_variant` or `load_failed`; no variant could be loaded, with all reasons.
@@ -102,7 +104,7 @@ class Model:
             ContractError: the release breaks the contract.
         """
         options = BackendOptions(threads=threads, concurrency=concurrency)
-        opened = open_release(release, Wishes(variant, backends, facts, options, tuned), registry)
+        opened = open_release(release, Wishes(variant, backends, facts, options, provider, tuned), registry)
         slots = concurrency_for(opened.variant.manifest, opened.options)
         return cls(opened, concurrency=slots, queue_limit=queue_limit, nan=nan)
 

@@ -27,7 +27,7 @@ from edge_runtime.contract.layout import (
     read_checked,
 )
 from edge_runtime.contract.reasons import LOAD_FAILED, NO_VARIANT
-from edge_runtime.contract.release import ReleaseManifest, layer_of
+from edge_runtime.contract.release import ReleaseManifest, VariantManifest, layer_of
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
 from edge_runtime.inference.backend import Array, BackendOptions, Registry
 from edge_runtime.inference.facts import engines, machine_facts
@@ -51,6 +51,8 @@ class Wishes(msgspec.Struct, frozen=True):
     facts: DeviceFacts | None = None
     """This device's facts; None: found out by constructing the engines that the release names."""
     options: BackendOptions = msgspec.field(default_factory=BackendOptions)
+    provider: str | None = None
+    """Only this provider of the engine; None: as the variant lists them."""
     tuned: Path | None = None
     """Folder of what `edge-runtime tune` found; None: the user's own."""
 
@@ -92,10 +94,11 @@ def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened
     for chosen in (by_digest[one.digest] for one in choice.candidates):
         files = _read_files(chosen, source)
         options = _tuned_options(wishes.options, chosen, tuned)
+        provider = wishes.provider or _tuned_provider(chosen, tuned)
         try:
             predictor = load_predictor(
                 opened.manifest,
-                chosen.manifest,
+                _narrowed(chosen.manifest, provider),
                 files,
                 labels=labels,
                 layers=arrays,
@@ -117,6 +120,22 @@ def _tuned_options(
     if options.threads is not None or choice is None or not leaves_threads_open(variant.manifest):
         return options
     return msgspec.structs.replace(options, threads=choice.threads)
+
+
+def _tuned_provider(variant: OpenVariant, tuned: Mapping[Digest, TunedChoice]) -> str | None:
+    choice = tuned.get(variant.digest)
+    return None if choice is None else choice.provider
+
+
+def _narrowed(manifest: VariantManifest, provider: str | None) -> VariantManifest:
+    """The manifest with that provider alone. Raises: InferenceError when it does not name it."""
+    if provider is None:
+        return manifest
+    if provider not in manifest.target.provider:
+        listed = ", ".join(manifest.target.provider) or "none"
+        because = f"it does not run on provider {shown(provider)} (it names {listed})"
+        raise InferenceError(f"open variant {manifest.id}", because, "leave the provider out", code=LOAD_FAILED)
+    return msgspec.structs.replace(manifest, target=msgspec.structs.replace(manifest.target, provider=[provider]))
 
 
 def read_layer(source: BlobSource, layers: Layers, title: LayerName, max_bytes: int) -> bytes:

@@ -31,6 +31,8 @@ class TunedChoice(Document, frozen=True, kw_only=True):
     """Name and version that measured it."""
     threads: int | None
     """Inside one call; None: as the variant and its engine would have it."""
+    provider: str | None = None
+    """The one that is best of several that the variant names."""
     batch: int
     """Samples per call with which one sample cost least."""
     p50_ms: float

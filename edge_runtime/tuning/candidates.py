@@ -19,6 +19,8 @@ class Candidate:
     variant: VariantId
     threads: int | None
     """Inside one call; None: as the variant and its engine would have it."""
+    provider: str | None = None
+    """None: as the variant lists them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Fitting:
 
     variant: VariantId
     leaves_threads_open: bool
+    providers: tuple[str, ...] = ()
+    """Of its engine, as it lists them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ class Verdict:
 
 
 def plan_candidates(fitting: Sequence[Fitting], cores: int) -> list[Candidate]:
-    """What is tried, in this order: what would run without tuning, then each variant with each number of threads.
+    """What is tried, in this order: what would run without tuning, then each variant on each of its providers with
+    each number of threads.
 
     Args:
         fitting: variants that fit this machine, best guess first.
@@ -65,7 +70,9 @@ def plan_candidates(fitting: Sequence[Fitting], cores: int) -> list[Candidate]:
     planned = [Candidate(one.variant, None) for one in fitting[:1]]
     for one in fitting:
         settings = counts if one.leaves_threads_open else [None]
-        planned += [Candidate(one.variant, threads) for threads in settings]
+        # A single one is what runs anyway.
+        providers = one.providers if len(one.providers) > 1 else (None,)
+        planned += [Candidate(one.variant, threads, provider) for provider in providers for threads in settings]
     return list(dict.fromkeys(planned))
 
 
@@ -102,7 +109,7 @@ def _reason(one: Measured, winner: Measured, near: Iterable[Measured]) -> str:
 
 
 def _is_usual(one: Measured) -> bool:
-    return one.candidate.threads is None
+    return one.candidate.threads is None and one.candidate.provider is None
 
 
 def _sentence(winner: Measured, usual: Measured, near: Sequence[Measured], margin: float) -> str:
@@ -117,6 +124,7 @@ def _sentence(winner: Measured, usual: Measured, near: Sequence[Measured], margi
 
 def name_of(candidate: Candidate) -> str:
     """A candidate in a few words."""
+    where = "" if candidate.provider is None else f" on {candidate.provider}"
     if candidate.threads is None:
-        return f"{candidate.variant} as it comes"
-    return f"{candidate.variant} with {candidate.threads} thread{'s' * (candidate.threads > 1)}"
+        return f"{candidate.variant}{where} as it comes"
+    return f"{candidate.variant}{where} with {candidate.threads} thread{'s' * (candidate.threads > 1)}"

@@ -53,6 +53,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate of the table."""
 
     variant: str
+    provider: str | None
     threads: int | None
     p50_ms: float | None
     ratio: float | None
@@ -105,8 +106,8 @@ def tune(target: Target, settings: TuneSettings, progress: Progress) -> TuneRepo
     path = keep(settings.state, target.release.digest, fingerprint_of(facts), choices)
     manifest = target.release.manifest
     rows = tuple(
-        Row(variant=one.candidate.variant, threads=one.candidate.threads, p50_ms=one.p50_ms, ratio=one.ratio,
-            cpu_ms=one.cpu_ms, verdict=reason, is_winner=one is verdict.winner)
+        Row(variant=one.candidate.variant, provider=one.candidate.provider, threads=one.candidate.threads,
+            p50_ms=one.p50_ms, ratio=one.ratio, cpu_ms=one.cpu_ms, verdict=reason, is_winner=one is verdict.winner)
         for one, reason in zip(measured, verdict.reasons, strict=True)
     )  # fmt: skip
     return TuneReport(
@@ -139,7 +140,10 @@ class _Tuner:
         if not choice.candidates:
             reasons = "; ".join(f"{one.variant}: {one.because}" for one in choice.rejected) or "it has no such variant"
             raise InferenceError("tune it", f"no variant fits this machine ({reasons})", "install an engine it names")
-        return [Fitting(one.manifest.id, leaves_threads_open(one.manifest)) for one in choice.candidates]
+        return [
+            Fitting(one.manifest.id, leaves_threads_open(one.manifest), tuple(one.manifest.target.provider))
+            for one in choice.candidates
+        ]
 
     def measure_all(self, candidates: Sequence[Candidate]) -> list[Measured]:
         """Each candidate in turns with the first that loads; those for which no time is left are said."""
@@ -244,7 +248,8 @@ class _Tuner:
                 release=self._target.release.digest, variant=self._digests[name],
                 fingerprint=fingerprint_of(self._facts),
                 engine=f"{self._engines[name]} {versions.get(self._engines[name], '')}",
-                threads=one.candidate.threads, batch=batch if one is winner else 1, p50_ms=one.p50_ms or 0.0,
+                threads=one.candidate.threads, provider=one.candidate.provider,
+                batch=batch if one is winner else 1, p50_ms=one.p50_ms or 0.0,
                 at=datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
                 is_winner=one is winner,
             )
@@ -254,6 +259,7 @@ class _Tuner:
     def _open(self, candidate: Candidate) -> Model:
         return Model.open(
             (self._target.release, self._target.source), variant=candidate.variant, threads=candidate.threads,
+            provider=candidate.provider,
             backends=self._settings.backends or tuple(BACKENDS), facts=self._facts, tuned=_UNTUNED,
         )  # fmt: skip
 

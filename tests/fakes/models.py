@@ -101,6 +101,7 @@ class Build:
     own: bytes | None = None
     needs_bytes: int | None = None
     """Memory it claims to need."""
+    providers: tuple[str, ...] = ("cpu",)
     accelerator: str | None = None
     fallback: str | None = None
 
@@ -118,7 +119,7 @@ class Build:
             target=Target(
                 engine=self.engine,
                 precision="float32",
-                provider=["cpu"],
+                provider=list(self.providers),
                 arch=list(self.arch),
                 accelerator=self.accelerator,
             ),

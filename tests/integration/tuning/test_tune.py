@@ -78,6 +78,19 @@ def test_a_variant_that_does_not_load_is_said_and_another_taken(tmp_path: Path) 
     assert {row["variant"] for row in rows if row["is_winner"]} == {"b-sound"}
 
 
+def test_of_several_providers_the_one_that_works_is_kept_and_used(tmp_path: Path) -> None:
+    builds = [Build("two", providers=("openvino", "cpu"), options={"intra_op_threads": 1})]
+    write_pixels(tmp_path / "r", "1.0.0", builds=builds)
+
+    rows = json.loads(ran(tmp_path / "r", "--state", tmp_path / "s", "--json").stdout)["rows"]
+
+    said = {row["provider"]: row["verdict"] for row in rows}
+    assert "onnxruntime offers CPUExecutionProvider, not OpenVINOExecutionProvider" in said["openvino"]
+    assert not said["cpu"].startswith("did not load")
+    with pytest.raises(EdgeError, match="does not run on provider 'cuda'"):
+        Model.open(tmp_path / "r", provider="cuda")
+
+
 def test_forgetting_is_said_and_the_usual_variant_is_back(release: Path, tmp_path: Path) -> None:
     ran(release, "--state", tmp_path)
     assert read_choices(tmp_path)

@@ -28,9 +28,11 @@ class Listening(SpyBackend):
     def __init__(self) -> None:
         super().__init__()
         self.options: list[BackendOptions] = []
+        self.providers: list[list[str]] = []
 
     def open(self, files: Files, manifest: VariantManifest, options: BackendOptions) -> Session:
         self.options.append(options)
+        self.providers.append(manifest.target.provider)
         return super().open(files, manifest, options)
 
 
@@ -65,6 +67,16 @@ def test_the_winner_is_taken_with_its_threads(release: Path, tmp_path: Path) -> 
     assert opened(release, tmp_path / "none") == ("a-usual", None)
 
     assert opened(release, kept(tmp_path / "s", choice(release, "b-tuned"))) == ("b-tuned", 3)
+
+
+def test_of_several_providers_the_tuned_one_alone_is_opened(tmp_path: Path) -> None:
+    write_release(tmp_path / "r", [Build("two", providers=("cuda", "cpu"))])
+    backend = Listening()
+    state = kept(tmp_path / "s", choice(tmp_path / "r", "two", provider="cpu"))
+
+    with Model.open(tmp_path / "r", facts=FACTS, registry={"onnxruntime": backend}, tuned=state) as model:
+        assert backend.providers == [["cpu"]]
+        assert model.variant.manifest.target.provider == ["cuda", "cpu"]
 
 
 def test_what_the_caller_wishes_comes_first(release: Path, tmp_path: Path) -> None:

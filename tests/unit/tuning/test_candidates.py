@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.contract.ids import VariantId
-from edge_runtime.tuning.candidates import MARGIN, Candidate, Fitting, Measured, decide, plan_candidates
+from edge_runtime.tuning.candidates import MARGIN, Candidate, Fitting, Measured, decide, name_of, plan_candidates
 
 INT8, FLOAT = VariantId("ort-int8"), VariantId("ort-float32")
 
@@ -27,6 +27,13 @@ def test_threads_that_a_variant_fixes_are_not_tried() -> None:
     planned = plan_candidates([Fitting(INT8, leaves_threads_open=False), Fitting(FLOAT, leaves_threads_open=False)], 8)
 
     assert planned == [Candidate(INT8, None), Candidate(FLOAT, None)]
+
+
+def test_of_several_providers_each_is_tried_alone() -> None:
+    planned = plan_candidates([Fitting(INT8, leaves_threads_open=False, providers=("cuda", "cpu"))], 8)
+
+    assert planned == [Candidate(INT8, None), Candidate(INT8, None, "cuda"), Candidate(INT8, None, "cpu")]
+    assert name_of(planned[1]) == "ort-int8 on cuda as it comes"
 
 
 def test_what_is_faster_by_less_than_the_margin_changes_nothing() -> None:
