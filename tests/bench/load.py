@@ -43,7 +43,7 @@ def over_http(address: str) -> Iterator[Ask]:
     """tritonclient's HTTP client, binary."""
     import tritonclient.http
 
-    with over_grpc(address, tritonclient.http) as ask:
+    with over_grpc(address.removeprefix("http://"), tritonclient.http) as ask:
         yield ask
 
 
