@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import resource
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Final
 import msgspec
 
 from converters.compilers.job import Compiled, CompileJob, Failure, Job, Outcome, RangesJob, SensitivityJob
-from converters.errors import BadToolchain, CompileFailed
+from converters.compilers.outside import lies_outside
+from converters.errors import CompileFailed
 from converters.planning.recipe import EngineName
 from edge_runtime.parent import end_with_parent
 
@@ -32,9 +32,6 @@ CALIBRATED: Final[Mapping[type, str]] = {
     SensitivityJob: "converters.compilers.sensitivity",
 }
 """Module by job, for work around a compilation."""
-_OUTSIDE: Final = (MemoryError, OSError, ImportError, BadToolchain, subprocess.SubprocessError)
-_OUTSIDE_WORDS: Final = ("alloc", "memory", "no space left", "file too large", "quota exceeded")
-"""What C++ says, whose errors come as text."""
 
 
 def run(job: Job) -> Compiled:
@@ -53,21 +50,11 @@ def main(job_path: Path, outcome_path: Path) -> None:
     try:
         outcome = Outcome(compiled=run(job))
     except CompileFailed as error:
-        outcome = Outcome(failure=Failure(because=error.because, may_pass=_may_pass(error)))
+        outcome = Outcome(failure=Failure(because=error.because, may_pass=lies_outside(error)))
     except MemoryError:
         because = "it ran out of the memory it was granted"
         outcome = Outcome(failure=Failure(because=because, may_pass=True))
     outcome_path.write_bytes(msgspec.json.encode(outcome))
-
-
-def _may_pass(error: CompileFailed) -> bool:
-    """Whether want of memory, of room or of a tool stopped it; engines wrap these in errors of their own."""
-    text, cause = error.because.lower(), error.__cause__
-    while cause is not None:
-        if isinstance(cause, _OUTSIDE):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return any(word in text for word in _OUTSIDE_WORDS)
 
 
 if __name__ == "__main__":

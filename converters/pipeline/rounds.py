@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 from converters.building.diagnosis import can_diagnose, diagnose
 from converters.caching.stages import Stages
 from converters.compilers.isolated import MEMORY_BYTES, stop_compilers
+from converters.compilers.outside import lies_outside
 from converters.errors import CompileFailed, CompilerRefused
 from converters.pipeline.candidates import (
     Bench,
@@ -213,6 +214,8 @@ def _compiled(candidate: Candidate, bench: Bench, stages: Stages, facts: Facts) 
         except CompilerRefused as error:
             return Compilation(refusal=Refusal(COMPILE_FAILED, error.because))
         except InferenceError as error:
+            if lies_outside(error):
+                raise
             return Compilation(refusal=Refusal(reasons.LOAD_FAILED, error.because))
 
     try:
@@ -220,6 +223,9 @@ def _compiled(candidate: Candidate, bench: Bench, stages: Stages, facts: Facts) 
     except CompileFailed as error:
         # A limit was met, or it crashed: the next build tries again.
         return Refusal(COMPILE_FAILED, error.because)
+    except InferenceError as error:
+        # There was no memory for it, which says nothing of the file.
+        return Refusal(reasons.LOAD_FAILED, error.because)
     return compilation.built or compilation.refusal or Refusal(COMPILE_FAILED, "the compiler said nothing")
 
 
@@ -235,7 +241,7 @@ def _measured(
         try:
             return Measuring(numbers=measure_candidate(built, beside, bench))
         except InferenceError as error:
-            if error.code == UNMEASURED:
+            if error.code == UNMEASURED or lies_outside(error):
                 raise
             code = error.code if error.code == reasons.LOAD_FAILED else reasons.GOLDEN_FAILED
             return Measuring(refusal=Refusal(code, error.because))
@@ -244,10 +250,9 @@ def _measured(
     try:
         measuring = stages.run(stage, Measuring, work)
     except InferenceError as error:
-        if error.code != UNMEASURED:
-            raise
-        # The emulator took too long or did not come up: the next build tries again.
-        return refuse_candidate(candidate, UNMEASURED, error.because)
+        # The emulator did not come up in time, or there was no memory: the next build tries again.
+        code = UNMEASURED if error.code == UNMEASURED else reasons.LOAD_FAILED
+        return refuse_candidate(candidate, code, error.because)
     if measuring.numbers is not None:
         return judge_candidate(built, measuring.numbers, bench)
     refusal = measuring.refusal or Refusal(reasons.GOLDEN_FAILED, "it said nothing")

@@ -18,6 +18,7 @@ from edge_runtime.agent.workload import EngineLimits, open_activation
 from edge_runtime.contract import reasons
 from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError, TrustError
 from edge_runtime.contract.evidence import CheckResult
+from edge_runtime.contract.ids import shown
 from edge_runtime.inference.facts import peak_resident_bytes
 from edge_runtime.parent import end_with_parent, limit_memory
 from edge_runtime.update.ports import TrialFailure, TrialMeasurement
@@ -42,8 +43,20 @@ def main() -> int:
     end_with_parent(int(sys.argv[1]))
     task = msgspec.json.decode(sys.stdin.buffer.read(_TASK_MAX_BYTES), type=TrialTask)
     limit_memory(task.memory_bytes)
-    sys.stdout.buffer.write(msgspec.json.encode(measure(task)))
+    sys.stdout.buffer.write(msgspec.json.encode(_whatever_comes(task)))
     return 0
+
+
+def _whatever_comes(task: TrialTask) -> TrialMeasurement:
+    """The measurement; what nobody foresaw is one line and a reason, because a traceback helps no operator."""
+    try:
+        return measure(task)
+    except MemoryError:
+        failure = TrialFailure(reasons.MEMORY, "the candidate does not fit into the memory granted to it")
+    except Exception as error:  # noqa: BLE001 (a foreign release may break an engine or a parser in any way)
+        what = shown(f"{type(error).__name__}: {error}", 300)
+        failure = TrialFailure(reasons.CRASH_LOOP, f"the trial ended with an error that nobody foresaw ({what})")
+    return TrialMeasurement(failure=failure)
 
 
 def measure(task: TrialTask) -> TrialMeasurement:

@@ -217,3 +217,13 @@ def test_a_model_that_breaks_at_its_golden_set_is_refused_as_the_update_machine_
 
     assert refusal.value.code == reasons.LOAD_FAILED
     assert live.activation == good
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_with_a_reason(good: Activation) -> None:
+    measurement = bench(Path("no\0folder")).trial(TrialRequest(candidate=good, running=None))
+
+    assert measurement.failure
+    assert measurement.failure.code == reasons.CRASH_LOOP
+    assert "ValueError: " in measurement.failure.detail
+    assert "Traceback" not in measurement.failure.detail
+    assert "\n" not in measurement.failure.detail

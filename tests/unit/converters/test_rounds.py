@@ -112,6 +112,34 @@ def test_only_what_the_candidate_itself_did_wrong_is_remembered(
     assert len(calls) == asked
 
 
+@pytest.mark.parametrize(
+    ("cause", "asked"), [(MemoryError(), 2), (RuntimeError("std::bad_alloc"), 2), (RuntimeError("unknown opset"), 1)]
+)
+def test_a_file_that_found_no_memory_when_it_was_loaded_is_loaded_again(
+    cause: Exception, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    def fail(*given: object) -> None:
+        calls.append(given)
+        raise InferenceError("open variant v", f"the engine refuses it ({cause})", code=reasons.LOAD_FAILED) from cause
+
+    monkeypatch.setattr(rounds, "compile_candidate", fail)
+    monkeypatch.setattr(rounds, "measure_candidate", fail)
+    bench: Any = SimpleNamespace(answers=SimpleNamespace(folder=lambda: None), emulators=(), workshop=lambda: None)
+    facts: Any = SimpleNamespace(
+        compile_stage=lambda _: Stage("compile", "v", {}), measure_stage=lambda *_: Stage("measure", "v", {})
+    )
+
+    for _ in range(2):
+        stages = Stages(environment_here({}), Cache(tmp_path))
+        compiled = rounds._compiled(candidate(INT8), bench, stages, facts)
+        measured = rounds._measured(candidate(INT8), object(), None, (bench, stages, facts))  # type: ignore[arg-type]
+
+        assert (compiled.code, measured.judgement.code) == (reasons.LOAD_FAILED,) * 2  # type: ignore[union-attr]
+    assert len(calls) == 2 * asked
+
+
 @pytest.mark.parametrize(("failure", "asked"), [(CompilerRefused, 1), (CompileFailed, 2)])
 def test_a_file_that_cannot_be_looked_at_is_looked_at_once(
     failure: type[CompileFailed], asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
