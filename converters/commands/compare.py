@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from converters.errors import CannotWrite
+from converters.report.build_report import columns_that_fit
 from converters.report.compare import Comparison, Numbers, Side, VariantChange, compare
 from converters.report.page import number_text, page_environment, size_text
 from edge_runtime.contract.codec import decode
@@ -21,7 +22,9 @@ from edge_runtime.contract.release import VariantManifest
 if TYPE_CHECKING:
     from rich.console import Console
 
-_EVIDENCE_MAX_BYTES = 4 * 1024 * 1024
+_EVIDENCE_MAX_BYTES: Final = 4 * 1024 * 1024
+_COLUMNS: Final = ("variant", "change", "size", "accuracy", "p50")
+_TEXTS: Final = frozenset({"variant", "change"})
 
 
 def compare_releases(before: Path, after: Path) -> Comparison:
@@ -60,15 +63,11 @@ def write_page(found: Comparison, path: Path) -> None:
 
 def print_comparison(found: Comparison, console: Console) -> None:
     """For a person."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(found.title), title_justify="left", title_style="bold")
-    for name in ("variant", "change", "size", "accuracy", "p50"):
-        table.add_column(name, justify="left" if name in {"variant", "change"} else "right", no_wrap=name == "variant")
-    for one in found.variants:
-        table.add_row(*map(Text, cells(one)))
-    console.print(table)
+    left_out = _print_table(found, console)
+    if left_out:
+        console.print(Text(f"{', '.join(left_out)}: left out, the window is narrow; --json has all"))
     for change in found.promises:
         console.print(Text(f"{change.path}: {change.before} → {change.after}"), soft_wrap=True)
     for waiver in found.waivers_added:
@@ -79,6 +78,36 @@ def print_comparison(found: Comparison, console: Console) -> None:
         console.print(Text(f"note: {note}"), soft_wrap=True)
     if found.is_same:
         console.print(Text("the same release, byte for byte"))
+
+
+def _print_table(found: Comparison, console: Console) -> list[str]:
+    """One row for each variant; the columns that there is no room for come back."""
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(Text(found.title, style="bold"))
+    columns = columns_of(found, console.width)
+    shown = columns_that_fit(columns, console.width)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold underline")
+    for name in shown:
+        table.add_column(name, justify="left" if name in _TEXTS else "right", overflow="fold")
+    for row in zip(*(columns[name] for name in shown), strict=True):
+        table.add_row(*map(Text, row))
+    console.print(table)
+    return [name for name in columns if name not in shown]
+
+
+def columns_of(found: Comparison, width: int) -> dict[str, list[str]]:
+    """Cells by heading; in a window too narrow for before and after on one line, each pair takes two."""
+    rows = [cells(one) for one in found.variants]
+    columns = {name: [row[position] for row in rows] for position, name in enumerate(_COLUMNS)}
+    if columns_that_fit(columns, width) == list(_COLUMNS):
+        return columns
+    return {name: [_in_two_lines(cell) for cell in column] for name, column in columns.items()}
+
+
+def _in_two_lines(cell: str) -> str:
+    return cell.replace(" → ", "\n→ ").replace(" (", "\n(")
 
 
 def cells(one: VariantChange) -> list[str]:

@@ -153,10 +153,14 @@ def columns_that_fit(columns: Mapping[str, Sequence[str]], width: int) -> list[s
     shown = list(columns)
     empty = [name for name, cells in columns.items() if set(cells) <= {_NOTHING}]
     for name in (*empty, *_LEAST_IMPORTANT_FIRST):
-        needed = sum(max(map(len, [heading, *columns[heading]])) + _GAP for heading in shown) - _GAP
+        needed = sum(_width([heading, *columns[heading]]) + _GAP for heading in shown) - _GAP
         if needed > width and name in shown:
             shown.remove(name)
     return shown
+
+
+def _width(cells: Sequence[str]) -> int:
+    return max(len(line) for cell in cells for line in cell.split("\n"))
 
 
 def _columns(report: BuildReport) -> dict[str, list[str]]:

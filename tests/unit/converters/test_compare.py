@@ -1,9 +1,12 @@
 """What changed between two releases, told from their manifests and evidence alone."""
 
+import io
+
 import msgspec
 import pytest
+from rich.console import Console
 
-from converters.commands.compare import as_json, cells, write_page
+from converters.commands.compare import as_json, cells, print_comparison, write_page
 from converters.report.compare import Comparison, Side, compare
 from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.evidence import Accuracy, By, Evidence, EvidenceFile, Latency, Where
@@ -154,3 +157,23 @@ def test_two_models_are_both_named_in_the_heading() -> None:
 
     assert same.title == f"{manifest().name}: {manifest().version} → 2.0.0"
     assert other.title == f"{manifest().name} {manifest().version} → faces {manifest().version}"
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_no_cell_of_the_table_is_broken_but_between_before_and_after(width: int) -> None:
+    slow = msgspec.structs.replace(HERE, cpu="other")
+    found = compare(
+        side({"openvino-float16-weights": b"1", "ort-int8-percentile": b"2"}, p50=100.123),
+        side({"openvino-float16-weights": b"2"}, slow, p50=234.456),
+    )
+    console = Console(width=width, file=io.StringIO())
+
+    print_comparison(found, console)
+
+    shown = console.file.getvalue()
+    lines = shown.splitlines()
+    assert all(len(line) <= width for line in lines if not line.startswith("note: "))
+    for whole in ("openvino-float16-weights", "ort-int8-percentile", "removed"):
+        assert whole in shown
+    assert all(f"{heading}: left out" in shown or heading in lines[1] for heading in ("variant", "change", "accuracy"))
+    assert ("100.123 ms" in shown) != ("p50: left out" in shown)
