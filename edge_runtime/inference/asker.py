@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, final
 
@@ -24,6 +24,7 @@ from edge_runtime.inference.results import Answer, TensorAnswer
 if TYPE_CHECKING:
     from edge_runtime.inference.drift import Drift
     from edge_runtime.inference.finite import FiniteCheck, NanPolicy
+    from edge_runtime.inference.streams import Sessions, Turn
 
 
 @final
@@ -112,6 +113,16 @@ class Asker:
             record.count(FAILED)
             raise
         return tensors
+
+    def sessions(self, turn: Turn) -> Sessions | None:
+        """Streams of this variant, each of whose calls takes a turn; None when its calls do not know of each other."""
+        predictor = self._predictor
+        if predictor.sequencer is None:
+            return None
+        from edge_runtime.inference.prepared import feeds_of_prepared
+        from edge_runtime.inference.streams import Hearer, Sessions
+
+        return Sessions(Hearer(predictor.sequencer, predictor.run_once, partial(feeds_of_prepared, predictor), turn))
 
     @contextmanager
     def counted(self, given: Mapping[str, object]) -> Iterator[None]:

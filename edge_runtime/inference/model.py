@@ -57,7 +57,7 @@ class Model:
         self._admission = Admission(concurrency, queue_limit, self._accounting)
         self._asker = Asker(opened.predictor, self._accounting, nan)
         self._leases = LeasePool(opened.predictor, self._admission, self._accounting)
-        self.sessions = opened.predictor.sessions(self._turn)
+        self.sessions = self._asker.sessions(self._turn)
         """Streams that are open; None for a model that keeps nothing between calls."""
 
     def __repr__(self) -> str:

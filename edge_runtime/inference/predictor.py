@@ -31,7 +31,7 @@ from edge_runtime.inference.results import Answer
 from edge_runtime.inference.states import Memory, is_sequential
 
 if TYPE_CHECKING:
-    from edge_runtime.inference.streams import Sequencer, Sessions, Turn
+    from edge_runtime.inference.streams import Sequencer
 
 
 Reader = Callable[[Array], Array]
@@ -120,15 +120,6 @@ class Predictor(msgspec.Struct, frozen=True):
             InferenceError: it is no sound.
         """
         return decoded if self.sequencer is None else self.sequencer.first_step(decoded)
-
-    def sessions(self, turn: Turn) -> Sessions | None:
-        """Streams of this variant, each of whose calls takes a turn; None when its calls do not know of each other."""
-        if self.sequencer is None:
-            return None
-        from edge_runtime.inference.prepared import feeds_of_prepared
-        from edge_runtime.inference.streams import Hearer, Sessions
-
-        return Sessions(Hearer(self.sequencer, self.run_once, partial(feeds_of_prepared, self), turn))
 
     def close(self) -> None:
         """Free the engine's memory."""
