@@ -308,6 +308,15 @@ def test_huge_declared_sizes_take_no_memory(opened: OpenDoor) -> None:
         peer.close()
 
 
+def test_numbers_written_as_endless_text_are_not_read(opened: OpenDoor) -> None:
+    body = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [' + b"1," * 5_000_000
+
+    with httpx.Client(base_url=opened.door.address) as client:
+        answer = client.post("/v2/models/pixels/infer", content=body)
+
+    assert (answer.status_code, "send binary data" in answer.json()["error"]) == (413, True)
+
+
 def test_a_gzip_bomb_is_refused(impatient: OpenDoor) -> None:
     bomb = gzip.compress(bytes(50 * 1024 * 1024))
 
@@ -543,6 +552,18 @@ def test_without_the_token_nothing_is_read_or_told_but_that_the_server_lives(
             assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
         assert client.post("/v2/models/pixels/infer", content=bytes(100_000), headers=header).status_code == 401
         assert client.get("/v2/health/ready", headers=header).status_code == 200
+
+
+def test_who_begins_no_handshake_is_closed(release: Path, tmp_path: Path) -> None:
+    issued = make_ca(tmp_path).issue("server")
+    with (
+        ModelHost() as host,
+        open_door(
+            host, access=Access(TlsFiles(issued.cert_file, issued.key_file), TOKEN), limits=HttpLimits(head_s=0.05)
+        ) as opened,
+        opened.connect() as peer,
+    ):
+        assert ends(peer)
 
 
 def test_a_large_tensor_passes_through_tls(guarded: tuple[OpenDoor, Path]) -> None:

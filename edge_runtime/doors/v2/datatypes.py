@@ -28,6 +28,8 @@ Buffer = bytes | bytearray | memoryview
 
 AXES_MAX: Final = 32
 """As many as the oldest supported numpy has."""
+ELEMENTS_MAX: Final = 1 << 16
+"""BYTES elements of one tensor: each is an object of its own, and whoever makes them keeps other threads waiting."""
 _COUNT_MAX: Final = 1 << 48
 
 _DTYPES: Final = {
@@ -114,6 +116,8 @@ def split_elements(name: str, count: int, content: Buffer) -> list[bytes]:
     # Each element takes its length at least: a false count is found before a list of it is made.
     if count * _LENGTH.size > size:
         raise BadCall(f"read tensor {shown(name)}", f"{count} elements do not fit into {size} bytes")
+    if count > ELEMENTS_MAX:
+        raise BadCall(f"read tensor {shown(name)}", f"it has {count} elements, at most {ELEMENTS_MAX} are taken")
     elements: list[bytes] = []
     at = 0
     for _ in range(count):

@@ -117,7 +117,12 @@ class HttpDoor:
 
         self._server.open(loop)
         accepting = await loop.create_server(
-            partial(Connection, self._server, loop), sock=listener, backlog=_BACKLOG, ssl=self._context
+            partial(Connection, self._server, loop),
+            sock=listener,
+            backlog=_BACKLOG,
+            ssl=self._context,
+            # Until it ends no connection is made, counted or watched.
+            ssl_handshake_timeout=self._server.limits.head_s if self._context else None,
         )
         self._stop = lambda drain_s: loop.call_soon_threadsafe(end, drain_s)
         started.set_result(None)

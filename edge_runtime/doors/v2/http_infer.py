@@ -10,7 +10,9 @@ import msgspec
 
 from edge_runtime.contract.ids import shown
 from edge_runtime.doors.v2.datatypes import (
+    BYTES,
     datatype_of,
+    element_count,
     json_values,
     numpy_dtype,
     raw_bytes,
@@ -18,17 +20,20 @@ from edge_runtime.doors.v2.datatypes import (
     tensor_from_json,
 )
 from edge_runtime.doors.v2.http_answer import BINARY, JSON, HttpAnswer
-from edge_runtime.doors.v2.http_body import fold, unfold, wanted_coding
+from edge_runtime.doors.v2.http_body import HttpError, fold, unfold, wanted_coding
 from edge_runtime.doors.v2.http_parser import Request
 from edge_runtime.doors.v2.protocol import Wish, call_of, outputs_of, read_schedule, read_wish
 from edge_runtime.doors.v2.regions import SystemRegions, read_range
 from edge_runtime.serving.calls import VARIES, BadCall, Call, Reply, TensorMeta, Values
 from edge_runtime.serving.served import Served
 
+JSON_MAX_BYTES: Final = 8 * 1024 * 1024
+"""Numbers written as text take a fifth of a second for so much, in which no other thread runs."""
 JSON_LENGTH: Final = "inference-header-content-length"
 _HEAVY_JSON_BYTES: Final = 32 * 1024
 """What takes longer than a thread's turn is not done where all connections wait for it."""
 _HEAVY_COPY_BYTES: Final = 2 * 1024 * 1024
+_HEAVY_ELEMENTS: Final = 1024
 _FOLDED_MIN_BYTES: Final = 1024
 
 
@@ -119,6 +124,8 @@ def read_infer(
     headers = request.head.headers
     body = unfold(request.body, headers.get("content-encoding", ""), max_bytes)
     end = json_length(headers, len(body))
+    if end > JSON_MAX_BYTES:
+        raise HttpError(413, f"{end} bytes of JSON came, at most {JSON_MAX_BYTES} are read; send binary data")
     coding = wanted_coding(headers.get("accept-encoding", ""))
     if end == 0 and len(body):
         return Asked(Call(_raw_input(served, body)), "", (), (), is_binary=True, coding=coding, labels=served.labels)
@@ -130,7 +137,7 @@ def read_infer(
     for wish in wishes:
         if wish.region is not None:
             regions.check(wish.region)
-    if not is_aside and _copied_bytes(question) > _HEAVY_COPY_BYTES:
+    if not is_aside and _takes_long(question):
         raise TooHeavy
     default = _flag(question.parameters, "binary_data_output", default=False)
     return Asked(
@@ -203,9 +210,15 @@ def _inputs(question: _Question, tail: memoryview, regions: SystemRegions) -> di
     return inputs
 
 
-def _copied_bytes(question: _Question) -> int:
+def _takes_long(question: _Question) -> bool:
+    """Whether much has to be copied out of shared memory, or many elements be made."""
     parts = (read_range(tensor.name, tensor.parameters) for tensor in question.inputs if tensor.parameters)
-    return sum(part.size for part in parts if part is not None)
+    if sum(part.size for part in parts if part is not None) > _HEAVY_COPY_BYTES:
+        return True
+    return any(
+        tensor.datatype == BYTES and element_count(tensor.name, tensor.shape) > _HEAVY_ELEMENTS
+        for tensor in question.inputs
+    )
 
 
 def _input_elsewhere(tensor: _Tensor, regions: SystemRegions) -> Values:

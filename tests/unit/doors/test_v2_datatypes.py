@@ -91,6 +91,7 @@ def test_a_tensor_that_does_not_start_at_a_multiple_of_its_item_is_copied() -> N
         ("BOOL", [2], b"\x01\x02", "neither 0 nor 1"),
         ("BYTES", [2], b"\0\0\0\0", "do not fit"),
         ("BYTES", [1], b"\0\0\0\0x", "follow its 1 elements"),
+        ("BYTES", [65537], bytes(4 * 65537), "at most 65536"),
     ],
 )
 def test_bytes_that_do_not_fit_are_refused_by_name(datatype: str, shape: list[int], content: bytes, why: str) -> None:
