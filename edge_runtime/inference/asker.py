@@ -36,6 +36,8 @@ class Asker:
         self._record = accounting.record
         self._call = direct_call(predictor.session)
         self._direct = Direct(predictor)
+        # What the shortest way needs, at hand.
+        self._feed, self._raw = self._direct.public.feed, self._direct.raw
         # Whoever compares the answer with the picture needs all of its pixels.
         self._has_short_pictures = not predictor.postprocess.compares
         self._check = _finite_check(predictor, nan)
@@ -49,21 +51,21 @@ class Asker:
 
     def infer(self, inputs: Inputs, deadline: float | None = None) -> Answer:
         """The answer to one sample, by public output name. Raises: InferenceError."""
-        direct = self._direct
-        if not direct.raw or (fed := direct.public.feed(inputs)) is None:
+        outputs = self._raw
+        if not outputs or (fed := self._feed(inputs)) is None:
             return _only(self.infer_batch(inputs, deadline))
         raw = self._run(fed, inputs)
         answer: Answer = {}
-        for public, place, read in direct.raw:
+        for public, place, read in outputs:
             rows = raw[place] if read is None else read(raw[place])
             if len(rows) != 1:
-                return _only(self._predictor.interpret(direct.tensors(raw)))
+                return _only(self._predictor.interpret(self._direct.tensors(raw)))
             answer[public] = TensorAnswer(rows[0])
         return answer
 
     def infer_batch(self, inputs: Inputs, deadline: float | None = None) -> list[Answer]:
         """The answers to a batch, in order. Raises: InferenceError."""
-        if not self._predictor.postprocess.needs_question and (fed := self._direct.public.feed(inputs)) is not None:
+        if not self._predictor.postprocess.needs_question and (fed := self._feed(inputs)) is not None:
             tensors, decoded, seen = self._direct.tensors(self._run(fed, inputs)), None, inputs
         else:
             tensors, decoded, seen = self._prepare_and_run(inputs, deadline)
@@ -91,7 +93,7 @@ class Asker:
         if outputs is not None:
             self._check_known(outputs)
         direct = self._direct
-        fed = direct.public.feed(tensors)
+        fed = self._feed(tensors)
         if fed is None:
             fed = direct.canonical.feed(tensors)
         if fed is not None:

@@ -7,9 +7,8 @@ when all steps returned the very same memory, the next array of that shape goes 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy import ndarray
 
@@ -28,7 +27,7 @@ Shape = tuple[int, ...]
 _UNKNOWN: Final[Shape] = ()
 
 
-class _Entry(msgspec.Struct, frozen=True):
+class _Entry(NamedTuple):
     """One input that may take the short way."""
 
     name: str
@@ -37,29 +36,27 @@ class _Entry(msgspec.Struct, frozen=True):
     """Canonical tensor that it becomes."""
     file_tensor: str
     dtype: np.dtype[np.generic]
-    shapes: dict[Shape, Shape | None] = msgspec.field(default_factory=dict)
+    shapes: dict[Shape, Shape | None]
     """For each shape that passes unchanged: the same with a batch axis, where it has none yet."""
 
 
-class Gate(msgspec.Struct, frozen=True):
+class Gate:
     """The inputs of one naming (public, or canonical) that may take the short way."""
 
-    _entries: tuple[_Entry, ...]
+    def __init__(self, entries: Sequence[_Entry]) -> None:
+        self._entries = tuple(entries)
 
     def feed(self, inputs: Inputs) -> dict[str, Array] | None:
         """Inputs by file tensor name, or None when they must take the long way."""
         fed = {}
-        for entry in self._entries:
-            array = inputs.get(entry.name)
-            if type(array) is not ndarray or array.dtype is not entry.dtype or not array.flags.c_contiguous:
+        for name, _, file_tensor, dtype, shapes in self._entries:
+            array = inputs.get(name)
+            if type(array) is not ndarray or array.dtype is not dtype:
                 return None
-            reshaped = entry.shapes.get(array.shape, _UNKNOWN)
-            if reshaped is None:
-                fed[entry.file_tensor] = array
-            elif reshaped:
-                fed[entry.file_tensor] = array.reshape(reshaped)
-            else:
+            reshaped = shapes.get(array.shape, _UNKNOWN)
+            if reshaped is _UNKNOWN or not array.flags.c_contiguous:
                 return None
+            fed[file_tensor] = array if reshaped is None else array.reshape(reshaped)
         return fed if fed and len(fed) == len(inputs) else None
 
     def learn(self, inputs: Inputs, feeds: Tensors) -> None:
@@ -128,7 +125,10 @@ def _passing(predictor: Predictor) -> dict[str, str]:
 
 def _gate(named: Mapping[str, str], files: Mapping[str, TensorInfo]) -> Gate:
     return Gate(
-        tuple(_Entry(name, tensor, files[tensor].name, np.dtype(files[tensor].dtype)) for name, tensor in named.items())
+        [
+            _Entry(name, tensor, files[tensor].name, np.dtype(files[tensor].dtype), shapes={})
+            for name, tensor in named.items()
+        ]
     )
 
 

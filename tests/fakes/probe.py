@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.digest import digest_of
@@ -44,6 +44,32 @@ def probe_onnx() -> bytes:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     content: bytes = model.SerializeToString()
     onnx.checker.check_model(model)
+    return content
+
+
+def heavy_onnx(convolutions: int = 3) -> bytes:
+    """The probe with convolutions in front, which take several milliseconds."""
+    chance = np.random.default_rng(0)
+    nodes, weights, tensor = [], [], "x"
+    for number in range(convolutions):
+        kernel = chance.standard_normal((16, 3 if tensor == "x" else 16, 3, 3)).astype(np.float32) / 12
+        weights.append(numpy_helper.from_array(kernel, f"w{number}"))
+        nodes.append(helper.make_node("Conv", [tensor, f"w{number}"], [f"c{number}"], pads=[1, 1, 1, 1]))
+        tensor = f"c{number}"
+    narrow = chance.standard_normal((3, 16, 1, 1)).astype(np.float32)
+    weights.append(numpy_helper.from_array(narrow, "narrow"))
+    nodes.append(helper.make_node("Conv", [tensor, "narrow"], ["last"]))
+    nodes.append(helper.make_node("ReduceMean", ["last"], ["y"], axes=[2, 3], keepdims=0))
+    graph = helper.make_graph(
+        nodes,
+        "heavy",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *SHAPE[1:]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+        weights,
+    )
+    content: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8
+    ).SerializeToString()
     return content
 
 

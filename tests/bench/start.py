@@ -1,0 +1,128 @@
+"""From nothing to the first answer, beside a script that does it with the bare engine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.bench.figures import table
+from tests.bench.turns import QUIET
+from tests.fakes.models import Build, four_pixel_classifier, write_release
+from tests.fakes.probe import probe_input, probe_onnx, write_probe
+
+ROUNDS = 15
+_ROOT = Path(__file__).resolve().parents[2]
+_ENDS = (
+    "import os, sys\n"
+    "sys.stdout.write([l for l in open('/proc/self/status') if l.startswith('VmHWM')][0].split()[1])\n"
+    "sys.stdout.flush(); os._exit(0)\n"
+)
+"""Says the peak memory and ends, so that nobody's way of ending counts."""
+
+
+@dataclass(frozen=True)
+class _Program:
+    name: str
+    command: list[str]
+    ratio: float | None = None
+    """Most that it may take beside the bare script."""
+    megabytes: float | None = None
+    """Most memory that it may take beyond it."""
+
+
+def report() -> list[str]:
+    """Measure in turns and return a section of Markdown."""
+    with tempfile.TemporaryDirectory() as name:
+        programs = _programs(Path(name))
+        costs: dict[str, list[tuple[float, float]]] = {one.name: [] for one in programs}
+        for turn in range(ROUNDS + 1):
+            for one in programs:
+                cost = _measure(one.command)
+                if turn:  # the first writes bytecode and fills the page cache
+                    costs[one.name].append(cost)
+    is_quiet = os.getloadavg()[0] <= QUIET
+    place = ROUNDS // 2 if is_quiet else ROUNDS // 10
+    taken = {name: sorted(wall for wall, _ in found)[place] for name, found in costs.items()}
+    memory = {name: min(peak for _, peak in found) for name, found in costs.items()}
+    base = programs[0].name
+    rows = [
+        [
+            one.name,
+            f"{taken[one.name]:.0f} ms",
+            _held(taken[one.name] / taken[base], one.ratio, "{:.2f} x"),
+            f"{memory[one.name]:.0f} MB",
+            _held(memory[one.name] - memory[base], one.megabytes, "{:+.0f} MB"),
+        ]
+        for one in programs
+    ]
+    return [
+        "## Start to first answer",
+        "",
+        "Each program starts Python, loads the model, checks every digest (ours), and answers once. One thread in the",
+        f"engine. {ROUNDS} rounds in turn; {'median' if is_quiet else '10th percentile, for the machine is busy'};",
+        "memory is the peak (VmHWM).",
+        "",
+        *table(["program", "time", "to the bare script", "memory", "beyond it"], rows),
+    ]
+
+
+def _programs(folder: Path) -> list[_Program]:
+    (folder / "probe.onnx").write_bytes(probe_onnx())
+    release = write_probe(folder / "release")
+    np.save(folder / "x.npy", probe_input())
+    pictures = folder / "pictures"
+    write_release(pictures, [Build("plain", content=four_pixel_classifier(), options={"intra_op_threads": 1})])
+    Image.new("L", (2, 2), 200).save(folder / "p.png")
+    given = f"np.load({str(folder / 'x.npy')!r})"
+    bare = (
+        "import numpy as np, onnxruntime as ort\n"
+        "options = ort.SessionOptions(); options.intra_op_num_threads = 1\n"
+        f"session = ort.InferenceSession({str(folder / 'probe.onnx')!r}, options, providers=['CPUExecutionProvider'])\n"
+        f"session.run(None, {{'x': {given}}})\n"
+    )
+    ours = (
+        "import numpy as np\nfrom edge_runtime import Model\n"
+        f"Model.open({str(release)!r}, backends=['onnxruntime']).infer({{'x': {given}}})\n"
+    )
+    picture = (
+        "from edge_runtime import Model\n"
+        f"content = open({str(folder / 'p.png')!r}, 'rb').read()\n"
+        f"Model.open({str(pictures)!r}, backends=['onnxruntime']).infer({{'image': content}})\n"
+    )
+    command = [sys.executable, "-m", "edge_runtime.cli", "run", str(release), str(folder / "x.npy"), "--json"]
+    return [
+        _Program("bare script: `import onnxruntime`, session, run", _script(bare)),
+        _Program("`Model.open`, tensor in", _script(ours), 1.15, 8),
+        _Program("`Model.open`, PNG in", _script(picture), 1.25, 25),
+        _Program("`edge-runtime run`, tensor file in", [*command, "--backend", "onnxruntime"], 1.8),
+    ]
+
+
+def _script(code: str) -> list[str]:
+    return [sys.executable, "-c", code + _ENDS]
+
+
+def _measure(command: list[str]) -> tuple[float, float]:
+    """Milliseconds until the program has ended, and megabytes at its peak."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    began = time.perf_counter()
+    done = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, env=environment)
+    output, _ = done.communicate()
+    wall_ms = (time.perf_counter() - began) * 1000
+    if done.returncode:
+        raise RuntimeError(f"{command} ended with {done.returncode}")
+    last = output.split()[-1]
+    return wall_ms, int(last) / 1024 if last.isdigit() else 0.0
+
+
+def _held(value: float, bound: float | None, form: str) -> str:
+    shown = form.format(value)
+    return shown if bound is None else f"{shown} ({'kept' if value <= bound else '**not kept**'}, asked ≤ {bound:g})"
