@@ -34,6 +34,8 @@ class Faults:
     at_run: Exception | None = None
     runs: int = 0
     opened: int = 0
+    blocks_open: threading.Event | None = None
+    """Loading waits for it."""
     blocks: threading.Event | None = None
     """Runs wait for it."""
     running: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
@@ -54,6 +56,8 @@ class FaultyBackend:
 
     def open(self, files: Files, manifest: VariantManifest, options: BackendOptions) -> Session:
         self.faults.opened += 1
+        if self.faults.blocks_open is not None:
+            self.faults.blocks_open.wait(60)
         if self.faults.at_open is not None:
             raise self.faults.at_open
         return FaultySession(self._real.open(files, manifest, options), self.faults)

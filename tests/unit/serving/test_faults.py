@@ -121,6 +121,9 @@ def test_an_accelerator_that_works_again_gets_its_model_back(eager: Stage, relea
     assert event.variant == "npu"
     assert (served.state, served.variant) == (ServedState.READY, "npu")
     assert brightest(served.call(about(0))) == 0
+    served._place.live.seating.vacate()
+    assert brightest(served.call(about(0))) == 0
+    assert served.variant == "npu"
 
 
 def test_an_accelerator_that_answers_wrongly_after_its_fault_does_not_come_back(eager: Stage, release: Path) -> None:

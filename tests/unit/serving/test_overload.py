@@ -12,7 +12,8 @@ import pytest
 
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.inference.refusals import Cancelled, DeadlinePassed, Overloaded
-from edge_runtime.serving.calls import Reply
+from edge_runtime.serving import answering
+from edge_runtime.serving.calls import Call, Reply
 from edge_runtime.serving.host import ModelHost
 from edge_runtime.serving.served import Served
 from tests.fakes.faulty_backend import Faults, FaultyBackend
@@ -64,7 +65,11 @@ def jam(release: Path) -> Iterator[Jam]:
 def test_no_work_is_done_after_its_deadline(jam: Jam) -> None:
     soon = monotonic() + 0.02
     for number in range(LIMIT):
-        jam.submit(soon if number % 2 else None)
+        if number % 2:
+            # Whoever began to prepare it would find out that it is no picture.
+            jam.served.submit(Call({"image": [b"no picture"]}, deadline=soon), jam.outcomes.put)
+        else:
+            jam.submit()
     while monotonic() <= soon:
         pass
 
@@ -102,3 +107,59 @@ def test_a_cancelled_call_is_never_begun(jam: Jam) -> None:
     assert is_cancelled
     assert isinstance(outcome, Cancelled)
     assert jam.faults.runs == jam.slots
+
+
+def test_the_engine_is_not_asked_when_preparing_took_too_long(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = Faults()
+    with ModelHost(registry={"onnxruntime": FaultyBackend(faults, "onnxruntime")}) as host:
+        served = host.load(release)
+        before = faults.runs
+        monkeypatch.setattr(answering, "monotonic", lambda: float("inf"))
+
+        with pytest.raises(DeadlinePassed):
+            served.call(about(0, deadline=monotonic() + 60))
+
+        assert faults.runs == before
+        assert served.statistics().expired == 1
+
+
+def test_calls_that_wait_move_to_the_version_that_takes_over(jam: Jam, tmp_path: Path) -> None:
+    for _ in range(3):
+        jam.host.find("pixels").submit(about(0), jam.outcomes.put)
+    jam.faults.blocks = None
+
+    swapping = threading.Thread(target=jam.host.swap, args=[plain(tmp_path, "2.0.0")])
+    swapping.start()
+    moved = [jam.outcome() for _ in range(3)]
+    jam.gate.set()
+    stayed = [jam.outcome() for _ in range(jam.slots)]
+    swapping.join(60)
+
+    assert [one.version for one in moved if isinstance(one, Reply)] == ["2.0.0"] * 3
+    assert [one.version for one in stayed if isinstance(one, Reply)] == ["1.0.0"] * jam.slots
+    statistics = jam.served.statistics()
+    assert (statistics.success.count, statistics.fail.count) == (jam.slots, 0)
+
+
+def test_no_more_calls_wait_for_a_model_to_come_back_than_may_wait(release: Path) -> None:
+    faults = Faults()
+    outcomes: SimpleQueue[Reply | EdgeError] = SimpleQueue()
+    with ModelHost(queue_limit=2, registry={"onnxruntime": FaultyBackend(faults, "onnxruntime")}) as host:
+        served = host.load(release)
+        seating = served._place.live.seating
+        seating.vacate()
+        faults.blocks_open = threading.Event()
+        for _ in range(3):
+            served.submit(about(0), outcomes.put)
+        while seating._waiting < 2:
+            pass
+
+        served.submit(about(0), outcomes.put)
+        refused = outcomes.get(timeout=60)
+        faults.blocks_open.set()
+        answered = [outcomes.get(timeout=60) for _ in range(3)]
+
+        assert isinstance(refused, Overloaded)
+        assert all(isinstance(one, Reply) for one in answered)
