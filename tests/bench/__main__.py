@@ -5,12 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.bench import agent_start, answers, conversion, door_swaps, doors, ingest, machine, swaps
+from tests.bench import (
+    agent_start,
+    answers,
+    batching,
+    conversion,
+    door_swaps,
+    doors,
+    ingest,
+    machine,
+    swaps,
+    throughput,
+)
 
 SECTIONS: tuple[tuple[str, Callable[[], list[str]]], ...] = (
     ("the agent before it has a model", agent_start.report),
     ("one answer beside the bare engine", answers.report),
     ("what each door costs", doors.report),
+    ("throughput beside a Triton server", throughput.report),
+    ("gathering calls into batches", batching.report),
     ("swapping a model under load", swaps.report),
     ("swapping a model under load, through the doors", door_swaps.report),
     ("what is shipped beside other quantisers", conversion.report),

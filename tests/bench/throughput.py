@@ -33,7 +33,12 @@ def report() -> list[str]:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         base = Path(folder)
         ours = stack.enter_context(serving(write_probe(_made(base / "probe")), base / "socket"))
-        paths = {"grpc": ours.grpc, "http": ours.http, "grpc+shm": ours.grpc, "local": ours.unix}
+        paths = {
+            "grpc": ours.grpc,
+            "http": ours.http.removeprefix("http://"),
+            "grpc+shm": ours.grpc,
+            "local": ours.unix,
+        }
         servers = {"edgefleet": paths}
         trouble = ""
         try:
