@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from edge_runtime.contract.sketch import Sketch, SketchData
@@ -23,8 +23,7 @@ _POINTS: Final = 64
 """Places along each axis at which a large input is looked at: a whole photo would cost milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class DriftSketches:
+class DriftSketches(msgspec.Struct, frozen=True):
     """What was seen since the model was opened; sketches of several devices can be merged."""
 
     seen: int

@@ -9,6 +9,7 @@ from tests.bench import (
     agent_start,
     answers,
     batching,
+    camera,
     conversion,
     door_swaps,
     doors,
@@ -26,6 +27,7 @@ SECTIONS: tuple[tuple[str, Callable[[], list[str]]], ...] = (
     ("gathering calls into batches", batching.report),
     ("swapping a model under load", swaps.report),
     ("swapping a model under load, through the doors", door_swaps.report),
+    ("a camera pipeline beside a loop", camera.report),
     ("what is shipped beside other quantisers", conversion.report),
     ("a telemetry batch beside the bare database", ingest.report),
 )
