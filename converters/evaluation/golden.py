@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from converters.data.datasets import Dataset
+from converters.data.datasets import Dataset, Prepared
 from converters.data.samples.sample import Sample
 from converters.data.truth import TrueBoxes
 from converters.errors import BadDataset
@@ -75,9 +75,13 @@ def ask_from(
     Raises:
         BadDataset: a chosen file cannot be used.
     """
-    fitting = max(1, _USABLE_BYTES // (reference_bytes + _least_bytes(dataset, preprocessor)))
+    first = next(replace(dataset, samples=dataset.samples[:1]).prepared(preprocessor))
+    given = sum(array.nbytes for array in first.decoded.values())
+    fitting = max(1, _USABLE_BYTES // _least_bytes(first, preprocessor, reference_bytes))
     chosen = replace(dataset, samples=choose_samples(dataset, min(count, fitting)))
-    budget = _USABLE_BYTES // max(len(chosen.samples), 1) - reference_bytes
+    budget = _USABLE_BYTES // max(len(chosen.samples), 1)
+    # The answer to half of a stream is half as long; that to a smaller picture is not.
+    budget = budget - reference_bytes if preprocessor.rules is None else budget * given // (given + reference_bytes)
     inputs: list[Tensors] = []
     kept: list[Kept] = []
     for sample, prepared in zip(chosen.samples, chosen.prepared(preprocessor), strict=True):
@@ -164,16 +168,16 @@ def _class_of(sample: Sample) -> int:
             return -1
 
 
-def _least_bytes(dataset: Dataset, preprocessor: Preprocessor) -> int:
-    """What one sample takes at least: a picture smaller than the model's input would be another question."""
-    first = next(replace(dataset, samples=dataset.samples[:1]).prepared(preprocessor))
-    as_given = sum(array.nbytes for array in first.decoded.values())
+def _least_bytes(first: Prepared, preprocessor: Preprocessor, reference_bytes: int) -> int:
+    """What a question and its answer take at least."""
+    given = sum(array.nbytes for array in first.decoded.values())
     if preprocessor.rules is not None:
         # A stream may be cut anywhere.
-        rows = len(preprocessor.rows(first.canonical))
-        return -(-as_given * min(rows, _STEPS_MIN) // max(rows, 1))
-    # What the model sees has as many numbers as the smallest picture that hides nothing from it, a byte each.
-    return min(as_given, sum(array.size for array in first.canonical.values()))
+        steps = max(1, len(preprocessor.rows(first.canonical)))
+        return max(1, (given + reference_bytes) * min(steps, _STEPS_MIN) // steps)
+    # A picture smaller than the model's input would be another question: what the model sees has as many numbers as
+    # the smallest picture that hides nothing from it, a byte each.
+    return reference_bytes + min(given, sum(array.size for array in first.canonical.values()))
 
 
 def _kept(sample: Sample, decoded: Tensors, stored: Tensors) -> Kept:

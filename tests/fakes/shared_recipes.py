@@ -178,4 +178,4 @@ RECIPES: Final[dict[str, Any]] = {
         ),
     },
 }  # fmt: skip
-"""By file; silero_vad keeps state between calls and is described by `states`, which no recipe writes yet."""
+"""By file; silero_vad, which remembers, is described and built in test_stateful_models.py."""

@@ -11,6 +11,7 @@ from edge_runtime.contract.codec import decode, encode
 from edge_runtime.contract.errors import ContractError, UnsupportedFeature
 from edge_runtime.contract.golden import TrueMask, Truth
 from edge_runtime.contract.steps import Segment
+from edge_runtime.inference import results
 from edge_runtime.inference.golden import pack_golden, unpack_golden
 from edge_runtime.inference.golden_answers import (
     against_answers,
@@ -19,7 +20,17 @@ from edge_runtime.inference.golden_answers import (
     true_objects,
     unpack_mask,
 )
-from edge_runtime.inference.results import Anomaly, Answer, Boxes, Classes, Mask, Result, Scored, Values
+from edge_runtime.inference.results import (
+    Anomaly,
+    Answer,
+    Boxes,
+    Classes,
+    Mask,
+    Result,
+    Scored,
+    Segments,
+    Values,
+)
 from edge_runtime.inference.segment import classes_of
 
 NAN = float("nan")
@@ -186,3 +197,12 @@ def test_masks_that_a_short_document_promises_take_no_memory_together() -> None:
 def test_a_truth_of_another_form_is_one_clear_error(metric, answers, truth, because) -> None:
     with pytest.raises(ContractError, match=because):
         against_truth(metric, [out(one) for one in answers], decode(truth.encode(), Truth))
+
+
+def test_streams_agree_by_the_time_in_which_both_find_segments() -> None:
+    def said(*pieces: tuple[float, float]) -> dict[str, Segments]:
+        return {"speech": Segments(tuple(results.Segment(*piece) for piece in pieces), None)}
+
+    assert against_answers("segment_iou", [said((0, 1), (2, 4))], [said((0, 1), (3, 5))]) == pytest.approx(2 / 4)
+    assert against_answers("segment_iou", [said((0, 1)), said()], [said((0, 1)), said((0, 3))]) == pytest.approx(1 / 4)
+    assert against_answers("segment_iou", [said()], [said()]) == 1.0
