@@ -8,15 +8,19 @@ from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import shown
 
 if TYPE_CHECKING:
+    import ssl
+
     from edge_runtime.client.model import Client
 
 
-def connect(address: str, *, patience_s: float = 60.0) -> Client:
+def connect(address: str, *, token: str = "", tls: ssl.SSLContext | None = None, patience_s: float = 60.0) -> Client:
     """A client of the server at an address; close it, or use it as a context manager.
 
     Args:
         address: `unix:/path/of/the.sock`: tensors in shared memory where both sides can; `unix-stream:/path`: in the
-            socket's stream; `http://host:port`: Open Inference Protocol v2, whoever serves it.
+            socket's stream; `http://host:port`, `https://host:port`: Open Inference Protocol v2, whoever serves it.
+        token: for network doors that demand one.
+        tls: for https: whom to trust; None: the system's authorities.
         patience_s: how long to wait for any one answer.
 
     Raises:
@@ -32,5 +36,5 @@ def connect(address: str, *, patience_s: float = 60.0) -> Client:
     if kind in {"http", "https"}:
         from edge_runtime.client.http import HttpClient
 
-        return HttpClient(address, patience_s=patience_s)
+        return HttpClient(address, token=token, tls=tls, patience_s=patience_s)
     raise ContractError(f"connect to {shown(address)}", "it is no address", "use unix:/PATH or http://HOST:PORT")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,12 +29,13 @@ from edge_runtime.client import (
 )
 from edge_runtime.client.http import HttpClient
 from edge_runtime.contract.errors import ContractError
-from edge_runtime.doors.access import Access
+from edge_runtime.doors.access import Access, TlsFiles
 from edge_runtime.doors.door import Listen
 from edge_runtime.doors.v2.http import HttpDoor
 from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.serving.host import ModelHost
 from tests.fakes.models import Build, write_release
+from tests.fakes.pki import make_ca
 
 PIXELS = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
 MANY = np.random.default_rng(7).random((5000, 1, 2, 2), np.float32)
@@ -176,6 +178,19 @@ def test_a_token_is_sent(host: ModelHost) -> None:
             client.infer("pixels", {"x": PIXELS})
 
     assert error.value.code == "unauthorized"
+
+
+def test_tls_is_spoken_with_servers_that_are_trusted_and_with_no_others(host: ModelHost, tmp_path: Path) -> None:
+    ca = make_ca(tmp_path)
+    issued = ca.issue("localhost")
+    trusting = ssl.create_default_context(cafile=ca.ca_file)
+    with opened(host, Access(TlsFiles(issued.cert_file, issued.key_file), TOKEN)) as address:
+        with connect(address, token=TOKEN.decode(), tls=trusting) as client:
+            for rows in (1, 50_000, 2):
+                batch = np.resize(MANY, (rows, 1, 2, 2))
+                np.testing.assert_array_equal(client.infer("pixels", {"x": batch})["logits"], batch.reshape(-1, 4) * 2)
+        with pytest.raises(ServerGone, match="certificate"):
+            connect(address, token=TOKEN.decode())
 
 
 @pytest.mark.parametrize("address", ["http://", "http:", "ftp://here", "somewhere", "unix:", ""])
