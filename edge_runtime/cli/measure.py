@@ -125,6 +125,8 @@ def _bench_lines(report: BenchReport) -> Iterator[str]:
     if report.memory is not None:
         beside = "" if report.memory.bare is None else f" (a plain script {_mib(report.memory.bare)})"
         yield f"memory: {_mib(report.memory.ours)} at its peak, the whole process{beside}"
+    else:
+        yield "memory: not measured, a process of its own could not open the release"
     if report.energy is not None:
         one = report.energy
         yield (

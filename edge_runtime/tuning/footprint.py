@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from edge_runtime.contract.layout import LayoutFolder
 from edge_runtime.inference.lease import buffer_shapes
 
 if TYPE_CHECKING:
@@ -22,9 +21,15 @@ _PEAK: Final = "print([line for line in open('/proc/self/status') if line.starts
 
 _OURS: Final = f"""
 import sys
-from edge_runtime import Model
-with Model.open(sys.argv[1], variant=sys.argv[2], threads=int(sys.argv[3]) or None) as model:
-    model.warm_up(3)
+from pathlib import Path
+from edge_runtime.installed import is_state_folder, open_installed
+path, slot, variant, threads = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]) or None
+if is_state_folder(path):
+    model = open_installed(path, slot, threads=threads)
+else:
+    from edge_runtime import Model
+    model = Model.open(path, variant=variant, threads=threads)
+model.warm_up(3)
 {_PEAK}
 """
 
@@ -64,23 +69,18 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure_footprint(target: Target, model: Model, threads: int | None) -> Footprint | None:
-    """Peak memory of both; None when the release is no folder, or a process did not get through."""
-    folder = target.source
-    if not isinstance(folder, LayoutFolder):
-        return None
-    ours = _peak(_OURS, str(folder.folder), model.variant_id, str(threads or 0))
-    if ours is None:
-        return None
-    return Footprint(ours=ours, bare=_bare_peak(folder, model, threads))
+    """Peak memory of both; None when our process did not get through."""
+    ours = _peak(_OURS, str(target.path), target.slot, model.variant_id, str(threads or 0))
+    return None if ours is None else Footprint(ours=ours, bare=_bare_peak(target, model, threads))
 
 
-def _bare_peak(folder: LayoutFolder, model: Model, threads: int | None) -> int | None:
+def _bare_peak(target: Target, model: Model, threads: int | None) -> int | None:
     program = _BARE.get(model.variant.manifest.target.engine)
     if program is None or model.predictor.sequencer is not None:
         return None
     shapes = buffer_shapes(model.predictor, {})
     feeds = {info.name: (shapes[info.name], info.dtype) for info in model.predictor.file_inputs.values()}
-    path = folder.path_of(next(file.digest for file in model.variant.manifest.files if file.role == "model"))
+    path = target.source.path_of(next(file.digest for file in model.variant.manifest.files if file.role == "model"))
     return _peak(program, str(path), str(threads or 0), json.dumps(feeds))
 
 

@@ -10,22 +10,26 @@ import numpy as np
 
 from edge_runtime.contract.errors import ContractError, InferenceError
 from edge_runtime.contract.ids import parse_slot_id
-from edge_runtime.contract.layout import FILE_MAX_BYTES, BlobSource, LayoutFolder, OpenRelease, OpenVariant
+from edge_runtime.contract.layout import FILE_MAX_BYTES, LayoutFolder, OpenRelease, OpenVariant
 from edge_runtime.inference.answer_files import read_input
 from edge_runtime.inference.backend import Tensors
 from edge_runtime.inference.model import Model
 from edge_runtime.inference.opening import read_layer
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocess import Inputs
-from edge_runtime.installed import installed_builds, is_state_folder
+from edge_runtime.installed import STORE, installed_builds, is_state_folder
+from edge_runtime.update.store import ContentStore
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """A release that was read, and where its blobs are."""
 
+    path: Path
+    """Release folder or state_dir."""
+    slot: str
     release: OpenRelease
-    source: BlobSource
+    source: LayoutFolder | ContentStore
     variant: str | None
     """The one that an agent chose; None: any."""
 
@@ -42,15 +46,14 @@ class Questions:
 
 def open_target(path: Path, slot: str = "main") -> Target:
     """Read a release folder, or what a slot of an agent's state_dir runs. Raises: ContractError, DigestMismatch."""
-    if is_state_folder(path):
-        builds = installed_builds(path)
-        if (build := builds.get(parse_slot_id(slot))) is None:
-            raise ContractError(
-                f"open slot {slot} of {path}", "nothing is installed there", f"name one of {', '.join(builds)}"
-            )
-        return Target(build.release, build.source, build.activation.variant)
-    folder = LayoutFolder(path)
-    return Target(folder.open(), folder, None)
+    if not is_state_folder(path):
+        folder = LayoutFolder(path)
+        return Target(path, slot, folder.open(), folder, None)
+    builds = installed_builds(path)
+    if (build := builds.get(parse_slot_id(slot))) is None:
+        remedy = f"name one of {', '.join(builds)}"
+        raise ContractError(f"open slot {slot} of {path}", "nothing is installed there", remedy)
+    return Target(path, slot, build.release, ContentStore(path / STORE), build.activation.variant)
 
 
 def variant_files(target: Target, variant: OpenVariant) -> Mapping[str, bytes]:

@@ -24,6 +24,7 @@ from edge_runtime.pipelines.reading import read_description
 from edge_runtime.pipelines.records import Record
 from edge_runtime.pipelines.sources.capture import open_video
 from tests.fakes.broker_lab import BrokerLab, running_broker, up
+from tests.fakes.installed import write_state
 from tests.fakes.mqtt_client import eventually
 from tests.fakes.pipelines import write_video
 from tests.fakes.pixels import picture, write_pixels
@@ -245,3 +246,20 @@ def test_a_broker_that_is_away_costs_its_records_and_nothing_else(tmp_path: Path
     assert (broker.done, broker.failed, files.done, files.failed) == (0, 5, 5, 0)
     assert told[0].startswith("sink broker: broker 127.0.0.1:")
     assert told[0].endswith("cannot be reached; it is tried again")
+
+
+def test_what_an_agent_runs_answers_in_a_pipeline_and_needs_no_opencv(
+    tmp_path: Path, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(tmp_path / "photos", 2)
+    state = write_state(tmp_path / "state", release)
+    sinks = '[sinks.lines]\nkind = "jsonl"\npath = "r.jsonl"'
+    video = write(tmp_path, state, sinks, source='kind = "video"\npath = "door.avi"').rename(tmp_path / "video.toml")
+    path = write(tmp_path, state, sinks)
+    (tmp_path / "door.avi").write_bytes(b"a video")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+
+    assert ran(path)[0] == 0
+    assert len(lines(tmp_path / "r.jsonl")) == 2
+    with pytest.raises(EdgeError, match=r"cannot open source door: OpenCV is not installed; pip install .*vision"):
+        ran(video)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from edge_runtime.cli.main import app
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.tuning.bench import MIN_ROUNDS, BenchReport
+from tests.fakes.installed import write_state
 from tests.fakes.models import Build, write_release
 from tests.fakes.pixels import write_pixels, write_source
 
@@ -70,3 +71,15 @@ def test_a_release_without_questions_asks_for_files(tmp_path: Path) -> None:
 
     with pytest.raises(EdgeError, match="the release has no golden set to ask; name input files"):
         ran(tmp_path / "r")
+
+
+def test_what_an_agent_runs_is_measured_in_its_state_folder(release: Path, tmp_path: Path) -> None:
+    state = write_state(tmp_path / "state", release)
+
+    report = msgspec.convert(json.loads(ran(state, "--json").stdout), BenchReport)
+
+    assert (report.release, report.variant) == ("pixels", "ort-fp32")
+    assert report.memory is not None
+    assert report.memory.bare is not None
+    with pytest.raises(EdgeError, match=r"slot side of .*: nothing is installed there; name one of main"):
+        ran(state, "--slot", "side")
