@@ -91,7 +91,7 @@ class OnnxRuntimeBackend:
                 code=LOAD_FAILED,
             ) from error
         settings = _session_options(ort, manifest, options)
-        providers = _vendor_providers(manifest)
+        providers = _offered(ort, _vendor_providers(manifest), manifest)
         content = file_bytes(files, "model")
         try:
             session = ort.InferenceSession(content, sess_options=settings, providers=providers)
@@ -238,6 +238,16 @@ def _vendor_providers(manifest: VariantManifest) -> list[str]:
             f"open variant {manifest.id}", f"provider {shown(wanted[0])} is unknown to this runtime"
         )
     return known
+
+
+def _offered(ort: Any, wanted: list[str], manifest: VariantManifest) -> list[str]:
+    """Those that this build of ONNX Runtime has: about the others it would print a Python warning to stderr."""
+    listed = ort.get_available_providers()
+    offered = [name for name in wanted if name in listed]
+    if not offered:
+        because = f"onnxruntime offers {', '.join(listed)}, not {wanted[0]}"
+        raise InferenceError(f"open variant {manifest.id}", because, code=LOAD_FAILED)
+    return offered
 
 
 def _forbid_other_provider(active: list[str], wanted: list[str], manifest: VariantManifest) -> None:

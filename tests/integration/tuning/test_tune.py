@@ -85,7 +85,7 @@ def test_of_several_providers_the_one_that_works_is_kept_and_used(tmp_path: Path
     rows = json.loads(ran(tmp_path / "r", "--state", tmp_path / "s", "--json").stdout)["rows"]
 
     said = {row["provider"]: row["verdict"] for row in rows}
-    assert "onnxruntime offers CPUExecutionProvider, not OpenVINOExecutionProvider" in said["openvino"]
+    assert "not OpenVINOExecutionProvider" in said["openvino"]
     assert not said["cpu"].startswith("did not load")
     with pytest.raises(EdgeError, match="does not run on provider 'cuda'"):
         Model.open(tmp_path / "r", provider="cuda")
