@@ -28,7 +28,7 @@ from tritonclient.utils import InferenceServerException
 from edge_runtime.contract.errors import EdgeError, TransportError, UnsupportedFeature
 from edge_runtime.doors.access import Access, TlsFiles
 from edge_runtime.doors.door import Listen
-from edge_runtime.doors.v2.grpc import GrpcDoor
+from edge_runtime.doors.v2.grpc import RPCS_MAX, GrpcDoor
 from edge_runtime.doors.v2.grpc_service import Caller, GrpcService
 from edge_runtime.doors.v2.repository import Repository
 from edge_runtime.doors.v2.service import V2Service
@@ -415,6 +415,26 @@ def test_a_message_above_the_limit_is_refused_and_the_next_one_is_answered(relea
 
     assert code == "RESOURCE_EXHAUSTED"
     assert answer.as_numpy("logits").tolist() == LOGITS
+
+
+def test_a_request_that_never_comes_whole_is_cut_off_and_frees_its_thread(release: Path) -> None:
+    with ModelHost() as host:
+        host.load(release)
+        opened = open_door(V2Service(host, "1"), patience_s=0.2)
+        with grpc.insecure_channel(opened.door.address) as channel:
+            method = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+            never = threading.Event()
+            stalled = [method.future(iter(never.wait, True)) for _ in range(RPCS_MAX)]
+            codes = {one.exception(30).code() for one in stalled}
+            empty = method.future(iter(()))
+            nothing = empty.exception(30).code()
+            answer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request())
+            never.set()
+        opened.door.stop(1.0)
+
+    assert codes == {grpc.StatusCode.CANCELLED}
+    assert nothing is grpc.StatusCode.INVALID_ARGUMENT
+    assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == LOGITS[0]
 
 
 def test_without_the_token_nobody_comes_in(release: Path) -> None:

@@ -22,6 +22,7 @@ from edge_runtime.doors.v2.grpc_service import SERVICE, Caller, GrpcService, Met
 from edge_runtime.doors.v2.problems import retry_after_s, status_of
 from edge_runtime.doors.v2.wire import BYTES, INT, STRING, Field, Message
 from edge_runtime.inference.refusals import Cancelled
+from edge_runtime.serving.calls import BadCall
 
 if TYPE_CHECKING:
     import grpc
@@ -35,6 +36,9 @@ urgent overtake. One more is refused."""
 
 STREAMS_MAX: Final = 64
 """Streams among them: an idle one keeps its thread."""
+
+PATIENCE_S: Final = 60.0
+"""For a request to come whole: one that never does would keep its thread for ever."""
 
 _FRAME_BYTES: Final = 1024 * 1024
 """Longest HTTP/2 frame that clients may send. The protocol's default, 16 KiB, makes 37 frames of a picture's tensor,
@@ -58,17 +62,25 @@ class GrpcDoor:
         listen: where to listen.
         access: what clients must show.
         message_max_bytes: longest message, in and out.
+        patience_s: within which a request must have come.
     """
 
     kind = "v2 gRPC"
 
     def __init__(
-        self, service: GrpcService, listen: Listen, access: Access, *, message_max_bytes: int = MESSAGE_MAX_BYTES
+        self,
+        service: GrpcService,
+        listen: Listen,
+        access: Access,
+        *,
+        message_max_bytes: int = MESSAGE_MAX_BYTES,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._service = service
         self._listen = listen
         self._access = access
         self._message_max_bytes = message_max_bytes
+        self._arrivals = _Arrivals(patience_s)
         self._server: grpc.Server | None = None
         self._port = listen.port
 
@@ -92,7 +104,7 @@ class GrpcDoor:
             ) from error
         server = grpc.server(
             ThreadPoolExecutor(RPCS_MAX, "grpc"),
-            handlers=(_Handlers(grpc, self._service, self._access),),
+            handlers=(_Handlers(grpc, self._service, self._access, self._arrivals),),
             options=(
                 ("grpc.max_receive_message_length", self._message_max_bytes),
                 ("grpc.max_send_message_length", self._message_max_bytes),
@@ -104,6 +116,7 @@ class GrpcDoor:
         )
         self._port = self._bind(grpc, server)
         server.start()
+        self._arrivals.watch()
         self._server = server
 
     def stop(self, drain_s: float) -> None:
@@ -111,6 +124,7 @@ class GrpcDoor:
         server, self._server = self._server, None
         if server is not None:
             server.stop(drain_s).wait()
+            self._arrivals.end()
 
     def _bind(self, grpc: Any, server: grpc.Server) -> int:
         address = str(self._listen)
@@ -126,17 +140,53 @@ class GrpcDoor:
             ) from error
 
 
+class _Arrivals:
+    """Calls whose request has not come whole, and an end to those that take too long about it."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._since: dict[Any, float] = {}
+        self._ended = threading.Event()
+
+    def first(self, contents: Iterator[bytes], context: Any) -> bytes:
+        """The request of a call that has one. Raises: BadCall when it ends without, Cancelled when it is cut off."""
+        self._since[context] = time.monotonic()
+        try:
+            return next(contents)
+        except StopIteration:
+            raise BadCall("answer", "the request never came", "send one message") from None
+        finally:
+            del self._since[context]
+
+    def watch(self) -> None:
+        """Begin to cut off, in a thread of its own."""
+        threading.Thread(target=self._watch, name="grpc-arrivals", daemon=True).start()
+
+    def end(self) -> None:
+        """Cut off nobody any more."""
+        self._ended.set()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._patience_s / 4):
+            before = time.monotonic() - self._patience_s
+            for context, since in list(self._since.items()):
+                if since < before:
+                    context.cancel()
+
+
 class _Handlers:
     """Finds the method that a client calls, before its first message is received."""
 
-    def __init__(self, grpc: Any, service: GrpcService, access: Access) -> None:
-        self._grpc = grpc
+    def __init__(self, grpc: Any, service: GrpcService, access: Access, arrivals: _Arrivals) -> None:
         self._access = access
+        self._arrivals = arrivals
+        self._lost = grpc.RpcError
         self._codes = {code.name: code for code in grpc.StatusCode}
         self._streams = threading.BoundedSemaphore(STREAMS_MAX)
         self._service = service
         self._methods = {
-            _PREFIX + name: grpc.unary_unary_rpc_method_handler(self._unary(method))
+            # As a stream of one message, so that the wait for it can be ended.
+            _PREFIX + name: grpc.stream_unary_rpc_method_handler(self._unary(method))
             for name, method in service.unary.items()
         } | {_PREFIX + "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self._stream)}
         # Reads nothing: who may not come in makes us receive no message either.
@@ -151,9 +201,12 @@ class _Handlers:
         return self._methods.get(details.method)
 
     def _unary(self, method: Method) -> Any:
-        def answer(content: bytes, context: Any) -> bytes:
+        def answer(contents: Iterator[bytes], context: Any) -> bytes:
             try:
-                return method(content, _caller(context))
+                return method(self._arrivals.first(contents, context), _caller(context))
+            except self._lost:
+                # The client went away, or was cut off: nobody is there to be told.
+                raise
             except EdgeError as error:
                 self._refuse(context, error)
             except Exception as error:  # noqa: BLE001 - a client learns that it was not its fault, and no more of it
