@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Final
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import SlotId, parse_slot_id
 from edge_runtime.contract.layout import BlobSource, OpenRelease, open_release
-from edge_runtime.update.contents import read_index
-from edge_runtime.update.pointers import SlotPointers
-from edge_runtime.update.store import ContentStore
 
 if TYPE_CHECKING:
     from edge_runtime.contract.device_profile import DeviceFacts
     from edge_runtime.inference.model import Model
     from edge_runtime.update.states import Activation
+    from edge_runtime.update.store import ContentStore
 
 DATABASE: Final = "state.db"
 STORE: Final = "store"
@@ -45,6 +43,11 @@ def installed_builds(state_dir: Path | str) -> dict[SlotId, InstalledBuild]:
         ContractError: it is no agent's state folder, nothing is installed, or a release breaks the contract.
         DigestMismatch: a file is not the promised one.
     """
+    # What moves updates is imported by whoever has a state folder: a command asks every release whether it is one.
+    from edge_runtime.update.contents import read_index
+    from edge_runtime.update.pointers import SlotPointers
+    from edge_runtime.update.store import ContentStore
+
     folder = _checked(state_dir)
     pointers, store = SlotPointers(folder / POINTERS), ContentStore(folder / STORE)
     found: dict[SlotId, InstalledBuild] = {}
@@ -79,6 +82,9 @@ def open_installed(
         InferenceError: the build cannot be loaded with these engines.
         DigestMismatch: a file is not the promised one.
     """
+    from edge_runtime.update.pointers import SlotPointers
+    from edge_runtime.update.store import ContentStore
+
     folder = _checked(state_dir)
     current = SlotPointers(folder / POINTERS).read(parse_slot_id(slot)).current
     if current is None:
@@ -98,6 +104,7 @@ def open_build(
     """Open exactly the build that an activation names. Raises: InferenceError, ContractError, DigestMismatch."""
     # The engine is imported with the first model: an agent without one stays small.
     from edge_runtime.inference.model import Model
+    from edge_runtime.update.contents import read_index
 
     release = open_release(store, read_index(store, build.release, build.release_bytes))
     return Model.open((release, store), variant=build.variant, threads=threads, backends=backends, facts=facts)

@@ -56,7 +56,7 @@ def open_picture(content: bytes, step: Decode, accepted: Sequence[str]) -> Itera
     Raises:
         InferenceError: as `decode_image`, here or while the context lasts.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     codecs = _codecs(step, accepted)
     try:
@@ -64,8 +64,10 @@ def open_picture(content: bytes, step: Decode, accepted: Sequence[str]) -> Itera
             _check_size(image.width, image.height)
             if image.mode not in _EIGHT_BIT_MODES:
                 raise InferenceError("decode an image", f"its pixels are {image.mode}, not 8-bit", "convert it first")
-            if step.exif == "apply":
-                ImageOps.exif_transpose(image, in_place=True)  # else it copies what needs no turning
+            if step.exif == "apply" and image.getexif().get(_ORIENTATION, 1) != 1:
+                from PIL import ImageOps
+
+                ImageOps.exif_transpose(image, in_place=True)
             mode = _PIL_MODES[step.color]
             yield image if image.mode == mode else image.convert(mode)
     except UnidentifiedImageError as error:
