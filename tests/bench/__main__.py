@@ -13,8 +13,11 @@ from tests.bench import (
     conversion,
     door_swaps,
     doors,
+    in_process,
     ingest,
     machine,
+    pictures,
+    start,
     swaps,
     throughput,
 )
@@ -22,6 +25,9 @@ from tests.bench import (
 SECTIONS: tuple[tuple[str, Callable[[], list[str]]], ...] = (
     ("the agent before it has a model", agent_start.report),
     ("one answer beside the bare engine", answers.report),
+    ("the bare engine in the same process", in_process.report),
+    ("a JPEG beside the best plain sequence", pictures.report),
+    ("start to first answer beside the bare script", start.report),
     ("what each door costs", doors.report),
     ("throughput beside a Triton server", throughput.report),
     ("gathering calls into batches", batching.report),

@@ -58,8 +58,8 @@ def report() -> list[str]:
             one.name,
             f"{taken[one.name]:.0f} ms",
             _held(taken[one.name] / taken[base], one.ratio, "{:.2f} x"),
-            f"{memory[one.name]:.0f} MB",
-            _held(memory[one.name] - memory[base], one.megabytes, "{:+.0f} MB"),
+            f"{memory[one.name]:.0f} MB" if memory[one.name] else "–",
+            _held(memory[one.name] - memory[base], one.megabytes, "{:+.0f} MB") if memory[one.name] else "–",
         ]
         for one in programs
     ]

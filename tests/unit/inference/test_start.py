@@ -1,0 +1,94 @@
+"""What a first answer has to wait for: each program imports what it uses, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.models import Build, write_release
+from tests.fakes.pixels import write_source
+from tests.fakes.probe import write_probe
+
+TENSOR = "np.zeros((1, 3, 224, 224), np.float32)"
+
+
+def imported_by(code: str) -> set[str]:
+    """Names of all modules after a program has run."""
+    program = f"{code}\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=300)
+    return set(done.stdout.split("\n")[-2].split())
+
+
+def of_ours(modules: set[str]) -> set[str]:
+    return {name.removeprefix("edge_runtime.") for name in modules if name.startswith("edge_runtime.")}
+
+
+@pytest.fixture(scope="module")
+def tensor_answer(tmp_path_factory) -> set[str]:
+    release = write_probe(tmp_path_factory.mktemp("probe"))
+    return imported_by(
+        "import numpy as np\nfrom edge_runtime import Model\n"
+        f"Model.open({str(release)!r}, backends=['onnxruntime']).infer({{'x': {TENSOR}}})"
+    )
+
+
+def test_an_answer_to_a_tensor_waits_for_no_pictures_sounds_tests_or_command_line(tensor_answer: set[str]) -> None:
+    foreign = {
+        "PIL", "cv2", "typer", "rich", "tarfile", "zipfile", "asyncio", "logging", "json", "pydantic", "subprocess",
+    }  # fmt: skip
+    parts = {
+        "images", "image_steps", "opencv", "jpeg_header", "pictures", "geometry", "golden", "agreement", "arrays",
+        "drift", "finite", "prepared", "streams", "audio_steps", "table_steps", "detect", "segment",
+    }  # fmt: skip
+
+    assert foreign & tensor_answer == set()
+    assert {f"inference.{part}" for part in parts} & of_ours(tensor_answer) == set()
+
+
+def test_an_answer_to_a_tensor_wakes_one_engine_and_no_server_parts(tensor_answer: set[str]) -> None:
+    assert {"openvino", "ai_edge_litert"} & tensor_answer == set()
+    kept_out = ("update", "trust", "agent", "serving", "doors", "pipelines", "tuning", "cli")
+    assert [name for name in of_ours(tensor_answer) if name.split(".")[0] in kept_out] == []
+
+
+def test_an_answer_to_a_picture_waits_for_pillow_alone(tmp_path) -> None:
+    write_release(tmp_path / "release", [Build("ort-fp32")])
+    picture = next(write_source(tmp_path / "pictures").glob("*.png"))
+
+    modules = imported_by(
+        "from edge_runtime import Model\n"
+        f"Model.open({str(tmp_path / 'release')!r}, backends=['onnxruntime'])"
+        f".infer({{'image': open({str(picture)!r}, 'rb').read()}})"
+    )
+
+    assert "PIL" in modules
+    assert {"cv2", "tarfile", "typer"} & modules == set()
+
+
+def test_the_run_command_needs_neither_pydantic_nor_what_moves_updates(tmp_path: Path) -> None:
+    release = write_probe(tmp_path / "release")
+    code = (
+        "import sys, numpy as np\n"
+        f"np.save({str(tmp_path / 'x.npy')!r}, {TENSOR})\n"
+        f"sys.argv = ['edge-runtime', 'run', {str(release)!r}, {str(tmp_path / 'x.npy')!r}, '--json', '--backend', "
+        "'onnxruntime']\n"
+        "from edge_runtime.cli.main import app\n"
+        "app(standalone_mode=False)\n"
+    )
+
+    modules = imported_by(code)
+
+    assert {"pydantic", "asyncio", "PIL", "cv2"} & modules == set()
+    kept_out = ("update", "trust", "agent", "serving", "doors", "pipelines", "tuning")
+    assert [name for name in of_ours(modules) if name.split(".")[0] in kept_out] == []
+
+
+def test_the_agent_imports_no_command_line() -> None:
+    modules = imported_by("import edge_runtime.agent.__main__")
+
+    # httpx brings click and rich along for a command line of its own.
+    assert {"typer", "pydantic", "numpy", "PIL", "cv2", "onnxruntime"} & modules == set()
+    assert [name for name in of_ours(modules) if name.startswith(("cli", "doors", "serving", "pipelines"))] == []
