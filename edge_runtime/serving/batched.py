@@ -20,7 +20,7 @@ from edge_runtime.contract.ids import VariantId, shown
 from edge_runtime.contract.reasons import INTERNAL
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest
 from edge_runtime.inference.accounting import QUEUE, Record
-from edge_runtime.inference.refusals import DeadlinePassed
+from edge_runtime.inference.refusals import Cancelled, DeadlinePassed
 from edge_runtime.serving.batching import BatchPolicy, Waiting, next_batch
 from edge_runtime.serving.calls import Call, Values
 from edge_runtime.serving.instance import EngineFault, Instance, Open
@@ -202,6 +202,11 @@ class BatchedInstance:
             record.time(QUEUE, began - one.arrived_ns)
         try:
             self._answer_all(batch, record)
+        except BaseException:  # Ctrl-C reaches the main thread while it runs a batch
+            for one in batch:
+                if one.outcome is None:
+                    self._settle(one, Cancelled())
+            raise
         finally:
             with self._lock:
                 self._run_s += _PACE * ((perf_counter_ns() - began) / 1e9 - self._run_s)

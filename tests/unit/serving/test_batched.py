@@ -17,7 +17,7 @@ from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.release import BatchSpec
 from edge_runtime.inference.accounting import SAMPLES, Accounting, Record
-from edge_runtime.inference.refusals import DeadlinePassed
+from edge_runtime.inference.refusals import Cancelled, DeadlinePassed
 from edge_runtime.serving.batched import BatchedInstance
 from edge_runtime.serving.batching import BatchPolicy
 from edge_runtime.serving.calls import BadCall, Call, SequenceStep, Values
@@ -245,6 +245,25 @@ def test_a_model_that_keeps_its_rows_together_is_asked_one_by_one_from_then_on(
         assert [future.result(30)["y"].tolist() for future in asked] == [[[1]]] * 2
 
     assert engine.sizes == [1, 2, 1, 1, 1, 1, 1]
+
+
+def test_who_is_interrupted_while_he_runs_a_batch_leaves_nobody_waiting(
+    engine: Doubling, pool: ThreadPoolExecutor
+) -> None:
+    inner = engine._doubled
+
+    def interrupted(asked: Call, record: Record) -> dict[str, Values]:
+        if len(asked.inputs["x"]) > 1:
+            raise KeyboardInterrupt
+        return inner(asked, record)
+
+    engine._doubled = interrupted  # type: ignore[method-assign]
+    instance = batched(engine)
+
+    asked = ask_while_busy(engine, instance, pool, [call(1), call(2)])
+
+    assert {type(future.exception(30)) for future in asked} == {KeyboardInterrupt, Cancelled}
+    assert instance.answer(call(3), Accounting().record())["y"].tolist() == [[6]]
 
 
 def test_a_full_batch_does_not_wait_for_the_delay(engine: Doubling, pool: ThreadPoolExecutor) -> None:
