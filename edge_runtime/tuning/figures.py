@@ -41,3 +41,14 @@ def paired_ratio(ours: Sequence[int], theirs: Sequence[int]) -> float:
     What slows the machine for a while slows both of a pair, so it cancels where a ratio of two medians would keep it.
     """
     return median(one / other for one, other in zip(ours, theirs, strict=True))
+
+
+def steady_ratio(ours: Sequence[int], theirs: Sequence[int], *, is_busy: bool) -> float:
+    """The paired ratio; on a busy machine that of the fastest tenths.
+
+    Where other work takes the processor away in the middle of a call, pairs say little; only calls that were left alone
+    can be compared.
+    """
+    if not is_busy:
+        return paired_ratio(ours, theirs)
+    return quantile(sorted(ours), 0.1) / quantile(sorted(theirs), 0.1)

@@ -22,7 +22,7 @@ from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.model import Model
 from edge_runtime.inference.tuned import TunedChoice, fingerprint_of, leaves_threads_open, read_choices
 from edge_runtime.tuning.candidates import Candidate, Fitting, Measured, decide, name_of, plan_candidates
-from edge_runtime.tuning.figures import figures_of, paired_ratio
+from edge_runtime.tuning.figures import figures_of, steady_ratio
 from edge_runtime.tuning.kept import keep
 from edge_runtime.tuning.machine import Machine, machine_of
 from edge_runtime.tuning.target import Questions, Target, questions_for
@@ -124,6 +124,7 @@ class _Tuner:
         self._settings = settings
         self._facts = facts
         self._progress = progress
+        self._is_busy = machine_of(facts).is_busy
         self._until = time.monotonic() + settings.seconds
         self.title = ""
 
@@ -213,7 +214,7 @@ class _Tuner:
         return Measured(
             candidate,
             p50_ms=figures_of(ours).p50 / _BLOCK,
-            ratio=paired_ratio(ours, theirs),
+            ratio=steady_ratio(ours, theirs, is_busy=self._is_busy),
             cpu_ms=figures_of(cpu).p50 / _BLOCK,
         )
 

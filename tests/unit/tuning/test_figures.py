@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.tuning.figures import figures_of, paired_ratio
+from edge_runtime.tuning.figures import figures_of, paired_ratio, steady_ratio
 
 DURATIONS = st.lists(st.integers(1, 10**12), min_size=1, max_size=200)
 
@@ -31,3 +31,11 @@ def test_what_slows_both_of_a_pair_leaves_their_ratio() -> None:
 
     assert paired_ratio(ours, bare) == 2
     assert paired_ratio([20, 20, 20, 20, 2000], bare) != 1
+
+
+def test_on_a_busy_machine_only_calls_that_were_left_alone_are_compared() -> None:
+    interrupted = [100, 9000] * 20
+    alone_half_as_long = [9000, 50] * 20
+
+    assert steady_ratio(interrupted, alone_half_as_long, is_busy=True) == 2
+    assert steady_ratio([200] * 9, [100] * 9, is_busy=False) == 2
