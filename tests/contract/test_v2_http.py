@@ -22,7 +22,7 @@ from tritonclient.utils import InferenceServerException
 
 from edge_runtime.serving.host import ModelHost
 from tests.fakes.pixels import picture, write_pixels
-from tests.fakes.streams import Hearing, noise
+from tests.fakes.streams import Hearing, noise, silero
 from tests.fakes.swap_load import Ask, Seen, swap_under_load, write_versions
 from tests.fakes.v2_http_door import LOGITS, PIXELS, OpenDoor, open_door
 from tests.unit.serving.releases import png
@@ -538,6 +538,23 @@ def test_eight_interleaved_sequences_equal_eight_serial_ones(client: Any) -> Non
     for turn in range(5):
         for place, parts in enumerate(sounds):
             pieces[place].append(heard(client, place + 1, parts, turn))
+
+    for interleaved, expected in zip(pieces, serial, strict=True):
+        np.testing.assert_array_equal(np.concatenate(interleaved), expected)
+
+
+@pytest.mark.needs_shared
+def test_eight_interleaved_streams_of_silero_equal_eight_serial_ones(shared: Path, tmp_path: Path) -> None:
+    silero(shared).write(tmp_path)
+    sounds = [np.array_split(noise(0.4, seed=seed, rate_hz=16000), 4) for seed in range(8)]
+    with ModelHost(threads=1) as host, open_door(host) as opened:
+        host.load(tmp_path)
+        with triton.InferenceServerClient(opened.netloc) as client:
+            serial = [np.concatenate([heard(client, "alone", parts, turn) for turn in range(4)]) for parts in sounds]
+            pieces: list[list[Any]] = [[] for _ in sounds]
+            for turn in range(4):
+                for place, parts in enumerate(sounds):
+                    pieces[place].append(heard(client, place + 1, parts, turn))
 
     for interleaved, expected in zip(pieces, serial, strict=True):
         np.testing.assert_array_equal(np.concatenate(interleaved), expected)

@@ -8,6 +8,7 @@ import json
 import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import tritonclient.http as triton
 from hypothesis import given, settings
@@ -81,12 +83,13 @@ def slow(release: Path) -> Iterator[tuple[OpenDoor, Faults]]:
             faults.blocks.set()
 
 
-def binary_infer() -> bytes:
-    """A request whose tensor is a view of the body."""
-    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 1, 2, 2], "parameters": {"binary_data_size": 16}}
-    head = json.dumps({"inputs": [tensor]}).encode()
+def binary_infer(rows: int = 1, tail: bytes = b"") -> bytes:
+    """A request whose tensor is a view of the body, for an answer of the same kind."""
+    size = {"binary_data_size": 16 * rows}
+    tensor = {"name": "x", "datatype": "FP32", "shape": [rows, 1, 2, 2], "parameters": size}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
     length = f"Inference-Header-Content-Length: {len(head)}"
-    return post("/v2/models/pixels/infer", head + PIXELS.tobytes(), length)
+    return post("/v2/models/pixels/infer", head + PIXELS.tobytes() * rows + tail, length)
 
 
 def answered(opened: OpenDoor) -> bool:
@@ -384,7 +387,32 @@ def test_any_question_is_answered_or_refused_and_the_connection_lives(
     assert second[0] == 200
 
 
+def test_bytes_that_belong_to_no_input_are_refused(opened: OpenDoor) -> None:
+    with opened.connect() as peer:
+        peer.sendall(binary_infer(tail=b"more"))
+        status, _, body = read_answer(peer)
+
+    assert (status, "4 bytes of the body belong to no input" in json.loads(body)["error"]) == (400, True)
+
+
 # --- waiting, leaving, ending ---
+
+
+def test_answers_that_a_client_fetches_late_come_whole_and_in_order(opened: OpenDoor) -> None:
+    rows = 200_000
+    with opened.connect() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 * 1024)
+        sender = threading.Thread(target=peer.sendall, args=[binary_infer(rows) * 3])
+        sender.start()
+        # More than sockets hold: the rest waits in the server until it is fetched.
+        _until(lambda: any(one._pending() for one in opened.door._server._connections))
+        answers = [read_answer(peer) for _ in range(3)]
+        sender.join()
+
+    for status, headers, body in answers:
+        assert status == 200
+        numbers = body[int(headers["inference-header-content-length"]) :]
+        assert numbers == np.resize(np.array(LOGITS, np.float32), (rows, 4)).tobytes()
 
 
 def test_an_answered_request_leaves_its_buffer_to_the_next(release: Path) -> None:
@@ -418,13 +446,18 @@ def all_busy(opened: OpenDoor, faults: Faults) -> Iterator[list[socket.socket]]:
         yield peers
 
 
-def test_a_client_that_goes_away_takes_its_waiting_request_along(slow: tuple[OpenDoor, Faults]) -> None:
+@pytest.mark.parametrize("is_abrupt", [False, True])
+def test_a_client_that_goes_away_takes_its_waiting_request_along(
+    slow: tuple[OpenDoor, Faults], is_abrupt: bool
+) -> None:
     opened, faults = slow
     before = faults.runs
     with all_busy(opened, faults) as busy, opened.connect() as last:
         with opened.connect() as gone:
             gone.sendall(infer())
             _until(lambda: _admission(opened).waiting == 1)
+            if is_abrupt:
+                gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         _until(lambda: _admission(opened).waiting == 0)
         last.sendall(infer())
         assert faults.blocks

@@ -1,6 +1,7 @@
 """Bytes of strangers become requests or one precise refusal, however they are cut into pieces."""
 
 import gzip
+import tracemalloc
 import zlib
 
 import pytest
@@ -237,10 +238,16 @@ def test_damaged_folded_bodies_are_refused(damage) -> None:  # type: ignore[no-u
 def test_a_bomb_is_not_unfolded() -> None:
     bomb = zlib.compress(bytes(100 * 1024 * 1024))
 
-    with pytest.raises(HttpError) as refused:
-        unfold(memoryview(bomb), "deflate", 1024)
+    tracemalloc.start()
+    try:
+        with pytest.raises(HttpError) as refused:
+            unfold(memoryview(bomb), "deflate", 1024)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
     assert refused.value.status == 413
+    assert peak < 1024 * 1024
 
 
 @pytest.mark.parametrize(
