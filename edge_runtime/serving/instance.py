@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.evidence import CheckResult
@@ -60,8 +60,21 @@ class Instance(Protocol):
         """Free its memory; nobody asks it any more."""
 
 
+_OUT_OF_MEMORY: Final = (
+    "bad_alloc",  # C++
+    "Failed to allocate memory",  # ONNX Runtime's arena
+    "failed to map segment",  # the dynamic loader
+    "Cannot allocate memory",  # ENOMEM
+)
+
 Open = Callable[[Origin, VariantId], Instance]
 """Loads one variant. Raises: InferenceError, ContractError, DigestMismatch, MemoryError."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: engines and loaders wrap what the system said into errors of their own."""
+    said = str(error)
+    return isinstance(error, MemoryError) or any(words in said for words in _OUT_OF_MEMORY)
 
 
 class LocalInstance:

@@ -21,7 +21,7 @@ from edge_runtime.inference.refusals import DeadlinePassed, Overloaded
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.caretaker import Caretaker
 from edge_runtime.serving.events import Event, Happened, Listener
-from edge_runtime.serving.instance import EngineFault, Instance, Open
+from edge_runtime.serving.instance import EngineFault, Instance, Open, is_out_of_memory
 from edge_runtime.serving.residency import Residency
 from edge_runtime.serving.variants import Origin, is_accelerated, stand_in
 
@@ -258,7 +258,7 @@ class Seating:
         try:
             instance = self._open_variant(self.origin, variant.id)
         except Exception as error:
-            if isinstance(error, EdgeError) and not _is_out_of_memory(error):
+            if isinstance(error, EdgeError) and not is_out_of_memory(error):
                 raise
             raise _load_failure(variant, error) from error
         try:
@@ -360,14 +360,8 @@ def _check_golden(instance: Instance, what: str) -> None:
             )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Engines wrap what their allocator says into errors of their own: bad_alloc is C++, the other ONNX Runtime."""
-    said = str(error)
-    return isinstance(error, MemoryError) or "bad_alloc" in said or "Failed to allocate memory" in said
-
-
 def _load_failure(variant: VariantManifest, error: Exception) -> InferenceError:
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         because, remedy, code = (
             "there is not enough memory for it",
             "unload other models, or build a smaller one",

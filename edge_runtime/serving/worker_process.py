@@ -8,13 +8,14 @@ import socket
 import sys
 from typing import cast
 
-from edge_runtime.contract.errors import ContractError
+from edge_runtime.contract.errors import ContractError, InferenceError
 from edge_runtime.contract.layout import Descriptor, open_release, parse_release_index, read_checked
+from edge_runtime.contract.reasons import MEMORY
 from edge_runtime.inference.accounting import SAMPLES, Record
 from edge_runtime.inference.model import Model
 from edge_runtime.parent import end_with_parent, limit_memory
 from edge_runtime.serving.calls import Call, SequenceStep
-from edge_runtime.serving.instance import LocalInstance
+from edge_runtime.serving.instance import LocalInstance, is_out_of_memory
 from edge_runtime.serving.worker_messages import (
     Ask,
     AskGolden,
@@ -73,7 +74,7 @@ def _serve(channel: Channel, start: Start) -> None:
     try:
         instance = LocalInstance(_open(channel, start), start.nan)
     except Exception as error:  # noqa: BLE001 - the host must hear of it, whatever it is
-        channel.send(as_refusal(error))
+        channel.send(as_refusal(_too_large(start) if is_out_of_memory(error) else error))
         return
     channel.send(Ready())
     desk = _Desk(instance)
@@ -96,6 +97,18 @@ def _open(channel: Channel, start: Start) -> Model:
     release = open_release(source, index)
     return Model.open(
         (release, source), variant=start.variant, threads=start.threads, facts=start.facts, registry=start.engines
+    )
+
+
+def _too_large(start: Start) -> InferenceError:
+    granted = "the machine has too little memory for it"
+    if start.memory_bytes is not None:
+        granted = f"it does not fit into the {start.memory_bytes / 2**20:.0f} MiB that its process may take"
+    return InferenceError(
+        f"load variant {start.variant} in a process",
+        granted,
+        "grant it more, unload other models, or build a smaller variant",
+        code=MEMORY,
     )
 
 
