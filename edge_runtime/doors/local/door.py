@@ -117,12 +117,12 @@ class LocalDoor:
                 return
             self._is_open = False
             live = dict(self._connections)
-        _remove(self.path, self._identity)
         self._listener.shutdown(socket.SHUT_RDWR)
         self._waiter.join()
         self._listener.close()
         for connection in live:
             connection.end_after_this_call()
+        _remove(self.path, self._identity)
         give_up = time.monotonic() + drain_s
         for thread in live.values():
             thread.join(max(0.0, give_up - time.monotonic()))

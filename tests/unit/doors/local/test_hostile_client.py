@@ -21,7 +21,9 @@ from edge_runtime.client.local import LocalClient
 from edge_runtime.client.local_connection import LocalConnection
 from edge_runtime.client.regions import OwnRegion
 from edge_runtime.doors.local.door import LocalDoor
-from edge_runtime.doors.local.limits import Limits
+from edge_runtime.doors.local.limits import Budget, Limits
+from edge_runtime.doors.local.planned import plan, take_inputs
+from edge_runtime.doors.local.regions import ForeignRegions
 from edge_runtime.serving.host import ModelHost
 
 PIXELS = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
@@ -161,6 +163,16 @@ def _sealed_against_writing() -> int:
     return _sealed(4096, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_WRITE)
 
 
+def _on_huge_pages() -> int:
+    try:
+        descriptor = os.memfd_create("huge", os.MFD_ALLOW_SEALING | os.MFD_HUGETLB)
+    except OSError:
+        pytest.skip("this kernel has no files on huge pages")
+    os.ftruncate(descriptor, 1 << 21)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return descriptor
+
+
 def _sealed(size: int, seals: int = 2) -> int:
     descriptor = os.memfd_create("sealed", os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, size)
@@ -177,6 +189,7 @@ def _sealed(size: int, seals: int = 2) -> int:
         (_empty, "0 bytes"),
         (_too_large, "allowed"),
         (_sealed_against_writing, "cannot map region"),
+        (_on_huge_pages, "usual size"),
     ],
 )
 def test_memory_that_could_harm_the_server_is_refused(connection: LocalConnection, make: object, because: str) -> None:
@@ -246,6 +259,42 @@ def test_memory_of_all_clients_together_is_bounded_and_comes_back(small: LocalDo
         pass
     second.map(OwnRegion(1, 4096))
     second.close()
+
+
+def test_memory_for_bodies_comes_back_when_a_client_goes(small: LocalDoor) -> None:
+    many = np.ones((4000, 1, 2, 2), np.float32)
+    for _ in range(3):
+        with LocalClient(str(small.path), shared_memory=False) as client:
+            assert len(client.infer("pixels", {"x": many})["logits"]) == 4000
+        while small.statistics().connections:
+            pass
+
+
+def test_memory_for_bodies_of_all_clients_together_is_bounded(small: LocalDoor) -> None:
+    many = np.ones((4000, 1, 2, 2), np.float32)
+    with (
+        LocalClient(str(small.path), shared_memory=False) as first,
+        LocalClient(str(small.path), shared_memory=False) as second,
+    ):
+        first.infer("pixels", {"x": many})
+        with pytest.raises(Busy, match="memory for tensors"):
+            second.infer("pixels", {"x": many})
+
+        assert second.infer("pixels", {"x": PIXELS}).model == "pixels"
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_numbers_of_strangers_are_copied_before_they_are_looked_at(is_trusted: bool) -> None:
+    regions = ForeignRegions(Limits(), Budget(1 << 20, "memory"))
+    region = OwnRegion(1, 4096)
+    regions._map(1, region.descriptor)
+    region.close()
+    meant = plan(call(TensorRecord("x", "float32", (1, 1, 2, 2), 1, 0, 16)), regions, Limits())
+
+    taken = take_inputs(meant, memoryview(b""), is_trusted=is_trusted)["x"]
+    region.memory[:16] = np.full(4, 7, np.float32).tobytes()
+
+    assert np.asarray(taken).ravel().tolist() == ([7.0] * 4 if is_trusted else [0.0] * 4)
 
 
 def test_a_client_falls_back_to_the_stream_where_no_memory_is_left(host: ModelHost, tmp_path: Path) -> None:

@@ -50,6 +50,22 @@ def test_tensors_of_growing_and_shrinking_sizes_are_answered(client: LocalClient
         np.testing.assert_array_equal(client.infer("pixels", {"x": batch})["logits"], batch.reshape(-1, 4) * 2)
 
 
+def test_memory_that_was_outgrown_is_given_back(door: LocalDoor) -> None:
+    before = shared_memories()
+    with LocalClient(str(door.path)) as client:
+        for rows in (5000, 50_000, 120_000):
+            client.infer("pixels", {"x": np.resize(MANY, (rows, 1, 2, 2))})
+
+        assert shared_memories() == before + 2  # the client's view and the door's
+    while door.statistics().connections:
+        pass
+    assert shared_memories() == before
+
+
+def shared_memories() -> int:
+    return Path("/proc/self/maps").read_text().count("memfd:edgefleet")
+
+
 def test_an_answer_keeps_its_memory(client: LocalClient) -> None:
     first = client.infer("pixels", {"x": MANY})["logits"]
     client.infer("pixels", {"x": MANY * 9})
