@@ -16,14 +16,12 @@ from converters.compilers.isolated import compile_isolated
 from converters.compilers.job import CompileJob
 from converters.errors import BadModel, CompileFailed
 from converters.model.opset import standard_opset
-from converters.passes.bake_constants import bake_constants
 from converters.passes.plain_ports import plain_names, with_plain_ports
 from converters.passes.prepend_normalise import prepend_normalise
 from converters.planning.methods import as_it_came, variant_name
 from converters.planning.planner import Candidate
 from converters.planning.recipe import EngineName
 from converters.release.device_build import as_device_build
-from converters.release.draft import Draft
 from converters.release.variants import Built, describe_variant
 from edge_runtime.contract.ids import parse_variant_id
 from edge_runtime.contract.release import BatchSpec
@@ -121,12 +119,10 @@ def _build_litert(candidate: Candidate, workshop: Workshop) -> Built:
     is_tflite = isinstance(workshop.model, bytes)
     if is_tflite and not candidate.method.is_made_here:
         return _as_it_came(candidate, workshop)
-    draft, names = workshop.draft, {}
+    draft, names = workshop.draft, {} if is_tflite else plain_names(workshop.model)
     job = job_of(candidate, workshop)
     if not is_tflite:
-        model, draft = bake_constants(workshop.model, draft.constants), draft.without_constants()
-        names = plain_names(model)
-        job = _with_plain_names(job, model, draft, workshop.folder)
+        job = _with_plain_names(job, workshop)
     called = {original: plain for plain, original in names.items()}
     ranges = {draft.inputs[name]: ends for name, ends in full_ranges(draft).items()}
     job = msgspec.structs.replace(job, full_ranges={called.get(name, name): ends for name, ends in ranges.items()})
@@ -146,14 +142,14 @@ def _build_litert(candidate: Candidate, workshop: Workshop) -> Built:
     return Built(candidate, msgspec.structs.replace(manifest, batch=BatchSpec(max=1, dynamic=False)), files)
 
 
-def _with_plain_names(job: CompileJob, source: Any, draft: Draft, folder: Path) -> CompileJob:
+def _with_plain_names(job: CompileJob, workshop: Workshop) -> CompileJob:
     """The job on a copy of the model whose names and sizes leave the converter nothing to guess."""
-    names = plain_names(source)
+    draft, names = workshop.draft, plain_names(workshop.model)
     pictures = {tensor for name, tensor in draft.inputs.items() if draft.tensor(name).layout == "NCHW"}
-    model = folder / "plain.onnx"
+    model = workshop.folder / "plain.onnx"
     if not model.exists():
         try:
-            onnx.save(with_plain_ports(source, _fed_sizes(draft)), str(model))
+            onnx.save(with_plain_ports(workshop.model, draft.fed_sizes()), str(model))
         except BadModel as error:
             raise CompileFailed(error.cannot, error.because, error.remedy) from error
     return msgspec.structs.replace(
@@ -162,17 +158,6 @@ def _with_plain_names(job: CompileJob, source: Any, draft: Draft, folder: Path) 
         channels_last=[plain for plain, original in names.items() if original in pictures],
         sample_names=names,
     )
-
-
-def _fed_sizes(draft: Draft) -> dict[str, list[int]]:
-    """Sizes of one call, by the model's input, where the release knows all of them."""
-    shapes = {tensor: draft.tensor(name).shape for name, tensor in draft.inputs.items()}
-    fed = {tensor: [1 if size == "N" else size for size in shape] for tensor, shape in shapes.items()}
-    return {
-        tensor: [size for size in shape if isinstance(size, int)]
-        for tensor, shape in fed.items()
-        if all(isinstance(size, int) for size in shape)
-    }
 
 
 def _as_it_came(candidate: Candidate, workshop: Workshop) -> Built:

@@ -29,8 +29,10 @@ def write_calibration(material: Material, folder: Path) -> None:
     if material.calibration is None:
         return
     calls = _steps if material.preprocessor.rules is not None else _windows
+    # Compilers get ONNX models that hold their constants themselves.
+    draft = material.draft if isinstance(material.model, bytes) else material.draft.without_constants()
     for number, call in enumerate(calls(material, material.calibration)):
-        named = {material.draft.inputs[name]: array for name, array in call.items()}
+        named = {draft.inputs[name]: array for name, array in call.items() if name in draft.inputs}
         (folder / f"{number:06d}.npz").write_bytes(write_npz(named))
 
 

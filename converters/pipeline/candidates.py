@@ -26,6 +26,8 @@ from converters.caching.stages import Filled, Once
 from converters.evaluation import measure
 from converters.evaluation.disagreement import Example
 from converters.evaluation.emulation import EXECUTION, Emulator
+from converters.passes.bake_constants import bake_constants
+from converters.passes.take_branches import take_branches
 from converters.pipeline.asking import Asked, ask_elsewhere, ask_here, ask_itself
 from converters.pipeline.material import Order
 from converters.planning.judge import (
@@ -128,12 +130,17 @@ def open_workshop(order: Order, folder: Path, calibration: Path | None, timeout_
     material, plan = order.material, order.plan
     asked = [sample.inputs for sample in order.reference.golden.samples]
     is_tflite = isinstance(material.model, bytes)
-    model = material.model if is_tflite else prepare_model(material.model, plan.ceiling)
+    model, draft = material.model, material.draft
+    if not is_tflite:
+        model, draft = bake_constants(prepare_model(model, plan.ceiling), draft.constants), draft.without_constants()
+    if draft.manifest.stream is not None and not is_tflite:
+        # Sizes of a session's calls never change.
+        model = take_branches(model, draft.fed_sizes())
     workshop = Workshop(
-        draft=material.draft,
+        draft=draft,
         model=model,
-        absorptions={} if is_tflite else find_absorptions(material.draft, model, asked),
-        raw_inputs=find_raw_inputs(material.draft),
+        absorptions={} if is_tflite else find_absorptions(draft, model, asked),
+        raw_inputs=find_raw_inputs(draft),
         ceiling=plan.ceiling,
         folder=folder,
         calibration=calibration,

@@ -66,6 +66,16 @@ class Draft:
         baked = self.constants
         return replace(self, inputs={name: tensor for name, tensor in self.inputs.items() if tensor not in baked})
 
+    def fed_sizes(self) -> dict[str, list[int]]:
+        """Sizes of one call, by the model's input, where the release knows all of them."""
+        shapes = {tensor: self.tensor(name).shape for name, tensor in self.inputs.items()}
+        fed = {tensor: [1 if size == "N" else size for size in shape] for tensor, shape in shapes.items()}
+        return {
+            tensor: [size for size in shape if isinstance(size, int)]
+            for tensor, shape in fed.items()
+            if all(isinstance(size, int) for size in shape)
+        }
+
     def tensor(self, name: str) -> TensorSpec:
         """A canonical tensor, or a state as if it were one."""
         if name in self.manifest.tensors:

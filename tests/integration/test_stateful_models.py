@@ -163,7 +163,7 @@ def test_silero_goes_from_its_starter_recipe_to_the_speech_that_its_authors_hear
     recipe = command("converters.cli", "recipe", model)
     text = recipe.stdout.replace("my-model", "vad")
     text = text[: text.index("[calibration]")] + text[text.index("[evaluation]") :]
-    (tmp_path / "recipe.toml").write_text('engines = ["onnxruntime"]\nprecisions = ["float32"]\n' + text)
+    (tmp_path / "recipe.toml").write_text('engines = ["onnxruntime", "openvino"]\nprecisions = ["float32"]\n' + text)
     made = command(
         "converters.cli", "build", "--recipe", tmp_path / "recipe.toml", "-o", tmp_path / "out", "--no-cache", "--json",
     )  # fmt: skip
@@ -172,6 +172,12 @@ def test_silero_goes_from_its_starter_recipe_to_the_speech_that_its_authors_hear
 
     assert "CHANGE" in recipe.stdout
     assert made.returncode == 0, made.stderr
+    rows = {row["variant"]: row for row in json.loads(made.stdout)["rows"]}
+    assert {name: row["verdict"] for name, row in rows.items() if name.endswith("float32")} == {
+        "ort-float32": "shipped", "openvino-float32": "shipped",
+    }  # fmt: skip
+    # The branch for another sample rate is gone, and most of its conditions.
+    assert rows["ort-float32"]["size_bytes"] < 0.6 * model.stat().st_size
     answer = json.loads(said.stdout)["answers"][0]["answer"]
     scores = np.asarray(answer["score"]["scores"])
     assert scores.size == 1875
