@@ -115,13 +115,16 @@ class Stages:
         self._lock = threading.Lock()
         self._preparation = Once(prepare)
 
-    def run(self, stage: Stage, result: type[T], work: Callable[[], T]) -> T:
+    def run(
+        self, stage: Stage, result: type[T], work: Callable[[], T], still_counts: Callable[[T], bool] = lambda _: True
+    ) -> T:
         """The value that `work` gives, or gave in an earlier run.
 
         Args:
             stage: what the value depends on.
             result: its type: structs, frozen dataclasses, numbers, text, bytes and numpy arrays, nested.
             work: makes it; whatever it raises passes through and is not kept.
+            still_counts: asked about a value that was found; what does not count any more is made anew.
         """
         key = self._key(stage)
         if self.cache is not None and (found := self.cache.read(key, _RESULT)) is not None:
@@ -130,8 +133,10 @@ class Stages:
             except ValueError:
                 pass
             else:
-                self._tell(stage, "cached")
-                return value
+                if still_counts(value):
+                    self._tell(stage, "cached")
+                    return value
+            self.forget(stage)
         value = self._timed(stage, work)
         if self.cache is not None:
             self.cache.store(key, stage.kind, stage.subject, {_RESULT: pack(value)})

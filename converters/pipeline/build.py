@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -26,6 +27,7 @@ from converters.pipeline.finishing import BuildOptions, finish
 from converters.pipeline.material import Material, Order, Reference, examine, read_material, refer
 from converters.pipeline.pictures import pictures_of
 from converters.pipeline.rounds import try_all
+from converters.planning.age import age_notes
 from converters.planning.judge import same_instructions
 from converters.planning.planner import Plan, plan_build
 from converters.planning.recipe import Recipe
@@ -122,11 +124,16 @@ def build(
     return msgspec.structs.replace(
         report,
         stages=stages.log,
-        notes=[*report.notes, *trouble],
+        notes=[*report.notes, *_ages(results), *trouble],
         tools=dict(environment.tools),
         command=options.command,
         pictures=pictures,
     )
+
+
+def _ages(results: list[Result]) -> list[str]:
+    measured = [one.measurement.evidence for one in results if one.measurement]
+    return age_notes([one.at for one in measured if one.latency_ms], datetime.now(timezone.utc))
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from converters.passes.bake_constants import bake_constants
 from converters.passes.take_branches import take_branches
 from converters.pipeline.asking import Asked, ask_elsewhere, ask_here, ask_itself
 from converters.pipeline.material import Order
+from converters.planning.age import stamp
 from converters.planning.judge import (
     NOT_NEEDED,
     PREFLIGHT,
@@ -194,7 +195,7 @@ def measure_candidate(built: Built, beside: Built | None, bench: Bench) -> Numbe
         emulated = ask_itself(built, predictor, order)
     peak = measure.measure_peak(draft.manifest, built.manifest, dict(built.files), sample) if is_real else None
     return Numbers(
-        at=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        at=stamp(datetime.now(timezone.utc)),
         where=_where(candidate, bench, execution=execution),
         here=here,
         elsewhere=tuple(elsewhere),

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -30,6 +31,7 @@ from converters.pipeline.candidates import (
     with_layers,
 )
 from converters.pipeline.facts import Facts
+from converters.planning.age import is_recent
 from converters.planning.judge import COMPILE_FAILED, LOSSES, NOT_NEEDED, Judgement
 from converters.planning.kernels import UNMEASURED
 from converters.planning.planner import Candidate
@@ -248,7 +250,7 @@ def _measured(
 
     stage = facts.measure_stage(candidate, beside.candidate if beside else None, bench.emulators)
     try:
-        measuring = stages.run(stage, Measuring, work)
+        measuring = stages.run(stage, Measuring, work, _still_counts)
     except InferenceError as error:
         # The emulator did not come up in time, or there was no memory: the next build tries again.
         code = UNMEASURED if error.code == UNMEASURED else reasons.LOAD_FAILED
@@ -257,6 +259,11 @@ def _measured(
         return judge_candidate(built, measuring.numbers, bench)
     refusal = measuring.refusal or Refusal(reasons.GOLDEN_FAILED, "it said nothing")
     return refuse_candidate(candidate, refusal.code, refusal.because)
+
+
+def _still_counts(measuring: Measuring) -> bool:
+    numbers = measuring.numbers
+    return numbers is None or numbers.latency is None or is_recent(numbers.at, datetime.now(timezone.utc))
 
 
 def _available_bytes() -> int:

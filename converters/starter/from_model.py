@@ -8,7 +8,7 @@ from typing import Final, get_args, get_type_hints
 from converters.model.ending import Activation, activation_in
 from converters.model.source import Imported, Port
 from converters.planning.recipe_outputs import OutputKind
-from converters.starter.guess import Guess, guess_answer, layout_of, looks_like_image, shape_text
+from converters.starter.guess import Guess, guess_answer, has_one_channel, layout_of, looks_like_image, shape_text
 from converters.starter.metadata.facts import AnswerFacts, Facts, PictureFacts, SoundFacts, contradictions, merge
 from converters.starter.sequences import (
     find_memory,
@@ -127,6 +127,12 @@ def _licence(told: Facts) -> list[str]:
     return [said, 'spdx = "unknown"             # CHANGE to the SPDX identifier of that']
 
 
+_MADE_FROM_FILES: Final = (
+    "image, audio and table are made from files by steps",
+    "grey pictures are image, features of sounds audio, both made from files by steps",
+)
+
+
 def _input_lines(port: Port, number: int, told: Facts) -> list[str]:
     if told.sound is not None:
         return _sound_lines(port, told.sound, told.source)
@@ -136,7 +142,7 @@ def _input_lines(port: Port, number: int, told: Facts) -> list[str]:
     return [
         f"[inputs.{name}]  # {port.dtype} {shape_text(port)}, from .npy or .npz files",
         f"tensor = {quoted(port.name)}",
-        commented('kind = "tensor"', "CHANGE: image, audio and table are made from files by steps (docs/how-to)"),
+        commented('kind = "tensor"', f"CHANGE: {_MADE_FROM_FILES[has_one_channel(port)]} (docs/how-to)"),
         "",
     ]
 

@@ -64,7 +64,9 @@ def recipe_from_options(options: Options, imported: Imported) -> Recipe:
     if len(imported.inputs) != 1:
         raise BadRecipe("build from options", f"the model has {len(imported.inputs)} inputs", "use a recipe file")
     port = imported.inputs[0]
-    is_image = looks_like_image(port) or (options.color is not None and layout_of(port) is not None)
+    # A grey picture and features of a sound have one shape: what was said of colour, size or scale tells them apart.
+    is_told = any(one is not None for one in (options.color, options.resize, options.scale))
+    is_image = looks_like_image(port) or (is_told and layout_of(port) is not None)
     missing = _missing(options, is_image=is_image)
     if missing:
         raise BadRecipe("build from options", f"missing: {', '.join(missing)}", _WRITE)

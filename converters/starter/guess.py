@@ -31,14 +31,23 @@ class Guess:
 def looks_like_image(port: Port) -> bool:
     """Whether an input takes pictures: float32, four axes, one or three channels, sides as pictures have them.
 
-    Small pictures are square. Features of a sound, 49 frames of 10 numbers, have a channel axis as well.
+    Small pictures are square, and so are grey ones: features of a sound, 49 frames of 10 numbers or 96 of 64, have one
+    channel as well.
     """
     layout = layout_of(port)
     if port.dtype != "float32" or layout is None:
         return False
     height, width = port.shape[2:] if layout == "NCHW" else port.shape[1:3]
     sides = [side for side in (height, width) if side is not None]
+    if height != width and has_one_channel(port):
+        return False
     return all(side >= _SIDE_MIN for side in sides) or height == width
+
+
+def has_one_channel(port: Port) -> bool:
+    """Whether an input may be a grey picture, or features that look like one."""
+    layout = layout_of(port)
+    return layout is not None and port.shape[1 if layout == "NCHW" else 3] == 1
 
 
 def layout_of(port: Port) -> Literal["NCHW", "NHWC"] | None:

@@ -35,14 +35,13 @@ LATER = pytest.mark.lab
 
 FLOAT: list[Any] = [
     "onnx/mlperf_tiny_kws.onnx",
-    "onnx/mnist-8.onnx",
-    "tflite/keypoint_classifier.tflite",
     *(
         pytest.param(name, marks=LATER)
         for name in (
             "onnx/fastestdet_coco_352.onnx", "onnx/mlperf_tiny_ad.onnx", "onnx/mlperf_tiny_ic.onnx",
-            "onnx/mlperf_tiny_vww.onnx", "onnx/mobilenet_v1_0.25_224_fp32.onnx", "onnx/ultraface_rfb320.onnx",
-            "tflite/ad01_fp32.tflite", "tflite/hello_world_float.tflite", "tflite/kws_ref_model_float32.tflite",
+            "onnx/mlperf_tiny_vww.onnx", "onnx/mnist-8.onnx", "onnx/mobilenet_v1_0.25_224_fp32.onnx",
+            "onnx/ultraface_rfb320.onnx", "tflite/ad01_fp32.tflite", "tflite/hello_world_float.tflite",
+            "tflite/keypoint_classifier.tflite", "tflite/kws_ref_model_float32.tflite",
             "tflite/mobilenet_v1_0.25_224_float.tflite", "tflite/resnet8_cifar10_float.tflite",
             "tflite/ultraface_rfb320.tflite", "tflite/vww_96_float.tflite",
         )

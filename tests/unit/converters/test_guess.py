@@ -41,7 +41,8 @@ def line_of(text: str, start: str) -> str:
     ("shape", "is_picture"),
     [
         ((1, 3, 224, 224), True), ((None, 96, 96, 1), True), ((1, 1, 28, 28), True), ((1, 3, 8, 8), True),
-        ((1, 3, None, None), True), ((1, 49, 10, 1), False), ((1, 1, 64, 12), False), ((1, 8, 32, 32), False),
+        ((1, 3, None, None), True), ((1, 49, 10, 1), False), ((1, 1, 64, 12), False), ((1, 1, 96, 64), False),
+        ((1, 96, 64, 1), False), ((1, 3, 96, 64), True), ((1, 1, None, 64), False), ((1, 8, 32, 32), False),
         ((1, 640), False),
     ],
 )  # fmt: skip
@@ -193,3 +194,11 @@ def test_objects_without_labels_are_noted() -> None:
     assert list(unlabelled({"faces": FACES})) == []
     (note,) = unlabelled({"faces": bare})
     assert note.startswith("outputs.faces has no labels")
+
+
+def test_features_that_look_like_a_grey_picture_ask_which_of_the_two_they_are() -> None:
+    text = starter_text("m.onnx", imported(Port("mel", "float32", (1, 1, 96, 64)), answer(1, 10)), ())
+
+    asked = line_of(text, 'kind = "tensor"')
+    assert "CHANGE: grey pictures are image, features of sounds audio" in asked
+    assert "[inputs.image]" not in text
