@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tritonclient.grpc as triton
+import tritonclient.http as triton_http
 from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
@@ -34,6 +35,7 @@ from tests.fakes.faulty_backend import Faults, FaultyBackend
 from tests.fakes.pixels import picture, write_pixels
 from tests.fakes.streams import Hearing, noise
 from tests.fakes.swap_load import Ask, Seen, swap_under_load, write_versions
+from tests.fakes.v2_http_door import open_door as open_http_door
 
 QUEUE_LIMIT = 4
 
@@ -204,19 +206,31 @@ def test_a_deadline_that_passes_in_the_line_ends_the_wait_and_the_model_is_not_a
     assert len(busy.held.order) == runs
 
 
-def test_of_those_who_wait_the_urgent_are_asked_about_first(busy: Busy) -> None:
+@pytest.mark.parametrize("doors", [("grpc",), ("http",), ("grpc", "http")])
+def test_of_those_who_wait_at_any_v2_door_the_urgent_are_asked_about_first(busy: Busy, doors: tuple[str, ...]) -> None:
     asked = []
-    for position, (brightest, level) in enumerate([(1, 0), (3, 20), (2, 1), (0, 0)]):
-        asked.append(busy.ask(brightest, priority=level))
-        until(lambda position=position: busy.waiting == position + 1)
-    taken = len(busy.held.order)
+    with open_http_door(busy.host) as http:
+        for position, (brightest, level) in enumerate([(1, 0), (3, 20), (2, 1), (0, 0)]):
+            if doors[position % len(doors)] == "grpc":
+                asked.append(busy.ask(brightest, priority=level))
+            else:
+                asked.append(busy.pool.submit(ask_over_http, http.netloc, brightest, level))
+            until(lambda position=position: busy.waiting == position + 1)
+        taken = len(busy.held.order)
 
-    # One slot alone, which takes one after another.
-    busy.held.go.set()
-    for future in asked:
-        future.result(60)
+        # One slot alone, which takes one after another.
+        busy.held.go.set()
+        for future in asked:
+            future.result(60)
 
     assert busy.held.order[taken:] == [2, 1, 0, 3]
+
+
+def ask_over_http(address: str, brightest: int, level: int) -> Any:
+    given = triton_http.InferInput("image", [1, 2, 2, 1], "UINT8")
+    given.set_data_from_numpy(picture(brightest)[None])
+    with triton_http.InferenceServerClient(address) as client:
+        return client.infer("pixels", [given], priority=level)
 
 
 def test_swaps_under_saturation_lose_and_mix_no_answer(tmp_path: Path) -> None:
