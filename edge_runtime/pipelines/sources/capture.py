@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -20,6 +21,8 @@ _SCHEMES: Final = frozenset({"http", "https", "rtsp", "rtsps"})
 _FIRST_PAUSE_S: Final = 0.5
 _BROKEN_IN_A_ROW: Final = 25
 """A video file in which so many frames one after the other cannot be decoded has ended."""
+_COUNT_IS_OFF_BY: Final = 2
+"""Frames, and per cent of them, by which a file's own count may be wrong."""
 
 
 class SourceLost(EdgeError):
@@ -118,25 +121,36 @@ class VideoFrames:
 
     def frames(self, stopping: threading.Event) -> Iterator[Frame | Unreadable]:
         """Every frame, or every n-th."""
-        began, place, broken = time.monotonic(), 0, 0
+        began, place, missing = time.monotonic(), 0, 0
         while True:
             if stopping.is_set():
                 self.left_early = not self._described.realtime
                 return
             is_there, picture = self._capture.read()
             if not is_there:
-                # OpenCV says the same of a frame that it cannot decode and of the end; the file's own count tells.
-                if place >= self._count or broken >= _BROKEN_IN_A_ROW:
+                # OpenCV says the same of a frame that it cannot decode and of the end; what follows tells.
+                missing += 1
+                if place + missing > self._count or missing > _BROKEN_IN_A_ROW:
+                    yield from self._early_end(place)
                     return
-                broken += 1
-                yield Unreadable(self._name, place, f"frame {place} of {self._described.path} cannot be decoded")
-            elif place % self._described.every == 0:
-                broken = 0
+                continue
+            yield from (self._undecodable(place + number) for number in range(missing))
+            place, missing = place + missing, 0
+            if place % self._described.every == 0:
                 position_s = place / self._fps
                 if self._described.realtime and stopping.wait(max(began + position_s - time.monotonic(), 0)):
                     return
                 yield Frame(self._name, place, to_rgb(picture), self._now(), position_s=position_s)
             place += 1
+
+    def _undecodable(self, place: int) -> Unreadable:
+        return Unreadable(self._name, place, f"frame {place} of {self._described.path} cannot be decoded")
+
+    def _early_end(self, place: int) -> Iterator[Unreadable]:
+        """Nothing where the file ended as it promised: the count of many formats is an estimate."""
+        if self._count - place > max(_COUNT_IS_OFF_BY, self._count * _COUNT_IS_OFF_BY // 100):
+            because = f"{self._described.path} ends after {place} of its {self._count} frames"
+            yield Unreadable(self._name, place, because)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -197,7 +211,8 @@ def load_opencv(cannot: str) -> Any:
         import cv2
     except ImportError as error:
         raise ContractError(cannot, "OpenCV is not installed", "pip install 'edgefleet[vision]'") from error
-    # What matters is told in our own words; OpenCV and FFmpeg would write to stderr besides.
+    # What matters is told in our own words; OpenCV and FFmpeg (-8 is AV_LOG_QUIET) would write to stderr besides.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -142,16 +143,35 @@ def test_every_nth_frame_may_be_taken(tmp_path: Path) -> None:
     assert [frame.number for frame in source.frames(RUNNING)] == [0, 6, 12, 18]
 
 
-def test_a_torn_video_ends_and_says_what_is_missing(tmp_path: Path) -> None:
+def test_frames_in_the_middle_that_are_torn_are_said_and_the_next_ones_come(tmp_path: Path) -> None:
     path = write_video(tmp_path / "door.avi", shades(30))
     content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 900] = b"\0" * 900
+    frames = [found.start() for found in re.finditer(rb"00dc....\xff\xd8", content, re.DOTALL)]
+    # One picture becomes something else; where it lies and how long it is stay as they were.
+    content[frames[10] + 8 : frames[11]] = bytes(frames[11] - frames[10] - 8)
     path.write_bytes(content)
 
     read = list(open_video("door", VideoSource(path=path), now).frames(RUNNING))
 
-    assert len([one for one in read if isinstance(one, Frame)]) >= 12
+    whole = [one for one in read if isinstance(one, Frame)]
+    torn = [one for one in read if isinstance(one, Unreadable)]
+    assert [round(float(one.picture.mean()) / 8) for one in whole] == [*range(10), *range(11, 30)]
+    assert [one.because for one in torn] == [f"frame 10 of {path} cannot be decoded"]
+
+
+def test_a_video_that_was_cut_off_says_so_once_and_a_whole_one_says_nothing(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "door.avi", shades(30))
+    assert not any(isinstance(one, Unreadable) for one in open_video("d", VideoSource(path=path), now).frames(RUNNING))
+    content = bytearray(path.read_bytes())
+    frames = [found.start() for found in re.finditer(rb"00dc....\xff\xd8", content, re.DOTALL)]
+    path.write_bytes(content[: frames[12]])
+
+    read = list(open_video("door", VideoSource(path=path), now).frames(RUNNING))
+
+    *whole, end = read
+    assert [one.number for one in whole if isinstance(one, Frame)] == list(range(12))
+    assert isinstance(end, Unreadable)
+    assert end.because == f"{path} ends after 12 of its 30 frames"
 
 
 def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
