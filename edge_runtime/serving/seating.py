@@ -25,6 +25,8 @@ from edge_runtime.serving.instance import EngineFault, Instance, Open, is_out_of
 from edge_runtime.serving.residency import Residency
 from edge_runtime.serving.variants import Origin, is_accelerated, stand_in
 
+_PATIENCE_S: Final = 30.0
+"""How long calls in flight may take before whoever swaps or unloads goes on without them."""
 _LOAD_PACE_S: Final = 0.5
 """How long a model is taken to need to come back into memory, for whoever asks when to try again."""
 
@@ -63,10 +65,15 @@ class Seat:
     admission: Admission
 
     def vacate(self) -> None:
-        """Turn away whoever waits (they look for what came instead), let calls in flight end, free the memory."""
+        """Turn away whoever waits (they look for what came instead), let calls in flight end, free the memory.
+
+        A call that does not come back is not waited for much longer: should it ever end, it frees the memory.
+        """
         self.admission.close()
-        self.admission.wait_idle()
-        self.instance.close()
+        if self.admission.wait_idle(_PATIENCE_S):
+            self.instance.close()
+        else:
+            self.admission.on_idle(self.instance.close)
 
 
 class Seating:

@@ -40,6 +40,8 @@ class Faults:
     """Runs wait for it."""
     running: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     """Released as each run begins."""
+    closed: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    """Released as each session is closed."""
 
 
 class FaultyBackend:
@@ -83,6 +85,7 @@ class FaultySession:
 
     def close(self) -> None:
         self._real.close()
+        self._faults.closed.release()
 
 
 class FileFaultyBackend(FaultyBackend):

@@ -12,7 +12,7 @@ import pytest
 
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.inference.refusals import Cancelled, DeadlinePassed, Overloaded
-from edge_runtime.serving import answering
+from edge_runtime.serving import answering, seating
 from edge_runtime.serving.calls import Call, Reply
 from edge_runtime.serving.host import ModelHost
 from edge_runtime.serving.served import Served
@@ -143,17 +143,35 @@ def test_calls_that_wait_move_to_the_version_that_takes_over(jam: Jam, tmp_path:
     assert (statistics.success.count, statistics.fail.count) == (jam.slots, 0)
 
 
+def test_a_swap_does_not_wait_for_ever_for_calls_that_hang(
+    jam: Jam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seating, "_PATIENCE_S", 0.01)
+    jam.faults.blocks = None
+
+    fresh = jam.host.swap(plain(tmp_path, "2.0.0"))
+    was_closed = jam.faults.closed.acquire(blocking=False)
+    reply = fresh.call(about(0))
+    jam.gate.set()
+    late = [jam.outcome() for _ in range(jam.slots)]
+
+    assert not was_closed
+    assert reply.version == "2.0.0"
+    assert [one.version for one in late if isinstance(one, Reply)] == ["1.0.0"] * jam.slots
+    assert jam.faults.closed.acquire(timeout=60)
+
+
 def test_no_more_calls_wait_for_a_model_to_come_back_than_may_wait(release: Path) -> None:
     faults = Faults()
     outcomes: SimpleQueue[Reply | EdgeError] = SimpleQueue()
     with ModelHost(queue_limit=2, registry={"onnxruntime": FaultyBackend(faults, "onnxruntime")}) as host:
         served = host.load(release)
-        seating = served._place.live.seating
-        seating.vacate()
+        own = served._place.live.seating
+        own.vacate()
         faults.blocks_open = threading.Event()
         for _ in range(3):
             served.submit(about(0), outcomes.put)
-        while seating._waiting < 2:
+        while own._waiting < 2:
             pass
 
         served.submit(about(0), outcomes.put)
