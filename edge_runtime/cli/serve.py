@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from edge_runtime.doors.serve import Serving
 
 app = typer.Typer()
+
+
+class Nan(Enum):
+    """What may be done about inputs that are no numbers."""
+
+    OFF = "off"
+    SAMPLE = "sample"
+    REJECT = "reject"
+
 
 _DEFAULT_HTTP = "127.0.0.1:8000"
 
@@ -65,6 +75,10 @@ def serve(
             help="Gather calls of clients, up to so many samples, waiting so long (8:500us); repeat for several.",
         ),
     ] = None,
+    nan: Annotated[
+        Nan,
+        typer.Option(help="What to do about NaN and infinities in inputs; sample: count them in one request of 64."),
+    ] = Nan.REJECT,
     as_json: Json = False,
 ) -> None:
     """Serve models to other programs until interrupted.
@@ -92,6 +106,7 @@ def serve(
         isolation="process" if isolate else "thread",
         backends=tuple(backend or ()),
         batching=parse_policies(batch or ()),
+        nan=nan.value,
     )
     keep_freed_memory()
     ended = threading.Event()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tritonclient.http as triton
 
@@ -93,6 +94,16 @@ def test_a_server_says_where_it_is_answers_and_ends_with_one_line(
     assert answer.tolist() == LOGITS
     assert ended == (0, "edge-runtime: drained and ended")
     assert not (tmp_path / "socket").exists()
+
+
+def test_numbers_that_are_none_are_let_in_when_the_operator_says_so(release: Path, tmp_path: Path) -> None:
+    with running(tmp_path, release, "--http", ":0", "--nan", "off", "--json") as server:
+        address = server.document()["doors"][0]["address"].removeprefix("http://")
+        with triton.InferenceServerClient(address) as client:
+            given = triton.InferInput("x", [1, 1, 2, 2], "FP32")
+            given.set_data_from_numpy(PIXELS * np.float32("nan"))
+
+            assert np.isnan(client.infer("pixels", [given]).as_numpy("logits")).all()
 
 
 def test_people_read_one_table(release: Path, tmp_path: Path) -> None:
