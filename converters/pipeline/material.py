@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -38,6 +38,9 @@ from edge_runtime.inference.arrays import read_npy
 from edge_runtime.inference.golden import GoldenSet
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocess import Preprocessor, compile_preprocess
+
+_OF_BRANCHES: Final = frozenset({"control_flow", "nothing_to_quantise"})
+"""Findings that may be about branches which are never taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +266,10 @@ def _reference_score(examination: Examination, score: Score | None) -> Reference
 
 
 def _is_answered(finding: Finding, draft: Draft) -> bool:
-    """Whether a warning asks for sizes that the recipe's steps and states tell already."""
+    """Whether a warning asks for what the recipe's steps, states and constants tell already."""
+    if finding.code in _OF_BRANCHES and draft.constants and draft.manifest.stream is not None:
+        # Preflight sees the file as it came; branches that the constants settle are taken before anything is compiled.
+        return finding.severity == "warning"
     if (finding.code, finding.severity) != ("dynamic_axes", "warning"):
         return False
     shapes = {tensor: draft.tensor(name).shape for name, tensor in draft.inputs.items()}

@@ -176,6 +176,7 @@ def test_silero_goes_from_its_starter_recipe_to_the_speech_that_its_authors_hear
     assert {name: row["verdict"] for name, row in rows.items() if name.endswith("float32")} == {
         "ort-float32": "shipped", "openvino-float32": "shipped",
     }  # fmt: skip
+    assert not [note for note in json.loads(made.stdout)["notes"] if "--shape" in note or "int8" in note]
     # The branch for another sample rate is gone, and most of its conditions.
     assert rows["ort-float32"]["size_bytes"] < 0.6 * model.stat().st_size
     answer = json.loads(said.stdout)["answers"][0]["answer"]
