@@ -165,7 +165,8 @@ class LocalDoor:
         if uid not in self._users:
             self._past[2] += 1
             because = f"user {uid} may not use it"
-            connection.refuse_at_door(ContractError("open the local door", because, "connect as its own user"))
+            remedy = "connect as the server's user, or start it with --uds-user"
+            connection.refuse_at_door(ContractError("open the local door", because, remedy, code="unauthorized"))
             return
         thread = threading.Thread(target=self._serve, args=(connection,), name="local-client", daemon=True)
         with self._lock:

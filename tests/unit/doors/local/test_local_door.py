@@ -33,9 +33,10 @@ def test_only_its_own_user_can_reach_the_socket(door: LocalDoor) -> None:
 
 def test_another_user_is_turned_away(host: ModelHost, tmp_path: Path) -> None:
     with LocalDoor(host, tmp_path / "s", identify=lambda peer: STRANGER) as door:
-        with pytest.raises(Refused, match=f"user {STRANGER} may not use it"):
+        with pytest.raises(Refused, match=f"user {STRANGER} may not use it") as refused:
             LocalClient(str(door.path))
 
+        assert refused.value.code == "unauthorized"
         assert door.statistics().turned_away == 1
 
 
