@@ -393,13 +393,29 @@ def test_typed_and_raw_contents_do_not_mix(channel: grpc.Channel, change: dict[s
     assert call_status(channel, "ModelInfer", request(**change).SerializeToString()) == "INVALID_ARGUMENT"
 
 
+GARBAGE = st.binary(max_size=100)
+
+
 @settings(max_examples=100)
-@given(st.binary(max_size=100) | st.binary(max_size=100).map(lambda tail: request().SerializeToString() + tail))
-def test_bytes_that_are_no_message_hurt_nobody(opened: Open, content: bytes) -> None:
+@given(GARBAGE | GARBAGE.map(lambda tail: request().SerializeToString() + tail))
+def test_bytes_that_are_no_request_are_one_clear_error(opened: Open, content: bytes) -> None:
     service = GrpcService(opened.service)
 
     with suppress(EdgeError):
         service.infer(content, Caller())
+    (answer,) = service.infer_stream(iter([content]), Caller())
+    streamed = service_pb2.ModelStreamInferResponse.FromString(answer)
+    assert streamed.error_message.startswith("cannot ") or streamed.infer_response.outputs
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_no_method_is_hurt_by_bytes_that_are_not_its_message(opened: Open, data: st.DataObject) -> None:
+    methods = GrpcService(V2Service(opened.service.host, "1")).unary
+    name = data.draw(st.sampled_from(sorted(methods)))
+
+    with suppress(EdgeError):
+        assert isinstance(methods[name](data.draw(GARBAGE), Caller()), bytes)
 
 
 def test_a_message_above_the_limit_is_refused_and_the_next_one_is_answered(release: Path) -> None:
