@@ -144,6 +144,7 @@ BACKENDS: Final[Registry] = {
     "onnxruntime": "edge_runtime.inference.backends.onnxruntime:OnnxRuntimeBackend",
     "openvino": "edge_runtime.inference.backends.openvino:OpenVinoBackend",
     "litert": "edge_runtime.inference.backends.litert:LiteRtBackend",
+    "tensorrt": "edge_runtime.inference.backends.tensorrt:TensorRtBackend",
 }
 
 

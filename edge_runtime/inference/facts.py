@@ -11,6 +11,13 @@ from typing import Final
 from edge_runtime.contract.device_profile import DeviceFacts, EngineFact
 from edge_runtime.inference.backend import BACKENDS, QuickBackend, Registry, load_backend
 
+_ACCELERATORS: Final = {
+    ("litert", "edgetpu"): "edgetpu-v1",
+    ("onnxruntime", "cuda"): "nvidia-gpu",
+    ("onnxruntime", "tensorrt"): "nvidia-gpu",
+    ("tensorrt", "onnxruntime"): "nvidia-gpu",
+}
+"""What is there when an engine's provider really ran."""
 _CPUINFO: Final = Path("/proc/cpuinfo")
 
 
@@ -49,9 +56,14 @@ def machine_facts(found: list[EngineFact]) -> DeviceFacts:
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         engines=found,
+        accelerators=sorted({_ACCELERATORS[pair] for pair in _working(found) if pair in _ACCELERATORS}),
         os=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
     )
+
+
+def _working(found: list[EngineFact]) -> set[tuple[str, str]]:
+    return {(fact.name, provider) for fact in found for provider in fact.providers}
 
 
 def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:

@@ -38,7 +38,7 @@ def test_the_smallest_file_names_device_and_state_folder(tmp_path: Path) -> None
         'slots = ["a", "a"]',
         'slots = ["A"]',
         'log_level = "loud"',
-        'backends = ["tensorrt"]',
+        'backends = ["abacus"]',
         'unsafe_disable = ["everything"]',
         'state_dir = "twice"',
         "labels = 3",

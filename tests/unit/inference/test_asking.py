@@ -16,7 +16,7 @@ import pytest
 
 from edge_runtime import Model
 from edge_runtime.contract.errors import EdgeError, InferenceError
-from edge_runtime.inference.backends import onnxruntime as onnxruntime_backend
+from edge_runtime.inference.onnxruntime_session import guarded
 from edge_runtime.inference.refusals import Closed, DeadlinePassed, Overloaded, Refused
 from edge_runtime.inference.results import TensorAnswer
 from tests.fakes.models import Build, uint8_four_pixel_classifier, write_release
@@ -298,7 +298,7 @@ def test_an_engine_that_fails_says_so_by_code_and_the_next_call_is_answered(prob
     array = probe_input()
     probe.infer({"x": array})
     with monkeypatch.context() as patch:
-        patch.setattr(probe._asker, "_call", onnxruntime_backend._guarded(broken))
+        patch.setattr(probe._asker, "_call", guarded(broken))
         with pytest.raises(InferenceError, match="device lost") as caught:
             probe.infer({"x": array})
 
