@@ -95,8 +95,8 @@ class Model:
             queue_limit: requests that may wait besides; one more is refused.
             nan: what to do about NaN and infinities in inputs.
             provider: only this provider of the engine; None: as the variant lists them.
-            tuned: folder of what `edge-runtime tune` found best here, which counts where `variant`, `threads` and
-                `provider` are None; None: the user's own.
+            tuned: folder of what `edge-runtime tune` found best here, which decides about whatever of `variant`,
+                `threads` and `provider` is None; None: the user's own.
 
         Raises:
             InferenceError: code `no_variant` or `load_failed`; no variant could be loaded, with all reasons.

@@ -33,7 +33,7 @@ from edge_runtime.inference.backend import Array, BackendOptions, Registry
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.postprocess import parse_labels
 from edge_runtime.inference.predictor import Predictor, load_predictor
-from edge_runtime.inference.tuned import TunedChoice, applicable, leaves_threads_open, read_choices
+from edge_runtime.inference.tuned import TunedChoice, applicable, leaves_threads_open, read_choices, winner_of
 
 LABELS_MAX_BYTES: Final = 4 * 1024 * 1024
 
@@ -86,7 +86,7 @@ def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened
     facts = wishes.facts or machine_facts(engines(named, usable, providers=providers))
     tuned = applicable(read_choices(wishes.tuned), opened.digest, facts)
     offered = tuple(OfferedVariant(one.digest, one.manifest) for one in variants)
-    choice = choose(offered, facts, next((one.variant for one in tuned.values() if one.is_winner), None))
+    choice = choose(offered, facts, winner_of(tuned))
     skipped.extend(choice.rejected)
     labels = read_labels(opened, source)
     arrays = _read_priors(opened, source)

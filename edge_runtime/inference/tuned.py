@@ -6,7 +6,7 @@ A choice is kept by variant digest and device fingerprint, and counts only with 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -86,6 +86,11 @@ def applicable(choices: Iterable[TunedChoice], release: Digest, facts: DeviceFac
         for one in made
         if (one.release, one.fingerprint) == (release, fingerprint) and one.engine in present
     }
+
+
+def winner_of(tuned: Mapping[Digest, TunedChoice]) -> Digest | None:
+    """The variant that was found best of its release; None when nothing was tuned."""
+    return next((one.variant for one in tuned.values() if one.is_winner), None)
 
 
 def leaves_threads_open(manifest: VariantManifest) -> bool:

@@ -14,6 +14,7 @@ from edge_runtime.contract.layout import BlobSource, LayoutFolder, OpenRelease, 
 from edge_runtime.contract.reasons import NO_VARIANT
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
+from edge_runtime.inference.tuned import applicable, read_choices, winner_of
 
 Release = Path | str | tuple[OpenRelease, BlobSource]
 """Folder of an OCI layout, or a release already read and where its blobs are; read again when a model is reloaded."""
@@ -59,7 +60,8 @@ def read_origin(
             sound.append(one)
     sound = _meant(sound, wanted)
     facts = facts_about(frozenset(one.manifest.target.engine for one in sound))
-    choice = choose(tuple(OfferedVariant(one.digest, one.manifest) for one in sound), facts)
+    winner = winner_of(applicable(read_choices(), opened.digest, facts))
+    choice = choose(tuple(OfferedVariant(one.digest, one.manifest) for one in sound), facts, winner)
     skipped.extend(choice.rejected)
     if not choice.candidates:
         raise _none_fits(opened, wanted, skipped)

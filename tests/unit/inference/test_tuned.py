@@ -13,6 +13,7 @@ from edge_runtime.contract.digest import digest_of
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.backend import BackendOptions, Files, Session
 from edge_runtime.inference.tuned import FILE_NAME, TunedChoice, default_folder, fingerprint_of, read_choices
+from edge_runtime.serving.variants import read_origin
 from edge_runtime.tuning.kept import keep
 from tests.fakes.models import Build, SpyBackend, write_release
 
@@ -84,6 +85,19 @@ def test_what_the_caller_wishes_comes_first(release: Path, tmp_path: Path) -> No
 
     assert opened(release, state, threads=1) == ("b-tuned", 1)
     assert opened(release, state, variant="a-usual") == ("a-usual", None)
+
+
+def test_models_that_are_served_begin_with_the_winner(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept(tmp_path / "edgefleet", choice(release, "b-tuned"))
+    usual = read_origin(release, None, lambda _engines: FACTS)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    tuned = read_origin(release, None, lambda _engines: FACTS)
+
+    assert [one.id for one in usual.variants] == ["a-usual", "b-tuned"]
+    assert [one.id for one in tuned.variants] == ["b-tuned", "a-usual"]
 
 
 def test_threads_that_a_variant_fixes_stay(tmp_path: Path) -> None:
