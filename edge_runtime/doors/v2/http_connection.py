@@ -161,7 +161,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The client sends no more: it has gone, unless its request runs already."""
-        if self._exchange is None or self._exchange.withdraw():
+        # TLS knows no half-closed connections.
+        if self._exchange is None or self._exchange.withdraw() or self._fd < 0:
             return False
         self._is_last = True
         return True

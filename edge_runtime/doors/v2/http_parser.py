@@ -192,7 +192,8 @@ def parse_head(raw: bytes) -> Head:
         method=line[1].decode(),
         path=_path(line[2].decode()),
         headers=headers,
-        keeps_alive="close" not in connection if version == (1, 1) else "keep-alive" in connection,
+        # What keep-alive meant in 1.0 was never agreed upon (RFC 9112, C.2.2).
+        keeps_alive=version == (1, 1) and "close" not in connection,
         length=_length(headers, version),
         expects_continue=bool(expect) and version == (1, 1),
     )

@@ -209,7 +209,7 @@ def test_an_absolute_target_means_its_path() -> None:
         (head("Connection: close"), False),
         (head("Connection: x, Close"), False),
         (b"GET / HTTP/1.0\r\n\r\n", False),
-        (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", True),
+        (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", False),
     ],
 )
 def test_a_connection_is_kept_as_its_client_says(raw: bytes, keeps: bool) -> None:
