@@ -140,13 +140,23 @@ def _named_columns(estimator: Any) -> list[str]:
 
 
 def _text_columns(estimator: Any) -> Iterator[str]:
-    for transformer in _column_transformers(estimator):
-        for name, part, columns in transformer.transformers_:
-            for step in _steps(part):
-                # Of numbers or of objects: numpy kinds U and O are text.
-                if any(getattr(values, "dtype", None) is not None and values.dtype.kind in "UO"
-                       for values in getattr(step, "categories_", ())):  # fmt: skip
-                    yield str(columns[0]) if len(columns) else str(name)
+    """Columns whose categories are text, wherever in a pipeline they are encoded."""
+    names = list(getattr(estimator, "feature_names_in_", range(int(estimator.n_features_in_))))
+    for step in _steps(estimator):
+        if hasattr(step, "transformers_"):
+            for _, part, columns in step.transformers_:
+                yield from _encoded_texts(part, list(columns) if isinstance(columns, list | tuple) else names)
+        else:
+            yield from _encoded_texts(step, names)
+
+
+def _encoded_texts(part: Any, columns: list[Any]) -> Iterator[str]:
+    for step in _steps(part):
+        # One list of categories for each column; a step before it may have made others of them.
+        categories = getattr(step, "categories_", ())
+        for number, values in enumerate(categories):
+            if any(isinstance(value, str) for value in values):
+                yield str(columns[number] if len(columns) == len(categories) else number)
 
 
 def _column_transformers(estimator: Any) -> Iterator[Any]:

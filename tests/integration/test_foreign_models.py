@@ -125,6 +125,9 @@ class Odd(Ridge):
         (Ridge(), "holds a Ridge that was not fitted"),
         (make_pipeline(ColumnTransformer([("t", OneHotEncoder(), [0])]), Ridge()).fit(np.array([["a"], ["b"]]), [0, 1]),
          "column '0' takes text, models on devices take numbers"),
+        (make_pipeline(OneHotEncoder(), Ridge()).fit(np.array([["a"], ["b"]]), [0, 1]), "column '0' takes text"),
+        (make_pipeline(ColumnTransformer([("t", OneHotEncoder(), [0, 1])]), Ridge()).fit(
+            np.array([[1.0, "a"], [2.0, "b"]], object), [0, 1]), "column '1' takes text"),
     ],
 )  # fmt: skip
 def test_an_estimator_that_no_device_can_run_is_refused_with_the_reason(tmp_path, estimator, says) -> None:
