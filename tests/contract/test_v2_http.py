@@ -66,9 +66,6 @@ def wanted(name: str, **options: Any) -> Any:
     return triton.InferRequestedOutput(name, **options)
 
 
-# --- what there is ---
-
-
 def test_a_server_says_that_it_lives_is_ready_and_what_it_can(client: Any) -> None:
     metadata = client.get_server_metadata()
 
@@ -118,9 +115,6 @@ def test_what_is_not_served_is_not_found(client: Any, name: str, version: str) -
         with pytest.raises(InferenceServerException, match="cannot") as refused:
             ask()
         assert refused.value.status() == "404"
-
-
-# --- tensors ---
 
 
 @pytest.mark.parametrize("binary_in", [True, False])
@@ -236,9 +230,6 @@ def test_async_infer_of_the_ordinary_client_is_answered(opened: OpenDoor) -> Non
         assert all(one.get_result().as_numpy("logits").tolist() == LOGITS for one in under_way)
 
 
-# --- bad input ---
-
-
 @pytest.mark.parametrize(
     ("given", "why"),
     [
@@ -336,9 +327,6 @@ def test_a_head_request_gets_the_length_and_no_body(plain: httpx.Client) -> None
     assert int(answer.headers["Content-Length"]) == len(plain.get("/v2").content)
 
 
-# --- shared memory ---
-
-
 @contextmanager
 def region(client: Any, size: int) -> Iterator[tuple[str, Any]]:
     key = f"edgefleet-test-{uuid4().hex}"
@@ -413,9 +401,6 @@ def test_traces_and_log_settings_are_refused_as_triton_without_them_does(client:
         with pytest.raises(InferenceServerException, match="does not support") as refused:
             ask()
         assert refused.value.status() == "503"
-
-
-# --- statistics, repository, sequences ---
 
 
 def test_statistics_count_what_was_answered_and_what_failed(client: Any) -> None:
@@ -563,9 +548,6 @@ def test_eight_interleaved_streams_of_silero_equal_eight_serial_ones(shared: Pat
 def test_a_sequence_that_nobody_started_is_refused(client: Any) -> None:
     with pytest.raises(InferenceServerException, match="not started"):
         client.infer("vad", [tensor("audio", noise(0.1), "FP32")], sequence_id=99)
-
-
-# --- swaps ---
 
 
 def swapped(folder: Path, swaps: int) -> Seen:

@@ -110,9 +110,6 @@ def ends(peer: socket.socket) -> bool:
     return True
 
 
-# --- what HTTP allows ---
-
-
 def test_requests_sent_ahead_are_answered_one_after_another(opened: OpenDoor) -> None:
     many = [infer(id=str(number)) for number in range(100)]
     with opened.connect() as peer:
@@ -179,9 +176,6 @@ def test_who_ends_its_side_after_asking_is_still_answered(slow: tuple[OpenDoor, 
 
         assert read_answer(peer)[0] == 200
         assert ends(peer)
-
-
-# --- what it does not ---
 
 
 @pytest.mark.parametrize(
@@ -395,9 +389,6 @@ def test_bytes_that_belong_to_no_input_are_refused(opened: OpenDoor) -> None:
     assert (status, "4 bytes of the body belong to no input" in json.loads(body)["error"]) == (400, True)
 
 
-# --- waiting, leaving, ending ---
-
-
 def test_answers_that_a_client_fetches_late_come_whole_and_in_order(opened: OpenDoor) -> None:
     rows = 200_000
     with opened.connect() as peer:
@@ -551,9 +542,6 @@ def test_a_port_that_is_taken_is_one_clear_error(opened: OpenDoor) -> None:
 
     with pytest.raises(TransportError, match=r"cannot listen at 127\.0\.0\.1.*choose another port"):
         other.start()
-
-
-# --- who may come in ---
 
 
 @pytest.fixture(scope="module")

@@ -121,8 +121,6 @@ class Connection(asyncio.BufferedProtocol):
         """Whether no request has begun."""
         return self._phase == "idle"
 
-    # --- what the event loop tells ---
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is here."""
         self._transport = cast("asyncio.Transport", transport)
@@ -193,8 +191,6 @@ class Connection(asyncio.BufferedProtocol):
         self._is_paused = False
         if self._phase != "ending" and self._exchange is None:
             self._next()
-
-    # --- what the door tells ---
 
     def watch(self, exchange: Exchange, deadline: float) -> None:
         """Withdraw a request that still waits at its deadline (`time.monotonic()` seconds)."""
@@ -268,8 +264,6 @@ class Connection(asyncio.BufferedProtocol):
         """End the connection at once."""
         if self._transport is not None:
             self._transport.abort()
-
-    # --- parts ---
 
     def _reset(self) -> None:
         """Drop what the client did not fetch; else the kernel would go on offering it for minutes."""
