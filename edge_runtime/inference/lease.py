@@ -108,6 +108,7 @@ class LeasePool:
         self._lock = threading.Lock()
         self._free: dict[_Axes, deque[Lease]] = {}
         self._out = 0
+        self._is_open = True
 
     def take(self, axes: Mapping[str, int]) -> tuple[_Axes, Lease]:
         """Buffers whose dynamic axes have these sizes (the smallest allowed where one is not named).
@@ -136,12 +137,13 @@ class LeasePool:
         with self._lock:
             self._out -= 1
             kept = self._free.setdefault(key, deque())
-            if len(kept) < self._admission.slots:
+            if self._is_open and len(kept) < self._admission.slots:
                 kept.append(lease)
 
     def clear(self) -> None:
-        """Forget all buffers that are not out."""
+        """Forget all buffers, those that are out when they come back."""
         with self._lock:
+            self._is_open = False
             self._free.clear()
 
     def _counted_back(self) -> None:

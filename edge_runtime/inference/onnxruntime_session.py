@@ -32,7 +32,10 @@ class OnnxRuntimeSession:
         self._session = session
         self.inputs = tuple(_info(node) for node in session.get_inputs())
         self.outputs = tuple(_info(node) for node in session.get_outputs())
-        self.call: DirectCall = _direct_call(ort, session, [info.name for info in self.outputs])
+        self._held = [_inner_run(session)]
+        # Read only while a call runs, so that all calls may share them; new ones cost a microsecond each time.
+        settings = ort.RunOptions()
+        self.call: DirectCall = guarded(self._held, [info.name for info in self.outputs], settings)
 
     def run(self, inputs: Tensors) -> dict[str, Array]:
         """As `Session.run`."""
@@ -42,7 +45,7 @@ class OnnxRuntimeSession:
     def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> Binding:
         """As `DirectSession.bind`."""
         if self._session is None:
-            _refuse({})
+            _refuse()
         inputs = {info.name: np.zeros(shapes[info.name], info.dtype) for info in self.inputs}
         sizes = _output_sizes(self._session, shapes)
         outputs = {
@@ -54,7 +57,7 @@ class OnnxRuntimeSession:
     def close(self) -> None:
         """As `Session.close`."""
         self._session = None
-        self.call = _refuse
+        self._held[0] = _refuse  # whoever kept `call` keeps no engine
 
 
 class _OnnxRuntimeBinding:
@@ -95,20 +98,21 @@ def _place(array: Array) -> tuple[str, int, Any, tuple[int, ...], int]:
     return ("cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
 
-def _direct_call(ort: Any, session: Any, names: list[str]) -> DirectCall:
+def _inner_run(session: Any) -> Callable[..., Sequence[Array]]:
     """The session's own call, past the Python layer that checks each name again, where this version lets us."""
     inner = getattr(getattr(session, "_sess", None), "run", None)
-    # Read only while a call runs, so that all calls may share them; making new ones costs a microsecond each time.
-    settings = ort.RunOptions()
-    return guarded(session.run if inner is None else inner, names, settings)
+    found: Callable[..., Sequence[Array]] = session.run if inner is None else inner
+    return found
 
 
-def guarded(run: Callable[..., Sequence[Array]], names: Sequence[str] = (), settings: Any = None) -> DirectCall:
-    """A call whose failures say that the engine failed."""
+def guarded(held: list[Callable[..., Sequence[Array]]], names: Sequence[str], settings: Any) -> DirectCall:
+    """A call of whatever the list holds now, whose failures say that the engine failed."""
 
     def call(fed: dict[str, Array]) -> Sequence[Array]:
         try:
-            return run(names, fed, settings)
+            return held[0](names, fed, settings)
+        except InferenceError:
+            raise
         except Exception as error:
             raise _failed(error) from error
 
@@ -128,7 +132,7 @@ def _failed(error: Exception) -> InferenceError:
     return InferenceError("run the model", f"onnxruntime failed ({shown(str(error), 300)})", code=ENGINE_FAILED)
 
 
-def _refuse(fed: dict[str, Array]) -> NoReturn:  # noqa: ARG001 (stands where a call stood)
+def _refuse(*_: object) -> NoReturn:
     raise InferenceError("run the model", "it was closed", "open it again")
 
 

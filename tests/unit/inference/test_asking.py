@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 import tracemalloc
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -298,7 +300,7 @@ def test_an_engine_that_fails_says_so_by_code_and_the_next_call_is_answered(prob
     array = probe_input()
     probe.infer({"x": array})
     with monkeypatch.context() as patch:
-        patch.setattr(probe._asker, "_call", guarded(broken))
+        patch.setattr(probe._asker, "_call", guarded([broken], [], None))
         with pytest.raises(InferenceError, match="device lost") as caught:
             probe.infer({"x": array})
 
@@ -422,6 +424,21 @@ def test_closing_lets_running_calls_end_and_refuses_the_rest(probe_folder: Path)
         with pytest.raises(Refused):
             buffers.run()
     assert [type(one) for one in refused] == [Closed]
+    with pytest.raises(Closed):
+        model.infer({"x": probe_input()})
+
+
+def test_a_closed_model_holds_no_engine_though_it_is_still_named(probe_folder: Path) -> None:
+    model = Model.open(probe_folder, backends=ONLY_ORT)
+    engine = weakref.ref(model.predictor.session._session._sess)
+    with model.lease() as buffers:
+        buffers.run()
+        model.infer({"x": probe_input()})
+        model.close()
+    del buffers
+    gc.collect()
+
+    assert engine() is None
     with pytest.raises(Closed):
         model.infer({"x": probe_input()})
 
