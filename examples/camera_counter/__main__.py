@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -24,6 +25,9 @@ def main() -> int:
     if (given.release is None) != (given.photos is None):
         parser.error("--release and --photos belong together")
     out: Path = given.out
+    if find_spec("cv2") is None:
+        sys.stderr.write("cannot make a video: OpenCV is not installed; pip install 'edgefleet[vision]'\n")
+        return 1
     try:
         out.mkdir(parents=True)
     except OSError as error:
