@@ -115,8 +115,8 @@ def _bench_lines(report: BenchReport) -> Iterator[str]:
     load = report.load
     if report.infer_ratio is not None and report.bare is not None:
         busy = report.machine.is_busy
-        whole, bare = (report.whole.p10, report.bare.p10) if busy else (report.whole.p50, report.bare.p50)
-        how = "in the fastest tenth of the calls" if busy else "at the median"
+        whole, bare = (report.whole.min, report.bare.min) if busy else (report.whole.p50, report.bare.p50)
+        how = "in the fastest calls" if busy else "at the median"
         yield (
             f"engine call: {report.infer_ratio:.3f} × the bare engine; the whole answer adds "
             f"{(whole - bare) * 1000:.0f} µs to it, {how}"

@@ -87,7 +87,7 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     """The engine alone, on tensors that are ready."""
     bare_note: str | None
     infer_ratio: float | None
-    """Our engine call to the bare one, pair by pair; of the fastest tenths where the machine is busy."""
+    """Our engine call to the bare one, pair by pair; of the fastest calls where the machine is busy."""
     cpu_ms: float
     """CPU time of one answer, all threads."""
     bare_cpu_ms: float | None

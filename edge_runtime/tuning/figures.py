@@ -44,11 +44,11 @@ def paired_ratio(ours: Sequence[int], theirs: Sequence[int]) -> float:
 
 
 def steady_ratio(ours: Sequence[int], theirs: Sequence[int], *, is_busy: bool) -> float:
-    """The paired ratio; on a busy machine that of the fastest tenths.
+    """The paired ratio; on a busy machine that of the fastest calls.
 
     Where other work takes the processor away in the middle of a call, pairs say little; only calls that were left alone
     can be compared.
     """
     if not is_busy:
         return paired_ratio(ours, theirs)
-    return quantile(sorted(ours), 0.1) / quantile(sorted(theirs), 0.1)
+    return min(ours) / min(theirs)
