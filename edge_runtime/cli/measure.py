@@ -123,9 +123,9 @@ def _bench_lines(report: BenchReport) -> Iterator[str]:
         )
     elif report.bare_note:
         yield f"bare engine: not measured, {report.bare_note}"
-    beside = "" if load.bare_per_s is None else f" (bare engine {load.bare_per_s:.1f}/s)"
+    beside = "" if load.bare_per_s is None else f" (bare engine, tensors ready: {load.bare_per_s:.1f}/s)"
     yield f"throughput: {load.per_s:.1f} answers/s with {load.callers} callers{beside}"
-    beside = "" if report.bare_cpu_ms is None else f" (bare engine {report.bare_cpu_ms:.3f} ms)"
+    beside = "" if report.bare_cpu_ms is None else f" (bare engine, tensors ready: {report.bare_cpu_ms:.3f} ms)"
     yield f"CPU: {report.cpu_ms:.3f} ms per answer{beside}"
     if report.memory is not None:
         beside = "" if report.memory.bare is None else f" (a plain script {_mib(report.memory.bare)})"
