@@ -172,6 +172,12 @@ class CopiedBinding:
         return self._session.run(self.inputs)
 
 
+def zero_feeds(predictor: Predictor) -> dict[str, Array]:
+    """Zeros in place of every input, by canonical tensor; what varies is as small as the signature allows."""
+    shapes = buffer_shapes(predictor, {})
+    return {name: np.zeros(shapes[info.name], info.dtype) for name, info in predictor.file_inputs.items()}
+
+
 def buffer_shapes(predictor: Predictor, axes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     """Shapes of the file's inputs when the named dynamic axes have these sizes, by file tensor name.
 

@@ -9,21 +9,19 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
-import numpy as np
-
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import VariantId, parse_layer_name, shown
 from edge_runtime.contract.layout import OpenRelease, OpenVariant
 from edge_runtime.contract.reasons import INTERNAL
-from edge_runtime.contract.release import VariantManifest, layer_of
+from edge_runtime.contract.release import layer_of
 from edge_runtime.contract.variant_choice import Rejected
 from edge_runtime.inference.accounting import Accounting, Statistics
 from edge_runtime.inference.admission import Admission, Ticket
 from edge_runtime.inference.asker import Asker
 from edge_runtime.inference.backend import BACKENDS, Array, BackendOptions, Registry, Tensors, concurrency_for
-from edge_runtime.inference.lease import Lease, LeasePool, buffer_shapes
+from edge_runtime.inference.lease import Lease, LeasePool, zero_feeds
 from edge_runtime.inference.opening import Opened, Release, Wishes, open_release, read_layer
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocess import Inputs
@@ -333,9 +331,7 @@ class Model:
             InferenceError: the engine failed.
         """
         predictor = self.predictor
-        shapes = buffer_shapes(predictor, {})
-        feeds = {name: np.zeros(shapes[info.name], info.dtype) for name, info in predictor.file_inputs.items()}
-        feeds.update(predictor.preprocess.constants)
+        feeds = {**zero_feeds(predictor), **predictor.preprocess.constants}
         took_ns = 0
         for _ in range(rounds):
             self._admission.enter()
@@ -401,10 +397,3 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def estimate_peak_bytes(variant: VariantManifest) -> int:
-    """Memory that one instance needs: as the converter measured, else twice its files (content and engine's copy)."""
-    if variant.resources is not None:
-        return variant.resources.peak_bytes
-    return 2 * sum(file.size for file in variant.files)

@@ -138,6 +138,13 @@ def _narrowed(manifest: VariantManifest, provider: str | None) -> VariantManifes
     return msgspec.structs.replace(manifest, target=msgspec.structs.replace(manifest.target, provider=[provider]))
 
 
+def estimate_peak_bytes(variant: VariantManifest) -> int:
+    """Memory that one instance needs: as the converter measured, else twice its files (content and engine's copy)."""
+    if variant.resources is not None:
+        return variant.resources.peak_bytes
+    return 2 * sum(file.size for file in variant.files)
+
+
 def read_layer(source: BlobSource, layers: Layers, title: LayerName, max_bytes: int) -> bytes:
     """The checked content of one layer. Raises: ContractError, DigestMismatch."""
     descriptor = layers.descriptor(title)

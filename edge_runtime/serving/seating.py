@@ -16,7 +16,7 @@ from edge_runtime.contract.reasons import GOLDEN_FAILED, LOAD_FAILED, MEMORY
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.accounting import EXPIRED, REJECTED, Accounting
 from edge_runtime.inference.admission import Admission
-from edge_runtime.inference.model import estimate_peak_bytes
+from edge_runtime.inference.opening import estimate_peak_bytes
 from edge_runtime.inference.refusals import DeadlinePassed, Overloaded
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.caretaker import Caretaker

@@ -18,7 +18,7 @@ from edge_runtime.contract.golden import GoldenCheck, Truth
 from edge_runtime.contract.layout import LayoutFolder
 from edge_runtime.inference.answer_files import answer_files
 from edge_runtime.inference.golden import pack_golden, pack_own
-from edge_runtime.inference.model import estimate_peak_bytes
+from edge_runtime.inference.opening import estimate_peak_bytes
 from edge_runtime.inference.results import Classes, as_json
 from tests.fakes.models import (
     WEIGHTS,
