@@ -290,15 +290,24 @@ def _top_k(sample: _Sample, *, step: TopK, labels: tuple[str, ...]) -> Classes:
     if not numbers.size:
         raise InferenceError("answer with classes", f"the model gave an empty tensor {step.from_}")
     scores = _activated(numbers, step)
-    # Stable, so that equal scores come in class order on every machine; NaN fails the comparison and drops out.
-    order = np.argsort(-scores, kind="stable")
     ignored = set(step.ignore)
-    best = [int(index) for index in order if scores[index] >= step.min_score and int(index) not in ignored][: step.k]
+    order = _best_first(scores, step.k + len(ignored)).tolist()
+    best = [index for index in order if scores[index] >= step.min_score and index not in ignored][: step.k]
     return Classes(
         tuple(best),
         tuple(label_of(index + step.labels_offset, labels) for index in best),
         tuple(float(scores[index]) for index in best),
     )
+
+
+def _best_first(scores: Array, count: int) -> Array:
+    """Classes of the best scores, best first: `count` of them or a few more, those that are no numbers left out."""
+    candidates = np.flatnonzero(scores == scores)  # noqa: PLR0124 (NaN is not equal to itself)
+    if candidates.size > count:
+        known = scores[candidates]
+        candidates = candidates[known >= np.partition(known, -count)[-count]]
+    # Stable, so that equal scores come in class order on every machine.
+    return candidates[np.argsort(-scores[candidates], kind="stable")]
 
 
 def _activated(logits: Array, step: TopK) -> Array:
