@@ -6,18 +6,22 @@ import importlib
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from edge_runtime.contract.device_profile import EngineFact
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.release import VariantManifest
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+else:
+    Array = np.ndarray  # as the type checker's alias, without half a millisecond of numpy.typing at each start
 """An array whose dtype and shape its docstring states."""
 
 Tensors = Mapping[str, Array]
