@@ -23,13 +23,15 @@ def answer_files(model: Model, paths: Iterable[Path]) -> Iterator[tuple[Path, An
     Raises:
         InferenceError: the model takes more than one input.
     """
-    inputs = model.predictor.preprocess.inputs
-    if len(inputs) != 1:
-        names = ", ".join(spec.name for spec in inputs)
+    preprocess = model.predictor.preprocess
+    if len(preprocess.inputs) != 1:
+        names = ", ".join(spec.name for spec in preprocess.inputs)
         raise InferenceError("answer single files", f"the model takes {names}", "ask it from Python: Model.infer")
     for path in paths:
         try:
-            answers = model.infer_batch({inputs[0].name: read_input(path)})
+            pieces = preprocess.in_pieces(preprocess.chains[0], read_input(path))
+            name = preprocess.inputs[0].name
+            answers = [answer for piece in pieces for answer in model.infer_batch({name: piece})]
         except (InferenceError, ContractError) as error:
             # Whoever named many files must read which one it was.
             yield path, InferenceError(f"answer {path}", error.because, error.remedy, code=error.code)

@@ -173,6 +173,21 @@ class Preprocessor(msgspec.Struct, frozen=True):
 
         return recolour(array, color, chain.decode.color)
 
+    def in_pieces(self, chain: Chain, given: bytes | Array) -> list[bytes | Array]:
+        """What a file holds, in pieces that one call can carry each: a table may have more rows than that.
+
+        Raises:
+            InferenceError: undecodable bytes.
+        """
+        spec = chain.source
+        bounds = self.axes.get(str(spec.shape[0])) if spec.shape else None
+        if bounds is None or self.rules is not None or (isinstance(given, bytes) and spec.kind != "table"):
+            return [given]
+        rows = _from_bytes(chain, given) if isinstance(given, bytes) else given
+        if rows.ndim != len(spec.shape):
+            return [given]
+        return [rows[start : start + bounds.max] for start in range(0, len(rows), bounds.max)] or [given]
+
     def check_names(self, inputs: Mapping[str, object]) -> None:
         """Refuse inputs that are not exactly the public ones. Raises: InferenceError."""
         wanted = {spec.name for spec in self.inputs}

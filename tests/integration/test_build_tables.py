@@ -21,6 +21,7 @@ from converters.pipeline.finishing import BuildOptions
 from converters.planning.recipe import Recipe, check_recipe
 from converters.report.build_report import BuildReport
 from edge_runtime import Model
+from edge_runtime.inference.answer_files import answer_files
 
 RNG = np.random.default_rng(5)
 
@@ -94,7 +95,10 @@ def test_a_pipeline_with_gaps_is_asked_on_the_device_with_a_cell_left_empty(tmp_
     assert report.reference == pytest.approx(right, abs=1e-6)
     with Model.open(tmp_path / "release") as model:
         answer = model.infer({"row": b"left,right\n3.5,\n"})["sum"]
+        # More rows than one call carries, asked as a person asks about a file.
+        answered = [one for _, one in answer_files(model, [tmp_path / "t.csv"])]
     assert answer.labels[0] == "high"
+    assert np.mean([one["sum"].labels[0] == label for one, label in zip(answered, labels, strict=True)]) == right
 
 
 def test_the_engineers_own_metric_judges_and_its_direction_is_kept(tmp_path) -> None:
