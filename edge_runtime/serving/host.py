@@ -157,6 +157,7 @@ class ModelHost:
             if pinned.live not in {fresh, former}:
                 leaving.append(pinned.live)
             pinned.live = fresh
+            is_watched = bool(place.draining)
             if former in leaving and former.is_sequential:
                 if former.on_swap == "drain":
                     leaving.remove(former)
@@ -168,7 +169,7 @@ class ModelHost:
             self._tell(Happened.SWAPPED, fresh, detail=f"replaces {former.version}")
         for one in leaving:
             one.seating.retire()
-        if place.draining:
+        if place.draining and not is_watched:
             self._keeper.caretaker.after(_DRAIN_CHECK_S, lambda: self._end_drained(place))
         return Served(place)
 
@@ -218,8 +219,8 @@ class ModelHost:
 
     def unload(self, name: str, version: str | None = None) -> None:
         """Drain and free one version, or all of a name. Raises: UnknownModel, UnknownVersion."""
-        self.find(name, version)
         with self._changing:
+            self.find(name, version)
             keys = [key for key in self._versions if key[0] == name and version in {None, key[1]}]
             leaving = [self._versions.pop(key).live for key in keys]
             shadow: Shadow | None = None
@@ -297,12 +298,14 @@ class ModelHost:
 
     def _end_drained(self, place: Place) -> None:
         """Retire versions whose last sequence has ended; look again later while there are others."""
-        for one in place.draining:
-            if not one.seating.is_in_use or time.monotonic() >= one.drained_by:
-                one.seating.retire()
-                with self._changing:
-                    place.draining = tuple(other for other in place.draining if other is not one)
-        if place.draining:
+        now = time.monotonic()
+        ended = {one for one in place.draining if not one.seating.is_in_use or now >= one.drained_by}
+        for one in ended:
+            one.seating.retire()
+        with self._changing:
+            place.draining = tuple(one for one in place.draining if one not in ended)
+            are_left = bool(place.draining)
+        if are_left:
             self._keeper.caretaker.after(_DRAIN_CHECK_S, lambda: self._end_drained(place))
 
     def _tell(self, what: Happened, one: Deployment, *, reason: str | None = None, detail: str = "") -> None:

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Collection
+from copy import copy
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -167,7 +168,8 @@ class Seating:
             if self._is_retired:
                 raise Retired
             if self._verdict is not None:
-                raise self._verdict
+                # Each caller raises an error of its own: one object would gather all their tracebacks.
+                raise copy(self._verdict)
             if self.seat is None:
                 self.seat = self._open_again()
             return self.seat

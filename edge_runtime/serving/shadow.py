@@ -22,6 +22,8 @@ from edge_runtime.serving.seating import Retired
 _WAIT_S: Final = 0.2
 """Between two looks at whether the shadow was stopped."""
 _LOWEST_PRIORITY: Final = 19
+_PATIENCE_S: Final = 30.0
+"""How long whoever stops a shadow waits for what its candidate still has to answer: it may hang."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Shadow:
     def abandon(self) -> None:
         """Free the candidate of a shadow that was never offered anything; safe to repeat."""
         self._is_stopped.set()
-        self._thread.join()
+        self._thread.join(_PATIENCE_S)
         self._candidate.seating.retire()
 
     def _run(self) -> None:

@@ -167,3 +167,19 @@ def test_a_model_that_does_not_fit_is_one_clear_refusal_and_others_go_on(
     assert refusal.value.code == (reasons.MEMORY if isinstance(fault, MemoryError) else reasons.LOAD_FAILED)
     assert brightest(other.call(about(2))) == 2
     assert [one.name for one in quiet.host.models()] == ["other"]
+
+
+def test_callers_of_a_model_that_cannot_come_back_do_not_share_one_error(quiet: Stage, tmp_path: Path) -> None:
+    served = quiet.host.load(accelerated(tmp_path, has_stand_in=False))
+    quiet.host._names["pixels"].live.seating.vacate()
+    quiet.faults.at_open = RuntimeError("nothing goes")
+    refusals: list[InferenceError] = []
+
+    for _ in range(3):
+        with pytest.raises(InferenceError, match="nothing goes") as refusal:
+            served.call(about(0))
+        refusals.append(refusal.value)
+
+    assert served.state is ServedState.FAILED
+    # One object would gather the tracebacks of all, and with them what they sent.
+    assert len(set(map(id, refusals))) == len(refusals)

@@ -166,3 +166,24 @@ def test_a_submitted_call_tells_its_outcome_once_whatever_it_is(host: ModelHost,
     assert brightest(answered) == 3
     assert isinstance(refused, BadCall)
     assert outcomes.empty()
+
+
+def test_of_two_who_unload_the_same_model_the_later_is_told_that_it_is_gone(host: ModelHost, first: Path) -> None:
+    host.load(first)
+    tables = host._changing
+
+    class Overtaken:
+        """The other one has its turn first."""
+
+        def __enter__(self) -> None:
+            host._changing = tables
+            host.unload("pixels")
+            tables.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            tables.release()
+
+    host._changing = Overtaken()  # type: ignore[assignment]
+
+    with pytest.raises(UnknownModel):
+        host.unload("pixels")

@@ -219,3 +219,19 @@ def test_a_sequence_whose_client_is_gone_does_not_keep_a_replaced_version_for_ev
         assert is_unloaded.wait(60)
         with pytest.raises(BadCall):
             step(host.find("vad"), 1, noise(0.1))
+
+
+def test_one_look_after_another_waits_for_replaced_versions_however_many_swaps_there_were(
+    release: Path, tmp_path: Path
+) -> None:
+    with ModelHost() as host:
+        host.load(release)
+        step(host.find("vad"), 1, noise(0.1), start=True)
+        for number in range(2, 6):
+            Hearing(version=f"{number}.0.0").write(tmp_path / str(number))
+            host.swap(tmp_path / str(number))
+            step(host.find("vad"), number, noise(0.1), start=True)
+
+        waiting = [thread for thread in threading.enumerate() if thread.name == "serving-retry"]
+
+        assert len(waiting) == 1

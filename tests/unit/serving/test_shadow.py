@@ -13,6 +13,8 @@ import pytest
 
 from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError
 from edge_runtime.inference.backend import BACKENDS
+from edge_runtime.serving import seating
+from edge_runtime.serving import shadow as shadow_module
 from edge_runtime.serving.calls import Call, Reply, UnknownModel
 from edge_runtime.serving.comparison import AnswerAgreement, Comparison, TensorAgreement
 from edge_runtime.serving.host import ModelHost
@@ -176,3 +178,24 @@ def test_answers_of_another_form_cannot_be_compared() -> None:
     for other in (reply(b=numbers), reply(a=[b"1"]), reply(a=np.zeros((2, 4), np.float32))):
         with pytest.raises(InferenceError):
             comparison.add(reply(a=numbers), other)
+
+
+def test_a_candidate_that_hangs_does_not_hold_up_for_ever_whoever_stops_it(
+    host: ModelHost, tmp_path: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seating, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(shadow_module, "_PATIENCE_S", 0.01)
+    shadow = host.shadow(accelerated(tmp_path, "2.0.0", has_stand_in=False), share=1.0)
+    while faults.running.acquire(blocking=False):
+        pass
+    faults.blocks = threading.Event()
+    host.find("pixels").call(about(1))
+    faults.running.acquire(timeout=60)
+    stopping = threading.Thread(target=shadow.stop, daemon=True)
+
+    stopping.start()
+    stopping.join(30)
+    is_held_up = stopping.is_alive()
+    faults.blocks.set()
+
+    assert not is_held_up
