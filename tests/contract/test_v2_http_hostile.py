@@ -616,3 +616,37 @@ def _until(holds: Any) -> None:
     while not holds():
         assert time.monotonic() < until
         time.sleep(0.005)
+
+
+def test_a_length_of_thousands_of_digits_is_refused_as_any_other_that_is_wrong(opened: OpenDoor) -> None:
+    with opened.connect() as peer:
+        peer.sendall(post("/v2/models/pixels/infer", bytes(40_000), f"Inference-Header-Content-Length: {'9' * 5000}"))
+
+        status, _, body = read_answer(peer)
+
+    assert (status, b"Inference-Header-Content-Length" in body) == (400, True)
+
+
+def test_a_burst_of_clients_never_makes_more_connections_than_are_allowed(release: Path) -> None:
+    counted: list[int] = []
+    with ModelHost() as host, open_door(host, limits=HttpLimits(connections=3)) as opened, ExitStack() as stack:
+        host.load(release)
+        server = opened.door._server
+        admit = server.admit
+
+        def counting(connection: Any) -> bool:
+            admitted = admit(connection)
+            counted.append(len(server._connections))
+            return admitted
+
+        server.admit = counting  # type: ignore[method-assign]
+        is_held, may_go_on = threading.Event(), threading.Event()
+        # All of them wait in the kernel until the loop has a turn.
+        server._loop.call_soon_threadsafe(lambda: (is_held.set(), may_go_on.wait(30)))
+        assert is_held.wait(30)
+        for _ in range(20):
+            stack.enter_context(opened.connect())
+        may_go_on.set()
+        _until(lambda: len(counted) == 20)
+
+    assert max(counted) == 3

@@ -159,7 +159,10 @@ class _Server:
             idle = [one for one in self._connections if one.is_idle]
             if not idle:
                 return False
-            min(idle, key=lambda one: one.since).abort()
+            longest = min(idle, key=lambda one: one.since)
+            longest.abort()
+            # Now, not when the loop gets round to it: several may come in one of its turns.
+            self._connections.discard(longest)
         self._connections.add(connection)
         return True
 
@@ -240,7 +243,13 @@ class _Server:
         try:
             served = self._service.find(route.model, route.version)
             asked = read_infer(
-                request, served, self._service.regions, arrived, self.limits.body_bytes, is_aside=is_aside
+                request,
+                served,
+                self._service.regions,
+                arrived,
+                max_bytes=self.limits.body_bytes,
+                budget=self.budget,
+                is_aside=is_aside,
             )
             exchange.ticket = served.submit(asked.call, partial(self._answered, connection, exchange, asked))
             if asked.call.deadline is not None:

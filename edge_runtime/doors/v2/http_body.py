@@ -10,6 +10,8 @@ from typing import Final, Literal
 FIRST_BYTES: Final = 1024 * 1024
 """Taken for a body at once, at most; only bytes that really came make it more."""
 _CHUNKED_FIRST_BYTES: Final = 64 * 1024
+_PIECE_BYTES: Final = 256 * 1024
+"""Unfolded at a time."""
 _ALIGNMENT: Final = 16
 """Where memory allocators let large objects begin, and what vector instructions like."""
 
@@ -34,7 +36,8 @@ class MemoryBudget:
 
     def __init__(self, total_bytes: int) -> None:
         self._left = total_bytes
-        self._lock = threading.Lock()
+        # A store that the garbage collector finds gives back in whatever thread that happens in, even in `take`.
+        self._lock = threading.RLock()
 
     def take(self, count: int) -> None:
         """Reserve memory. Raises: HttpError 503 when it would be too much."""
@@ -50,12 +53,28 @@ class MemoryBudget:
             self._left += count
 
 
+class _Store(bytearray):
+    """Memory of a body; it counts until the last one lets go who looks at it, which may be long after its client."""
+
+    __slots__ = ("_budget", "_counted")
+
+    def __init__(self, budget: MemoryBudget, size: int = 0) -> None:
+        self._budget = budget
+        self._counted = 0
+        budget.take(size)
+        self._counted = size
+        super().__init__(size)
+
+    def __del__(self) -> None:
+        self._budget.give(self._counted)
+
+
 class Body:
     """The buffer of one connection's bodies, one after another."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
-        self._store = bytearray()
+        self._store = _Store(budget)
         self._start = self._end = 0
         self._length: int | None = 0
 
@@ -75,8 +94,7 @@ class Body:
         self._start = self._end = -align_at % _ALIGNMENT
         if not self._is_unused():
             # Somebody still looks at the last body: it is theirs now.
-            self._budget.give(len(self._store))
-            self._store = bytearray()
+            self._store = _Store(self._budget)
 
     def room(self) -> memoryview:
         """Where the next bytes go, never more than the body still lacks. Raises: HttpError 503."""
@@ -103,8 +121,7 @@ class Body:
 
     def release(self) -> None:
         """Let go of the memory."""
-        self._budget.give(len(self._store))
-        self._store = bytearray()
+        self._store = _Store(self._budget)
         self._start = self._end = 0
 
     def _is_unused(self) -> bool:
@@ -123,8 +140,7 @@ class Body:
             size = max(2 * had, _CHUNKED_FIRST_BYTES)
         else:
             size = min(max(2 * had, FIRST_BYTES), self._start + self._length)
-        self._budget.take(size - had)
-        grown = bytearray(size)
+        grown = _Store(self._budget, size)
         grown[: self._end] = memoryview(self._store)[: self._end]
         self._store = grown
 
@@ -185,16 +201,17 @@ class ChunkDecoder:
             self._state = "done"
 
 
-def unfold(body: memoryview, coding: str, max_bytes: int) -> memoryview:
+def unfold(body: memoryview, coding: str, max_bytes: int, budget: MemoryBudget) -> memoryview:
     """A body without its content coding.
 
     Args:
         body: as it came.
         coding: the `Content-Encoding`.
         max_bytes: size up to which it is unfolded.
+        budget: what that memory is taken from: it may wait as long as any other body for its model.
 
     Raises:
-        HttpError: an unknown coding, damaged data, or too much of it.
+        HttpError: an unknown coding, damaged data, too much of it, or no memory for it.
     """
     coding = coding.strip().lower()
     if coding in {"", "identity"}:
@@ -202,17 +219,33 @@ def unfold(body: memoryview, coding: str, max_bytes: int) -> memoryview:
     window = _WINDOWS.get(coding)
     if window is None:
         raise HttpError(415, "the only content codings understood are gzip and deflate")
-    decoder = zlib.decompressobj(window)
+    unfolded = Body(budget)
+    unfolded.begin(None, 0)
     try:
-        # One byte more than is allowed tells a body that is just as large from a larger one.
-        content = decoder.decompress(body, max_bytes + 1)
+        is_whole = _unfold_into(unfolded, body, zlib.decompressobj(window), max_bytes)
     except zlib.error as error:
         raise HttpError(400, f"the body is no {coding} data ({error})") from None
-    if len(content) > max_bytes:
-        raise HttpError(413, f"the body unfolds to more than the {max_bytes} bytes that are taken")
-    if not decoder.eof or decoder.unused_data:
+    if not is_whole:
         raise HttpError(400, f"the body's {coding} data is cut off, or something follows it")
-    return memoryview(content)
+    return unfolded.content()
+
+
+def _unfold_into(unfolded: Body, body: memoryview, decoder: zlib._Decompress, max_bytes: int) -> bool:
+    """Unfold piece by piece; whether the data ended where the body does. Raises: HttpError, zlib.error."""
+    for start in range(0, len(body), _PIECE_BYTES):
+        rest: memoryview | bytes = body[start : start + _PIECE_BYTES]
+        is_full = True
+        while rest or is_full:
+            # One byte more than is allowed tells a body that is just as large from a larger one.
+            room = min(_PIECE_BYTES, max_bytes - unfolded.size + 1)
+            piece = decoder.decompress(rest, room)
+            if unfolded.size + len(piece) > max_bytes:
+                raise HttpError(413, f"the body unfolds to more than the {max_bytes} bytes that are taken")
+            unfolded.append(memoryview(piece))
+            rest, is_full = decoder.unconsumed_tail, len(piece) == room
+        if decoder.eof:
+            return not decoder.unused_data and start + _PIECE_BYTES >= len(body)
+    return False
 
 
 def fold(parts: list[memoryview | bytes], coding: str) -> bytes:

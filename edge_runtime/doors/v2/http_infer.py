@@ -20,7 +20,7 @@ from edge_runtime.doors.v2.datatypes import (
     tensor_from_json,
 )
 from edge_runtime.doors.v2.http_answer import BINARY, JSON, HttpAnswer
-from edge_runtime.doors.v2.http_body import HttpError, fold, unfold, wanted_coding
+from edge_runtime.doors.v2.http_body import HttpError, MemoryBudget, fold, unfold, wanted_coding
 from edge_runtime.doors.v2.http_parser import Request
 from edge_runtime.doors.v2.protocol import Wish, call_of, outputs_of, read_schedule, read_wish
 from edge_runtime.doors.v2.regions import SystemRegions, read_range
@@ -98,13 +98,24 @@ def is_heavy(request: Request) -> bool:
     if "content-encoding" in request.head.headers:
         return True
     size = len(request.body)
-    stated = request.head.headers.get(JSON_LENGTH)
-    # Numbers behind short JSON are not even looked at; whatever else is long has to be read.
-    return size > _HEAVY_JSON_BYTES and (stated is None or not stated.isdecimal() or int(stated) > _HEAVY_JSON_BYTES)
+    if size <= _HEAVY_JSON_BYTES:
+        return False
+    try:
+        # Numbers behind short JSON are not even looked at; whatever else is long has to be read.
+        return json_length(request.head.headers, size) > _HEAVY_JSON_BYTES
+    except BadCall:
+        return False
 
 
 def read_infer(
-    request: Request, served: Served, regions: SystemRegions, now: float, max_bytes: int, *, is_aside: bool
+    request: Request,
+    served: Served,
+    regions: SystemRegions,
+    now: float,
+    *,
+    max_bytes: int,
+    budget: MemoryBudget,
+    is_aside: bool,
 ) -> Asked:
     """Read an inference request.
 
@@ -114,6 +125,7 @@ def read_infer(
         regions: shared memory that it may name.
         now: `time.monotonic()` seconds when it arrived.
         max_bytes: size up to which a folded body is unfolded.
+        budget: what memory for that is taken from.
         is_aside: whether this may take its time.
 
     Raises:
@@ -122,7 +134,7 @@ def read_infer(
         HttpError: its content coding cannot be undone.
     """
     headers = request.head.headers
-    body = unfold(request.body, headers.get("content-encoding", ""), max_bytes)
+    body = unfold(request.body, headers.get("content-encoding", ""), max_bytes, budget)
     end = json_length(headers, len(body))
     if end > JSON_MAX_BYTES:
         raise HttpError(413, f"{end} bytes of JSON came, at most {JSON_MAX_BYTES} are read; send binary data")

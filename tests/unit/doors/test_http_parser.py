@@ -1,5 +1,6 @@
 """Bytes of strangers become requests or one precise refusal, however they are cut into pieces."""
 
+import gc
 import gzip
 import tracemalloc
 import zlib
@@ -134,7 +135,7 @@ def test_memory_that_others_hold_is_refused_and_given_back() -> None:
     first.release()
 
     assert refused.value.status == 503
-    assert [body for _, body in push(reader(total=4 * FIRST_BYTES), LARGE)]
+    assert [body for _, body in push(reader(total=5 * FIRST_BYTES), LARGE)]
     assert budget._left == FIRST_BYTES
 
 
@@ -220,9 +221,9 @@ def test_a_connection_is_kept_as_its_client_says(raw: bytes, keeps: bool) -> Non
     ("coding", "packed"), [("gzip", gzip.compress(b"x" * 99)), ("deflate", zlib.compress(b"x" * 99))]
 )
 def test_folded_bodies_are_unfolded_up_to_their_bound(coding: str, packed: bytes) -> None:
-    assert bytes(unfold(memoryview(packed), coding, 99)) == b"x" * 99
+    assert bytes(unfold(memoryview(packed), coding, 99, MemoryBudget(MAX))) == b"x" * 99
     with pytest.raises(HttpError, match="more than the 98 bytes"):
-        unfold(memoryview(packed), coding, 98)
+        unfold(memoryview(packed), coding, 98, MemoryBudget(MAX))
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_folded_bodies_are_unfolded_up_to_their_bound(coding: str, packed: bytes
 )
 def test_damaged_folded_bodies_are_refused(damage) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(HttpError) as refused:
-        unfold(memoryview(damage(gzip.compress(b"x" * 99))), "gzip", 1000)
+        unfold(memoryview(damage(gzip.compress(b"x" * 99))), "gzip", 1000, MemoryBudget(MAX))
 
     assert refused.value.status == 400
 
@@ -241,7 +242,7 @@ def test_a_bomb_is_not_unfolded() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(HttpError) as refused:
-            unfold(memoryview(bomb), "deflate", 1024)
+            unfold(memoryview(bomb), "deflate", 1024, MemoryBudget(MAX))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -263,3 +264,35 @@ def test_a_bomb_is_not_unfolded() -> None:
 )
 def test_an_answer_is_folded_when_its_client_asks_for_one_coding(accepted: str, coding: str | None) -> None:
     assert wanted_coding(accepted) == coding
+
+
+def test_a_body_that_somebody_still_looks_at_counts_until_they_let_go() -> None:
+    budget = MemoryBudget(MAX)
+    body = Body(budget)
+    body.begin(None, 0)
+    body.append(memoryview(b"x" * 10))
+    taken = MAX - budget._left
+    content = body.content()
+
+    body.release()
+    while_looking = MAX - budget._left
+    del content
+
+    assert (taken > 0, while_looking, MAX - budget._left) == (True, taken, 0)
+
+
+def test_what_a_folded_body_unfolds_to_is_memory_of_bodies() -> None:
+    budget = MemoryBudget(4 * MAX)
+    packed = memoryview(gzip.compress(bytes(MAX)))
+
+    content = unfold(packed, "gzip", MAX, budget)
+    held = 4 * MAX - budget._left
+    with pytest.raises(HttpError) as refusal:
+        [unfold(packed, "gzip", MAX, budget) for _ in range(10)]
+    refused = refusal.value.status
+    del refusal
+    gc.collect()
+    after = 4 * MAX - budget._left
+    del content
+
+    assert (held >= MAX, refused, after == held, budget._left) == (True, 503, True, 4 * MAX)
