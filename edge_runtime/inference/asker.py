@@ -40,7 +40,8 @@ class Asker:
         self._feed, self._raw = self._direct.public.feed, self._direct.raw
         # Whoever compares the answer with the picture needs all of its pixels.
         self._has_short_pictures = not predictor.postprocess.compares
-        self._check = _finite_check(predictor, nan)
+        self.check = _finite_check(predictor, nan)
+        """The NaN policy, for whoever asks without this class; None where nothing is looked at."""
 
     @cached_property
     def drift(self) -> Drift:
@@ -106,6 +107,16 @@ class Asker:
 
     def run_canonical(self, feeds: Tensors) -> dict[str, Array]:
         """Canonical output tensors for what `Preprocessor` returns. Raises: InferenceError."""
+        if self.check is not None:
+            record = self._record()
+            try:
+                self.check(feeds, record)
+            except BaseException:
+                record.count(FAILED)
+                raise
+        return self._run_feeds(feeds)
+
+    def _run_feeds(self, feeds: Tensors) -> dict[str, Array]:
         record = self._record()
         try:
             began = perf_counter_ns()
@@ -131,8 +142,8 @@ class Asker:
         """Around a call that somebody else makes, on what he was given. Raises: InferenceError: it is not finite."""
         record = self._record()
         try:
-            if self._check is not None:
-                self._check(given, record)
+            if self.check is not None:
+                self.check(given, record)
             began = perf_counter_ns()
             yield
             record.answered(perf_counter_ns() - began, 1)
@@ -143,8 +154,8 @@ class Asker:
     def _run(self, fed: dict[str, Array], inputs: Inputs) -> Sequence[Array]:
         record = self._record()
         try:
-            if self._check is not None:
-                self._check(inputs, record)
+            if self.check is not None:
+                self.check(inputs, record)
             began = perf_counter_ns()
             raw = self._call(fed)
             ended = perf_counter_ns()
@@ -160,8 +171,8 @@ class Asker:
         """Canonical output tensors, the inputs after `decode`, and what to look at when asking what inputs are like."""
         record, preprocess = self._record(), self._predictor.preprocess
         try:
-            if self._check is not None:
-                self._check(inputs, record)
+            if self.check is not None:
+                self.check(inputs, record)
             began = perf_counter_ns()
             decoded, feeds, seen = self._prepare(inputs)
             prepared = perf_counter_ns()
@@ -198,13 +209,13 @@ class Asker:
 
         record = self._record()
         try:
-            if self._check is not None:
-                self._check(tensors, record)
+            if self.check is not None:
+                self.check(tensors, record)
             feeds = feeds_of_prepared(self._predictor, tensors)
         except BaseException:
             record.count(FAILED)
             raise
-        answers = self.run_canonical(feeds)
+        answers = self._run_feeds(feeds)
         self._direct.canonical.learn(tensors, feeds)
         return answers
 

@@ -17,7 +17,7 @@ from edge_runtime.contract.steps import Amplitude, Frame, Mono, PreStep, Resampl
 from edge_runtime.contract.tensor import AxisRange, InputSpec
 from edge_runtime.inference.audio_steps import centred_reach
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.given import check_dtype, with_batch
+from edge_runtime.inference.given import check_dtype, plain_array, with_batch
 from edge_runtime.inference.preprocess import Chain, Preprocessor, compile_steps
 from edge_runtime.inference.values import Step, Value
 
@@ -64,6 +64,7 @@ class Framing:
             from edge_runtime.inference.wav import decode_audio
 
             return decode_audio(given, self.source)
+        given = plain_array(given, f"input {self.source.name}")
         check_dtype(given, self.source.dtype, self.source)
         axes, channels = self._axes
         array: Array = given[0] if given.ndim == axes + 1 and len(given) == 1 else given

@@ -29,6 +29,18 @@ def batched_layout(spec: InputSpec) -> str | None:
     return spec.layout if spec.layout.startswith("N") else f"N{spec.layout}"
 
 
+def plain_array(given: object, what: str) -> Array:
+    """What was given as numpy's own kind of array, uncopied. Raises: InferenceError: it is none, or has holes."""
+    if type(given) is np.ndarray:
+        return given
+    if isinstance(given, np.ma.MaskedArray):
+        # Arithmetic passes over what is masked, so an engine would be fed half-prepared numbers.
+        raise InferenceError(f"take {what}", "it is a masked array", "fill its holes (filled) on purpose")
+    if isinstance(given, (np.ndarray, np.generic)):
+        return np.asarray(given)
+    raise InferenceError(f"take {what}", f"it is a {type(given).__name__}", "give a numpy array, or bytes if encoded")
+
+
 def check_dtype(array: Array, wanted: str, spec: InputSpec) -> None:
     """Refuse numbers of another type. Raises: InferenceError."""
     # By name as well: the other byte order is the same type.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Mapping
 from time import perf_counter_ns
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
@@ -20,6 +19,9 @@ from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocess import Inputs
 from edge_runtime.inference.refusals import Overloaded
 
+if TYPE_CHECKING:
+    from edge_runtime.inference.finite import FiniteCheck
+
 _Axes = tuple[tuple[str, int], ...]
 
 
@@ -32,15 +34,24 @@ class Lease:
     """
 
     __slots__ = (
-        "_admission", "_binding", "_keeps_outputs", "_last", "_outputs", "_predictor", "_readers", "_record",
+        "_admission", "_binding", "_check", "_keeps_outputs", "_last", "_outputs", "_predictor", "_readers", "_record",
         "_samples", "inputs",
     )  # fmt: skip
 
-    def __init__(self, binding: Binding, predictor: Predictor, admission: Admission, accounting: Accounting) -> None:
-        self.inputs: Mapping[str, Array] = {
-            name: binding.inputs[info.name] for name, info in predictor.file_inputs.items()
-        }
-        """Buffers to fill, by canonical tensor name."""
+    def __init__(
+        self,
+        binding: Binding,
+        predictor: Predictor,
+        admission: Admission,
+        accounting: Accounting,
+        check: FiniteCheck | None = None,
+    ) -> None:
+        buffers = {name: binding.inputs[info.name] for name, info in predictor.file_inputs.items()}
+        for name, array in predictor.preprocess.constants.items():
+            np.copyto(buffers.pop(name), array)
+        self.inputs: Mapping[str, Array] = buffers
+        """Buffers to fill, by canonical tensor name; what the release feeds with a constant is filled already."""
+        self._check = check
         self._binding = binding
         self._predictor = predictor
         self._admission = admission
@@ -53,8 +64,9 @@ class Lease:
 
     def fill(self, inputs: Inputs) -> None:
         """Prepare public inputs into the buffers. Raises: InferenceError, as `Model.infer`."""
-        for name, array in self._predictor.preprocess(inputs).items():
-            buffer = self.inputs[name]
+        feeds = self._predictor.preprocess(inputs)
+        for name, buffer in self.inputs.items():
+            array = feeds[name]
             if array.shape != buffer.shape:
                 raise InferenceError(
                     f"fill tensor {shown(name)}",
@@ -72,6 +84,8 @@ class Lease:
         """
         self._admission.enter(deadline, priority)
         try:
+            if self._check is not None:
+                self._check(self.inputs, self._record())
             began = perf_counter_ns()
             answers = self._binding.run()
             ended = perf_counter_ns()
@@ -99,16 +113,21 @@ class LeasePool:
         predictor: the loaded variant.
         admission: in which every run waits for its turn.
         accounting: where runs are counted.
+        check: the model's NaN policy; None: nothing is looked at.
     """
 
-    def __init__(self, predictor: Predictor, admission: Admission, accounting: Accounting) -> None:
+    def __init__(
+        self, predictor: Predictor, admission: Admission, accounting: Accounting, check: FiniteCheck | None = None
+    ) -> None:
         self._predictor = predictor
         self._admission = admission
         self._accounting = accounting
+        self._check = check
         self._lock = threading.Lock()
-        self._free: dict[_Axes, deque[Lease]] = {}
-        self._out = 0
+        self._free: list[tuple[_Axes, Lease]] = []
+        """The one given back last stands last."""
         self._is_open = True
+        self._out = 0
 
     def take(self, axes: Mapping[str, int]) -> tuple[_Axes, Lease]:
         """Buffers whose dynamic axes have these sizes (the smallest allowed where one is not named).
@@ -123,9 +142,9 @@ class LeasePool:
             if self._out >= most:
                 raise Overloaded(self._out, 1.0)
             self._out += 1
-            free = self._free.get(key)
-            if free:
-                return key, free.pop()
+            for place in reversed(range(len(self._free))):
+                if self._free[place][0] == key:
+                    return self._free.pop(place)
         try:
             return key, self._made(axes)
         except BaseException:
@@ -133,12 +152,12 @@ class LeasePool:
             raise
 
     def give_back(self, key: _Axes, lease: Lease) -> None:
-        """Keep the buffers for the next caller, unless as many are kept as calls may run."""
+        """Keep the buffers for the next caller: as many as calls may run, of whatever sizes, the latest ones."""
         with self._lock:
             self._out -= 1
-            kept = self._free.setdefault(key, deque())
-            if self._is_open and len(kept) < self._admission.slots:
-                kept.append(lease)
+            if self._is_open:
+                self._free.append((key, lease))
+                del self._free[: -self._admission.slots]
 
     def clear(self) -> None:
         """Forget all buffers, those that are out when they come back."""
@@ -157,7 +176,7 @@ class LeasePool:
         shapes = buffer_shapes(self._predictor, axes)
         session = self._predictor.session
         binding = session.bind(shapes) if isinstance(session, DirectSession) else CopiedBinding(session, shapes)
-        return Lease(binding, self._predictor, self._admission, self._accounting)
+        return Lease(binding, self._predictor, self._admission, self._accounting, self._check)
 
 
 class CopiedBinding:

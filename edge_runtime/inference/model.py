@@ -54,7 +54,7 @@ class Model:
         self._accounting = Accounting()
         self._admission = Admission(concurrency, queue_limit, self._accounting)
         self._asker = Asker(opened.predictor, self._accounting, nan)
-        self._leases = LeasePool(opened.predictor, self._admission, self._accounting)
+        self._leases = LeasePool(opened.predictor, self._admission, self._accounting, self._asker.check)
         self.sessions = self._asker.sessions(self._turn)
         """Streams that are open; None for a model that keeps nothing between calls."""
 
@@ -274,11 +274,12 @@ class Model:
             return asker.infer(inputs, deadline) if future.set_running_or_notify_cancel() else None
 
         def done(outcome: Answer | EdgeError | None) -> None:
-            if isinstance(outcome, EdgeError):
-                if not future.cancelled():
-                    future.set_exception(outcome)
-            elif outcome is not None:
-                future.set_result(outcome)
+            # What never ran is begun here: from then on nobody can cancel it, and who waits hears of one cancelled.
+            if not isinstance(outcome, EdgeError):
+                if outcome is not None:
+                    future.set_result(outcome)
+            elif future.running() or future.set_running_or_notify_cancel():
+                future.set_exception(outcome)
 
         ticket = self.submit(question, done, deadline=deadline, priority=priority)
         future.add_done_callback(lambda ended: ticket.cancel() if ended.cancelled() else None)

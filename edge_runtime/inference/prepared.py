@@ -6,7 +6,7 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.tensor import TensorSpec
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.given import check_size
+from edge_runtime.inference.given import check_size, plain_array
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocess import Chain
 from edge_runtime.inference.values import Value
@@ -38,6 +38,7 @@ def _fed(predictor: Predictor, chain: Chain, array: Array) -> Array:
             f"variant {predictor.variant.id} does the last steps inside its file",
             f"give {chain.source.name}",
         )
+    array = plain_array(array, f"tensor {chain.tensor}")
     _check(predictor, chain.tensor, spec, array)
     return chain.finish(Value(array, spec.layout))
 

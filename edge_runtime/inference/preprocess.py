@@ -19,7 +19,7 @@ from edge_runtime.contract.release import ReleaseManifest, VariantManifest
 from edge_runtime.contract.steps import Columns, Decode, PreStep, Stack, parse_preprocess
 from edge_runtime.contract.tensor import AxisRange, InputSpec, TensorSpec
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.given import batched_layout, check_dtype, color_of, with_batch
+from edge_runtime.inference.given import batched_layout, check_dtype, color_of, plain_array, with_batch
 from edge_runtime.inference.states import StreamRules, compile_rules
 from edge_runtime.inference.values import Step, Value, permute
 
@@ -136,7 +136,8 @@ class Preprocessor(msgspec.Struct, frozen=True):
         """Whether arrays by name are canonical tensors rather than public inputs; where names are the same, by axes."""
         if tensors.keys() != {chain.tensor for chain in self.chains}:
             return False
-        return all(tensors[chain.tensor].ndim == chain.ndim for chain in self.chains)
+        # What is no array is told so by whoever takes public inputs.
+        return all(getattr(tensors[chain.tensor], "ndim", None) == chain.ndim for chain in self.chains)
 
     def placement(self, decoded: Tensors) -> Placement | None:
         """Where the first picture input's pixels lie in the caller's picture; None when no input is one.
@@ -165,6 +166,7 @@ class Preprocessor(msgspec.Struct, frozen=True):
         if isinstance(given, bytes):
             array = _from_bytes(chain, given)
             return with_batch(array, spec, self.axes, chain.decode.color if chain.decode else color)
+        given = plain_array(given, f"input {spec.name}")
         check_dtype(given, spec.dtype, spec)
         array = with_batch(given, spec, self.axes, color)
         if chain.decode is None or color in {None, chain.decode.color}:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,13 +73,37 @@ def heavy_onnx(convolutions: int = 3) -> bytes:
     return content
 
 
+def times_onnx() -> bytes:
+    """`x` float32 [N, 2] and `factor` float32 [1] → `y` float32 [N, 2], the product."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        "times",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2]),
+            helper.make_tensor_value_info("factor", TensorProto.FLOAT, [1]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])],
+    )
+    content: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8
+    ).SerializeToString()
+    return content
+
+
 def probe_input(seed: int = 0) -> npt.NDArray[np.float32]:
     """float32 [1, 3, 224, 224], 602 112 bytes."""
     return np.random.default_rng(seed).random(SHAPE, np.float32)
 
 
 def write_model(
-    folder: Path, content: bytes, *, name: str, takes: Sequence[int], gives: Sequence[int], version: str = "1.0.0"
+    folder: Path,
+    content: bytes,
+    *,
+    name: str,
+    takes: Sequence[int],
+    gives: Sequence[int],
+    version: str = "1.0.0",
+    constants: Mapping[str, float] | None = None,
 ) -> Path:
     """An ONNX file as a release; returns the folder.
 
@@ -90,7 +114,9 @@ def write_model(
         takes: axes of `x` behind the first.
         gives: axes of `y` behind the first.
         version: of the release.
+        constants: what further inputs, float32 [1] each, are always fed with.
     """
+    fixed = {key: TensorSpec(dtype="float32", shape=[1], constant=number) for key, number in (constants or {}).items()}
     shape: list[int | str] = ["N", *takes]
     manifest = ReleaseManifest(
         kind="model",
@@ -108,8 +134,9 @@ def write_model(
         tensors={
             "x": TensorSpec(dtype="float32", shape=shape),
             "y": TensorSpec(dtype="float32", shape=["N", *gives]),
+            **fixed,
         },
-        preprocess={"x": []},
+        preprocess={"x": [], **{key: [] for key in fixed}},
         postprocess={"y": [{"op": "raw", "from": "y"}]},
         variants=[VariantId("ort-fp32")],
     )
@@ -122,7 +149,7 @@ def write_model(
             FileEntry(role="model", layer=LayerName("model.onnx"), digest=digest_of(content), size=len(content)),
         ],
         io=TensorMap(
-            inputs={"x": TensorBinding(tensor="x", dtype="float32")},
+            inputs={key: TensorBinding(tensor=key, dtype="float32") for key in ("x", *fixed)},
             outputs={"y": TensorBinding(tensor="y", dtype="float32")},
         ),
         batch=BatchSpec(max=BATCH_MAX, dynamic=True),

@@ -9,7 +9,7 @@ import time
 import tracemalloc
 import weakref
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from edge_runtime.inference.onnxruntime_session import guarded
 from edge_runtime.inference.refusals import Closed, DeadlinePassed, Overloaded, Refused
 from edge_runtime.inference.results import TensorAnswer
 from tests.fakes.models import Build, uint8_four_pixel_classifier, write_release
-from tests.fakes.probe import probe_input, probe_onnx, write_probe
+from tests.fakes.probe import probe_input, probe_onnx, times_onnx, write_model, write_probe
 
 ONLY_ORT = ["onnxruntime"]
 FAR_S = 60.0
@@ -112,6 +112,31 @@ def test_wrong_arrays_are_refused_precisely_however_often_right_ones_were_asked(
     assert probe.statistics().failed == 3
 
 
+@pytest.mark.parametrize(
+    ("given", "because"),
+    [
+        ([[0, 0], [255, 0]], "it is a list"),
+        (None, "it is a NoneType"),
+        (bytearray(b"x"), "it is a bytearray"),
+        (np.ma.masked_equal(np.full((1, 2, 2, 1), 255, np.uint8), 255), "it is a masked array"),
+    ],
+)
+def test_what_is_no_array_or_has_holes_is_refused_as_input_and_prepared(pixels: Model, given, because: str) -> None:
+    for ask in (pixels.infer, pixels.infer_tensors, pixels.infer_batch):
+        with pytest.raises(InferenceError, match=f"take input image: {because}"):
+            ask({"image": given})
+
+    assert pixels.statistics().failed == 3
+
+
+def test_an_array_of_a_kind_of_its_own_is_answered_by_its_numbers(pixels: Model, tmp_path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[0, 0], [255, 0]], np.uint8)[None, :, :, None])
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+
+    for _ in range(2):
+        assert pixels.infer({"image": mapped}) == pixels.infer({"image": np.array(mapped)})
+
+
 def test_a_batch_is_answered_row_by_row_and_counted_so(probe: Model) -> None:
     batch = np.concatenate([probe_input(seed) for seed in range(4)])
 
@@ -187,6 +212,55 @@ def test_a_lease_answers_what_its_buffers_hold_now(probe: Model) -> None:
 
             assert buffers.run() is outputs
             assert np.array_equal(outputs["y"], planes(batch))
+
+
+def test_a_lease_is_fed_the_models_constants_whoever_had_it_before(tmp_path) -> None:
+    write_model(tmp_path, times_onnx(), name="times", takes=[2], gives=[2], constants={"factor": 3.0})
+
+    with Model.open(tmp_path, backends=ONLY_ORT) as model:
+        for _ in range(2):
+            with model.lease(N=1) as buffers:
+                buffers.inputs["x"][:] = [[1, 2]]
+
+                assert buffers.run()["y"].tolist() == [[3, 6]]
+                assert list(buffers.inputs) == ["x"]
+
+
+def test_a_lease_obeys_the_nan_policy(probe_folder: Path) -> None:
+    with Model.open(probe_folder, backends=ONLY_ORT, nan="reject") as model, model.lease() as buffers:
+        buffers.inputs["x"][:] = probe_input()
+        buffers.run()
+        buffers.inputs["x"][0, 1, 2, 3] = np.nan
+        with pytest.raises(InferenceError, match="NaN or an infinity") as caught:
+            buffers.run()
+
+        assert caught.value.code == "not_finite"
+        assert (model.statistics().not_finite, model.statistics().failed, model.statistics().success) == (1, 1, 1)
+        assert model.admission.running == 0
+
+
+def test_prepared_feeds_obey_the_nan_policy(probe_folder: Path) -> None:
+    with Model.open(probe_folder, backends=ONLY_ORT, nan="reject") as model:
+        with pytest.raises(InferenceError, match="NaN or an infinity"):
+            model.run_canonical({"x": np.full((1, 3, 224, 224), np.nan, np.float32)})
+
+        assert (model.statistics().not_finite, model.statistics().failed) == (1, 1)
+
+
+def test_as_many_buffers_are_kept_as_calls_may_run_however_many_sizes_were_leased(probe_folder: Path) -> None:
+    with Model.open(probe_folder, backends=ONLY_ORT, concurrency=2) as model:
+        kept = []
+        for size in range(1, 6):
+            with model.lease(N=size) as buffers:
+                kept.append(weakref.ref(buffers.inputs["x"]))
+            del buffers
+        assert [one() is not None for one in kept] == [False, False, False, True, True]
+
+        with model.lease(N=5) as buffers:
+            assert buffers.inputs["x"] is kept[-1]()
+            model.close()
+        del buffers
+        assert [one() for one in kept] == [None] * 5
 
 
 def test_leases_of_several_threads_do_not_share_buffers(probe: Model) -> None:
@@ -407,6 +481,17 @@ def test_a_cancelled_future_never_reaches_the_engine(probe_folder: Path) -> None
         assert model.admission.wait_idle(FAR_S)
 
         assert (model.statistics().cancelled, model.statistics().success) == (1, 0)
+
+
+def test_whoever_waits_for_futures_hears_of_a_cancelled_one(probe_folder: Path) -> None:
+    with Model.open(probe_folder, backends=ONLY_ORT, concurrency=1) as model:
+        busy = Busy(model)
+        future = model.infer_async({"x": probe_input()})
+
+        future.cancel()
+
+        assert wait([future], timeout=FAR_S).done == {future}
+        busy.let_go()
 
 
 def test_closing_lets_running_calls_end_and_refuses_the_rest(probe_folder: Path) -> None:
