@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,22 +28,8 @@ def _import_model() -> object:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        _import_msgspec()
         from edge_runtime.inference.model import Model
     finally:
         if was_enabled:
             gc.enable()
     return Model
-
-
-def _import_msgspec() -> None:
-    # It takes three names from typing_extensions where that is installed, and from typing, which is loaded already,
-    # where it is not: from Python 3.11 on typing has them all, and a fortieth of a start is saved.
-    is_hidden = sys.version_info >= (3, 11) and not {"msgspec", "typing_extensions"} & sys.modules.keys()
-    if is_hidden:
-        sys.modules["typing_extensions"] = None  # type: ignore[assignment]
-    try:
-        import_module("msgspec")
-    finally:
-        if is_hidden:
-            del sys.modules["typing_extensions"]

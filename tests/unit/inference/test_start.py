@@ -38,7 +38,6 @@ def tensor_answer(tmp_path_factory) -> set[str]:
 def test_an_answer_to_a_tensor_waits_for_no_pictures_sounds_tests_or_command_line(tensor_answer: set[str]) -> None:
     foreign = {
         "PIL", "cv2", "typer", "rich", "tarfile", "zipfile", "asyncio", "logging", "json", "pydantic", "subprocess",
-        "typing_extensions",
     }  # fmt: skip
     parts = {
         "images", "image_steps", "opencv", "jpeg_header", "pictures", "geometry", "golden", "agreement", "arrays",
@@ -47,10 +46,6 @@ def test_an_answer_to_a_tensor_waits_for_no_pictures_sounds_tests_or_command_lin
 
     assert foreign & tensor_answer == set()
     assert {f"inference.{part}" for part in parts} & of_ours(tensor_answer) == set()
-
-
-def test_who_imports_typing_extensions_afterwards_gets_it() -> None:
-    assert "typing_extensions" in imported_by("from edge_runtime import Model\nimport typing_extensions")
 
 
 def test_an_answer_to_a_tensor_wakes_one_engine_and_no_server_parts(tensor_answer: set[str]) -> None:
