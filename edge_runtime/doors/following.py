@@ -84,4 +84,7 @@ class Following:
 
     def _watch(self) -> None:
         while not self._ending.wait(self._look_every_s):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # noqa: BLE001 (short of files or memory, for example: the next look may succeed)
+                _log.exception("the device's pointers could not be followed this time")

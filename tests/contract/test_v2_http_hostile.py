@@ -650,3 +650,25 @@ def test_a_burst_of_clients_never_makes_more_connections_than_are_allowed(releas
         _until(lambda: len(counted) == 20)
 
     assert max(counted) == 3
+
+
+def test_models_that_take_long_to_load_keep_nobody_from_other_answers(tmp_path: Path) -> None:
+    for version in ("1.0.0", "2.0.0"):
+        write_pixels(tmp_path / version, version)
+    faults = Faults(blocks_open=threading.Event())
+    with (
+        ModelHost(registry={"onnxruntime": FaultyBackend(faults, "onnxruntime")}) as host,
+        open_door(host, repository=tmp_path) as opened,
+        ThreadPoolExecutor(3) as pool,
+        httpx.Client(base_url=opened.door.address, timeout=60) as client,
+    ):
+        loads = [pool.submit(client.post, "/v2/repository/models/pixels/load") for _ in range(3)]
+        _until(lambda: faults.opened == 1)
+        try:
+            listed = client.post("/v2/repository/index", timeout=20)
+        finally:
+            assert faults.blocks_open
+            faults.blocks_open.set()
+
+        assert [load.result().status_code for load in loads] == [200] * 3
+    assert (listed.status_code, len(listed.json())) == (200, 2)

@@ -29,7 +29,7 @@ _log: Final = logging.getLogger(__name__)
 _BACKLOG: Final = 256
 _SWEEP_S: Final = 0.5
 _SIDE_WORKERS: Final = 2
-"""Threads for loading, unfolding and long JSON."""
+"""Threads for unfolding, long JSON and what else takes its time."""
 _OPEN_TO_ALL: Final = frozenset({"/v2/health/live", "/v2/health/ready"})
 """Paths without a token: a supervisor may ask whether the server lives."""
 
@@ -147,6 +147,8 @@ class _Server:
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
         self._side = ThreadPoolExecutor(_SIDE_WORKERS, "v2-http-side")
+        # One after another, as the service has it.
+        self._changes = ThreadPoolExecutor(1, "v2-http-change")
         self._loop: asyncio.AbstractEventLoop
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -187,7 +189,8 @@ class _Server:
                 await asyncio.wait_for(self._empty.wait(), drain_s)
         for connection in list(self._connections):
             connection.abort()
-        self._side.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._side, self._changes):
+            pool.shutdown(wait=False, cancel_futures=True)
         # A turn for the transports to close.
         await asyncio.sleep(0)
 
@@ -213,9 +216,10 @@ class _Server:
                 self._infer(connection, exchange, request, route)
         elif head.method not in route.methods.split(", "):
             finish(method_answer(route.methods))
-        elif route.is_slow:
+        elif route.is_slow or route.is_change:
             body = bytes(request.body)
-            self._side.submit(lambda: connection.deliver(exchange, self._worked(route, body)))
+            pool = self._changes if route.is_change else self._side
+            pool.submit(lambda: connection.deliver(exchange, self._worked(route, body)))
         else:
             finish(self._worked(route, bytes(request.body)))
 

@@ -31,6 +31,8 @@ class Route:
     work: Work
     is_slow: bool = False
     """Takes longer than other connections can wait."""
+    is_change: bool = False
+    """Loads or frees a model: may take minutes, which what is merely slow cannot wait either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +113,9 @@ def _repository_route(rest: list[str]) -> Route | None:
         case ["index"]:
             return Route("POST", _index, is_slow=True)
         case ["models", name, "load"]:
-            return Route("POST", lambda service, body: _load(service, name, body), is_slow=True)
+            return Route("POST", lambda service, body: _load(service, name, body), is_change=True)
         case ["models", name, "unload"]:
-            return Route("POST", lambda service, _: _unload(service, name), is_slow=True)
+            return Route("POST", lambda service, _: _unload(service, name), is_change=True)
         case _:
             return None
 

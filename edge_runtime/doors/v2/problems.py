@@ -32,7 +32,9 @@ _BY_CODE: Final = {
     "not_found": Status(404, "NOT_FOUND"),
     "unknown_model": Status(404, "NOT_FOUND"),
     "unknown_version": Status(404, "NOT_FOUND"),
-    "unknown_sequence": Status(400, "FAILED_PRECONDITION"),
+    "session_ended": Status(400, "FAILED_PRECONDITION"),
+    "session_in_use": Status(400, "FAILED_PRECONDITION"),
+    "sessions_full": Status(503, "RESOURCE_EXHAUSTED"),
     "cancelled": Status(499, "CANCELLED"),
     "unsupported_feature": Status(501, "UNIMPLEMENTED"),
     # What Triton says of an endpoint that it was built without.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 
 from edge_runtime.contract.errors import ContractError
-from edge_runtime.contract.ids import parse_slot_id, target_path
+from edge_runtime.contract.ids import SlotId, parse_slot_id, target_path
 from edge_runtime.contract.layout import LayoutFolder
 from edge_runtime.doors.following import Following
-from edge_runtime.installed import DATABASE, POINTERS, STORE
+from edge_runtime.installed import DATABASE, POINTERS, STORE, InstalledBuild, installed_builds
 from edge_runtime.serving.host import ModelHost
 from edge_runtime.update.pointers import SlotPointers
 from edge_runtime.update.states import Activation
@@ -111,3 +112,26 @@ def test_it_looks_by_itself_until_it_is_left(host: ModelHost, device: Device) ->
             time.sleep(0.01)
 
     assert not following._thread.is_alive()
+
+
+def test_a_look_that_fails_in_any_way_is_not_the_last(
+    host: ModelHost, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.activate("1.0.0", 1)
+    failures: list[OSError] = []
+
+    def short_of_files(state_dir: Path) -> dict[SlotId, InstalledBuild]:
+        if not failures:
+            failures.append(OSError(errno.EMFILE, "Too many open files"))
+            raise failures[0]
+        return installed_builds(state_dir)
+
+    with Following(host, device.state, look_every_s=0.01):
+        monkeypatch.setattr("edge_runtime.doors.following.installed_builds", short_of_files)
+        device.activate("2.0.0", 2)
+        give_up = time.monotonic() + 30
+        while host.find("pixels").version == "1.0.0" and time.monotonic() < give_up:
+            time.sleep(0.01)
+        now = host.find("pixels").version
+
+    assert (len(failures), now) == (1, "2.0.0")

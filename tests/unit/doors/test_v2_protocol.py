@@ -7,6 +7,7 @@ from edge_runtime.contract.errors import ContractError, EdgeError, InferenceErro
 from edge_runtime.doors.v2.problems import Status, retry_after_s, status_of
 from edge_runtime.doors.v2.protocol import Schedule, Wish, call_of, classified, outputs_of, read_schedule, read_wish
 from edge_runtime.doors.v2.regions import RegionRange
+from edge_runtime.inference.streams import SESSION_ENDED, SESSION_IN_USE, SESSIONS_FULL
 from edge_runtime.serving.calls import BadCall, Reply, SequenceStep, UnknownVersion
 
 
@@ -121,6 +122,9 @@ def test_what_holds_no_numbers_has_no_classes(values: object) -> None:
         (UnknownVersion("a", "b"), Status(404, "NOT_FOUND")),
         (InferenceError("a", "b", code="deadline"), Status(504, "DEADLINE_EXCEEDED")),
         (InferenceError("a", "b", code="overloaded"), Status(503, "RESOURCE_EXHAUSTED")),
+        (InferenceError("a", "b", code=SESSIONS_FULL), Status(503, "RESOURCE_EXHAUSTED")),
+        (InferenceError("a", "b", code=SESSION_IN_USE), Status(400, "FAILED_PRECONDITION")),
+        (InferenceError("a", "b", code=SESSION_ENDED), Status(400, "FAILED_PRECONDITION")),
         (ContractError("a", "b", code="never heard of"), Status(400, "INVALID_ARGUMENT")),
         (InferenceError("a", "b", code="load_failed"), Status(500, "INTERNAL")),
     ],
