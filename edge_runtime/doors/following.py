@@ -84,7 +84,10 @@ class Following:
 
     def _watch(self) -> None:
         while not self._ending.wait(self._look_every_s):
-            try:
-                self.look()
-            except Exception:  # noqa: BLE001 (short of files or memory, for example: the next look may succeed)
-                _log.exception("the device's pointers could not be followed this time")
+            self._try_to_look()
+
+    def _try_to_look(self) -> None:
+        try:
+            self.look()
+        except Exception:  # noqa: BLE001 (short of files or memory, for example: the next look may succeed)
+            _log.exception("the device's pointers could not be followed this time")
