@@ -13,6 +13,20 @@ from edge_runtime.contract.ids import shown
 _LOOPBACK: Final = "127.0.0.1"
 
 
+@dataclass(frozen=True, slots=True)
+class DoorStatistics:
+    """What a door did since it was opened."""
+
+    answered: int
+    """Requests that got what they asked for."""
+    refused: int
+    """Requests that got an error."""
+    turned_away: int
+    """Clients that were not let in: for who they are, or because there is no room."""
+    connections: int | None
+    """Open now; None where the library that holds them does not tell."""
+
+
 class Door(Protocol):
     """Lets requests in, in threads of its own."""
 
@@ -26,6 +40,9 @@ class Door(Protocol):
 
     def start(self) -> None:
         """Listen and answer from now on. Raises: TransportError when the address cannot be had."""
+
+    def statistics(self) -> DoorStatistics:
+        """Counters since it was opened."""
 
     def stop(self, drain_s: float) -> None:
         """Let nobody in, give requests in flight so many seconds, then close; safe to repeat."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.doors.door import Door
-from edge_runtime.doors.local.door import LocalDoor
 from edge_runtime.inference.accounting import Histogram, middle_of
 from edge_runtime.serving.events import Event
 from edge_runtime.serving.host import ModelHost
@@ -24,6 +23,7 @@ BOUNDS_S: Final = (*(float(f"{step}e{power}") for power in range(-5, 1) for step
 """Upper bounds of histogram buckets: 10 µs to 10 s, three for each power of ten."""
 
 _LABELS: Final = ("model", "version")
+_DOOR: Final = ("door", "address")
 
 
 class EventCounter:
@@ -100,22 +100,7 @@ class ServingMetrics:
         for labels, count in sorted(self._events.read().items()):
             events.add_metric(labels, count)
         yield events
-        connections = GaugeMetricFamily(
-            "edge_runtime_local_door_connections", "Clients connected to the local door.", labels=("address",)
-        )
-        calls = CounterMetricFamily(
-            "edge_runtime_local_door_messages",
-            "Calls answered, messages refused and clients turned away at the local door.",
-            labels=("address", "outcome"),
-        )
-        for door in self._doors():
-            if isinstance(door, LocalDoor):
-                now = door.statistics()
-                connections.add_metric([door.address], now.connections)
-                for outcome in ("answered", "refused", "turned_away"):
-                    calls.add_metric([door.address, outcome], getattr(now, outcome))
-        yield connections
-        yield calls
+        yield from _doors(self._doors())
 
 
 def _counters(models: Sequence[Served]) -> Iterator[Metric]:
@@ -165,6 +150,24 @@ def _conditions(models: Sequence[Served]) -> Iterator[Metric]:
         variants.add_metric([*names, model.variant or ""], 1)
         waiting.add_metric(names, model.waiting)
     yield from (states, variants, waiting)
+
+
+def _doors(doors: Sequence[Door]) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    connections = GaugeMetricFamily("edge_runtime_door_connections", "Clients connected to a door.", labels=_DOOR)
+    requests = CounterMetricFamily(
+        "edge_runtime_door_requests",
+        "Requests answered or refused, and clients turned away, by door.",
+        labels=(*_DOOR, "outcome"),
+    )
+    for door in doors:
+        names, now = [door.kind, door.address], door.statistics()
+        if now.connections is not None:
+            connections.add_metric(names, now.connections)
+        for outcome in ("answered", "refused", "turned_away"):
+            requests.add_metric([*names, outcome], getattr(now, outcome))
+    yield from (connections, requests)
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:

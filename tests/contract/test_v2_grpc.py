@@ -28,6 +28,7 @@ from tritonclient.utils import InferenceServerException
 from edge_runtime.contract.errors import EdgeError, TransportError, UnsupportedFeature
 from edge_runtime.doors.access import Access, TlsFiles
 from edge_runtime.doors.door import Listen
+from edge_runtime.doors.tally import Tally
 from edge_runtime.doors.v2.grpc import RPCS_MAX, GrpcDoor
 from edge_runtime.doors.v2.grpc_service import Caller, GrpcService
 from edge_runtime.doors.v2.repository import Repository
@@ -403,7 +404,7 @@ def test_bytes_that_are_no_request_are_one_clear_error(opened: Open, content: by
 
     with suppress(EdgeError):
         service.infer(content, Caller())
-    (answer,) = service.infer_stream(iter([content]), Caller())
+    (answer,) = service.infer_stream(iter([content]), Caller(), Tally())
     streamed = service_pb2.ModelStreamInferResponse.FromString(answer)
     assert streamed.error_message.startswith("cannot ") or streamed.infer_response.outputs
 

@@ -130,6 +130,7 @@ class Connection:
             raise ContractError("read a message", f"kind {frame.kind} has no body")
         try:
             action(frame)
+            self.answered += 1
         except TransportError:
             raise
         except EdgeError as error:
@@ -164,7 +165,6 @@ class Connection:
         )
         content, parts = planned.answers.write(reply)
         self._stream.send(Kind.ANSWER, content, parts, number=frame.number)
-        self.answered += 1
 
     def _plan(self, content: bytes) -> Planned:
         planned = plan(content, self._regions, self._limits)

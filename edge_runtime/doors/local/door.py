@@ -9,12 +9,12 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, final
 
 from edge_runtime.contract.errors import ContractError, InferenceError, TransportError
+from edge_runtime.doors.door import DoorStatistics
 from edge_runtime.doors.local.connection import Connection
 from edge_runtime.doors.local.limits import Budget, Limits
 from edge_runtime.serving.host import ModelHost
@@ -27,18 +27,6 @@ _DRAIN_S: Final = 10.0
 _LAST_WORD_S: Final = 1.0
 _PAUSE_S: Final = 0.2
 """Before another try when this process is out of file descriptors or threads."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalDoorStatistics:
-    """What the door did since it was opened."""
-
-    connections: int
-    """Open now."""
-    answered: int
-    refused: int
-    turned_away: int
-    """Connections refused for their user or their number."""
 
 
 @final
@@ -98,16 +86,16 @@ class LocalDoor:
         self._is_open = True
         self._waiter.start()
 
-    def statistics(self) -> LocalDoorStatistics:
+    def statistics(self) -> DoorStatistics:
         """Counters since it was opened."""
         with self._lock:
             live = list(self._connections)
             answered, refused, turned_away = self._past
-        return LocalDoorStatistics(
-            len(live),
+        return DoorStatistics(
             answered + sum(one.answered for one in live),
             refused + sum(one.refused for one in live),
             turned_away,
+            len(live),
         )
 
     def stop(self, drain_s: float) -> None:

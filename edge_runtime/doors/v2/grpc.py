@@ -17,7 +17,8 @@ from edge_runtime.contract.errors import EdgeError, InferenceError, TransportErr
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import INTERNAL
 from edge_runtime.doors.access import Access
-from edge_runtime.doors.door import Listen
+from edge_runtime.doors.door import DoorStatistics, Listen
+from edge_runtime.doors.tally import Tally
 from edge_runtime.doors.v2.grpc_service import SERVICE, Caller, GrpcService, Method
 from edge_runtime.doors.v2.problems import retry_after_s, status_of
 from edge_runtime.doors.v2.wire import BYTES, INT, STRING, Field, Message
@@ -81,6 +82,7 @@ class GrpcDoor:
         self._access = access
         self._message_max_bytes = message_max_bytes
         self._arrivals = _Arrivals(patience_s)
+        self._tally = Tally()
         self._server: grpc.Server | None = None
         self._port = listen.port
 
@@ -104,7 +106,7 @@ class GrpcDoor:
             ) from error
         server = grpc.server(
             ThreadPoolExecutor(RPCS_MAX, "grpc"),
-            handlers=(_Handlers(grpc, self._service, self._access, self._arrivals),),
+            handlers=(_Handlers(grpc, self._service, self._access, self._arrivals, self._tally),),
             options=(
                 ("grpc.max_receive_message_length", self._message_max_bytes),
                 ("grpc.max_send_message_length", self._message_max_bytes),
@@ -118,6 +120,10 @@ class GrpcDoor:
         server.start()
         self._arrivals.watch()
         self._server = server
+
+    def statistics(self) -> DoorStatistics:
+        """Counters since it was opened."""
+        return self._tally.read()
 
     def stop(self, drain_s: float) -> None:
         """Let nobody in, give calls in flight so many seconds, then cut them off; safe to repeat."""
@@ -177,9 +183,10 @@ class _Arrivals:
 class _Handlers:
     """Finds the method that a client calls, before its first message is received."""
 
-    def __init__(self, grpc: Any, service: GrpcService, access: Access, arrivals: _Arrivals) -> None:
+    def __init__(self, grpc: Any, service: GrpcService, access: Access, arrivals: _Arrivals, tally: Tally) -> None:
         self._access = access
         self._arrivals = arrivals
+        self._tally = tally
         self._lost = grpc.RpcError
         self._codes = {code.name: code for code in grpc.StatusCode}
         self._streams = threading.BoundedSemaphore(STREAMS_MAX)
@@ -203,7 +210,7 @@ class _Handlers:
     def _unary(self, method: Method) -> Any:
         def answer(contents: Iterator[bytes], context: Any) -> bytes:
             try:
-                return method(self._arrivals.first(contents, context), _caller(context))
+                answered = method(self._arrivals.first(contents, context), _caller(context))
             except self._lost:
                 # The client went away, or was cut off: nobody is there to be told.
                 raise
@@ -211,25 +218,31 @@ class _Handlers:
                 self._refuse(context, error)
             except Exception as error:  # noqa: BLE001 - a client learns that it was not its fault, and no more of it
                 self._refuse(context, _internal(error))
+            else:
+                self._tally.answered()
+                return answered
             return b""
 
         return answer
 
     def _stream(self, contents: Iterator[bytes], context: Any) -> Iterator[bytes]:
         if not self._streams.acquire(blocking=False):
+            self._tally.turned_away()
             context.abort(self._codes["RESOURCE_EXHAUSTED"], f"cannot open the stream: {STREAMS_MAX} are open")
         try:
-            yield from self._service.infer_stream(contents, _caller(context))
+            yield from self._service.infer_stream(contents, _caller(context), self._tally)
         except Cancelled:
             return
         finally:
             self._streams.release()
 
     def _refuse_stranger(self, _contents: Iterator[bytes], context: Any) -> bytes:
+        self._tally.turned_away()
         context.abort(self._codes["UNAUTHENTICATED"], "cannot answer: the authorization is missing or wrong")
         return b""
 
     def _refuse(self, context: Any, error: EdgeError) -> None:
+        self._tally.refused()
         code = self._codes[status_of(error).grpc]
         delay_s = retry_after_s(error)
         if delay_s is not None:

@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Final, final
 
 from edge_runtime.contract.errors import EdgeError, UnsupportedFeature
+from edge_runtime.doors.tally import Tally
 from edge_runtime.doors.v2 import messages
 from edge_runtime.doors.v2.grpc_infer import Asked, answer_document, read_infer, read_parameters
 from edge_runtime.doors.v2.regions import RegionStatus
@@ -101,7 +102,7 @@ class GrpcService:
         asked = read_infer(content, self._service.regions, time.monotonic(), caller.deadline)
         return messages.INFER_RESPONSE.write(self._answer(asked, caller))
 
-    def infer_stream(self, contents: Iterator[bytes], caller: Caller) -> Iterator[bytes]:
+    def infer_stream(self, contents: Iterator[bytes], caller: Caller, tally: Tally) -> Iterator[bytes]:
         """ModelStreamInfer: one answer or one error for each request, in their order; an error ends nothing."""
         for content in contents:
             name = ""
@@ -112,6 +113,9 @@ class GrpcService:
             except EdgeError as error:
                 # Which request failed is only told by the id in an otherwise empty answer.
                 answer = {"error_message": str(error), "infer_response": {"id": name}}
+                tally.refused()
+            else:
+                tally.answered()
             yield messages.STREAM_RESPONSE.write(answer)
 
     def _answer(self, asked: Asked, caller: Caller) -> Document:

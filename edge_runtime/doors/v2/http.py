@@ -15,7 +15,7 @@ from typing import Final
 
 from edge_runtime.contract.errors import EdgeError, TransportError
 from edge_runtime.doors.access import Access
-from edge_runtime.doors.door import Listen
+from edge_runtime.doors.door import DoorStatistics, Listen
 from edge_runtime.doors.v2.http_answer import HttpAnswer, error_answer, http_error_answer, method_answer
 from edge_runtime.doors.v2.http_body import HttpError, MemoryBudget
 from edge_runtime.doors.v2.http_connection import Connection, Exchange, HttpLimits
@@ -77,6 +77,10 @@ class HttpDoor:
     def port(self) -> int:
         """The port that it really has."""
         return self._port
+
+    def statistics(self) -> DoorStatistics:
+        """Counters since it was opened."""
+        return self._server.statistics()
 
     def start(self) -> None:
         """Listen and answer from now on. Raises: TransportError when the address cannot be had."""
@@ -145,6 +149,7 @@ class _Server:
         self._service = service
         self._access = access
         self._connections: set[Connection] = set()
+        self._successes = self._errors = self._strangers = self._overflow = 0
         self._empty = asyncio.Event()
         self._side = ThreadPoolExecutor(_SIDE_WORKERS, "v2-http-side")
         # One after another, as the service has it.
@@ -160,6 +165,7 @@ class _Server:
         if len(self._connections) >= self.limits.connections:
             idle = [one for one in self._connections if one.is_idle]
             if not idle:
+                self._overflow += 1
                 return False
             longest = min(idle, key=lambda one: one.since)
             longest.abort()
@@ -173,6 +179,21 @@ class _Server:
         self._connections.discard(connection)
         if not self._connections:
             self._empty.set()
+
+    def count(self, status: int) -> None:
+        """A request got an answer of that status."""
+        if status < 400:
+            self._successes += 1
+        elif status == 401:
+            self._strangers += 1
+        else:
+            self._errors += 1
+
+    def statistics(self) -> DoorStatistics:
+        """Counters since it was opened; from any thread."""
+        # Who finds no room is told so like anybody else whose request fails.
+        refused, turned_away = self._errors - self._overflow, self._strangers + self._overflow
+        return DoorStatistics(self._successes, refused, turned_away, len(self._connections))
 
     def sweep(self, now: float) -> None:
         """End what takes too long."""

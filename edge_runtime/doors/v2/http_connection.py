@@ -53,7 +53,7 @@ class HttpLimits:
 class Exchange:
     """One request under way, between event loop and workers."""
 
-    __slots__ = ("alarm", "head", "is_direct", "is_gone", "ticket")
+    __slots__ = ("alarm", "head", "is_direct", "is_gone", "status", "ticket")
 
     def __init__(self, head: Head) -> None:
         self.head = head
@@ -61,6 +61,8 @@ class Exchange:
         """Nobody waits for the answer any more."""
         self.is_direct = False
         """Nothing waits to be sent before its answer: a worker may send it."""
+        self.status = 0
+        """Of its answer."""
         self.ticket: Ticket | None = None
         self.alarm: asyncio.TimerHandle | None = None
 
@@ -87,6 +89,9 @@ class Server(Protocol):
 
     def forget(self, connection: Connection) -> None:
         """It is closed."""
+
+    def count(self, status: int) -> None:
+        """A request got an answer of that status."""
 
     def gate(self, head: Head) -> Admitted:
         """Look at a head before its body is received. Raises: HttpError."""
@@ -203,6 +208,7 @@ class Connection(asyncio.BufferedProtocol):
         """Send the answer from any thread: what the socket takes at once does not wait for the event loop's turn."""
         keeps_alive = exchange.head.keeps_alive and not self._is_last
         parts = render(answer, keeps_alive=keeps_alive, is_head=exchange.head.method == "HEAD")
+        exchange.status = answer.status
         sent = 0
         with self._writing:
             if exchange.is_gone:
@@ -219,6 +225,7 @@ class Connection(asyncio.BufferedProtocol):
         """Send the answer to the request under way; nothing when its client has gone."""
         keeps_alive = exchange.head.keeps_alive and not self._is_last
         parts = render(answer, keeps_alive=keeps_alive, is_head=exchange.head.method == "HEAD")
+        exchange.status = answer.status
         self._settle(exchange, parts, 0, keeps_alive)
 
     def _settle(self, exchange: Exchange, parts: list[bytes | memoryview], sent: int, keeps_alive: bool) -> None:  # noqa: FBT001
@@ -226,6 +233,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._exchange is not exchange:
             return
         self._exchange, self._has_continued = None, False
+        self._server.count(exchange.status)
         exchange.end()
         if sent:
             self._send_rest(parts, sent)
@@ -318,6 +326,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._phase == "ending" or transport is None:
             return
         self._phase = "ending"
+        self._server.count(error.status)
         self._reader.release()
         self._send(render(http_error_answer(error), keeps_alive=False, is_head=False))
         self.deadline = self._loop.time() + self._server.limits.linger_s

@@ -6,15 +6,18 @@ import bisect
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
+from tritonclient.utils import InferenceServerException
 
 from edge_runtime.client.local import LocalClient
 from edge_runtime.contract.errors import ContractError, EdgeError
@@ -122,10 +125,44 @@ def test_metrics_stand_beside_the_models_and_alone(releases: dict[str, Path], tm
     for page in pages:
         assert page.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         assert value(page.text, "edge_runtime_calls_total", outcome="success") == 1
-        assert value(page.text, "edge_runtime_local_door_messages_total", outcome="answered") == 1
-        assert value(page.text, "edge_runtime_local_door_connections") == 1
+        assert value(page.text, "edge_runtime_door_requests_total", door="local", outcome="answered") >= 1
+        assert value(page.text, "edge_runtime_door_connections", door="local") == 1
         assert value(page.text, "process_resident_memory_bytes") > 0
     assert hidden.status_code == 404
+
+
+def test_every_door_counts_what_it_answered_what_it_refused_and_whom_it_turned_away(
+    releases: dict[str, Path], tmp_path: Path
+) -> None:
+    token = b"0123456789abcdef"
+    plan = ServePlan((releases["1.0.0"],), LOOPBACK, LOOPBACK, LOOPBACK, tmp_path / "s", access=Access(token=token))
+    bearer = {"Authorization": f"Bearer {token.decode()}"}
+    with serving(plan) as running:
+        addresses = {door.kind: door.address for door in running.doors}
+        with (
+            LocalClient(str(tmp_path / "s")) as local,
+            httpx.Client(base_url=addresses["v2 HTTP"]) as http,
+            triton.InferenceServerClient(addresses["v2 gRPC"]) as grpc,
+        ):
+            for name in ("pixels", "nobody"):
+                with suppress(EdgeError):
+                    local.describe(name)
+                with suppress(InferenceServerException):
+                    grpc.get_model_metadata(name, headers={"authorization": bearer["Authorization"]})
+                http.get(f"/v2/models/{name}", headers=bearer)
+            http.get("/v2")
+            with suppress(InferenceServerException):
+                grpc.get_server_metadata()
+        page = httpx.get(f"{addresses['metrics']}/metrics", headers=bearer).text
+
+    found = {
+        door: [
+            value(page, "edge_runtime_door_requests_total", door=door, outcome=outcome)
+            for outcome in ("answered", "refused", "turned_away")
+        ]
+        for door in ("v2 HTTP", "v2 gRPC", "local")
+    }
+    assert found == {"v2 HTTP": [1, 1, 1], "v2 gRPC": [1, 1, 1], "local": [1, 1, 0]}
 
 
 def test_metrics_are_not_shown_to_the_network_without_a_token(releases: dict[str, Path]) -> None:
