@@ -137,11 +137,11 @@ def as_json(result: Result) -> Json:
     match result:
         case Classes():
             rows = zip(result.indices, result.labels, result.scores, strict=True)
-            return [{"index": index, "label": label, "score": score} for index, label, score in rows]
+            return [{"index": index, "label": label, "score": _finite(score)} for index, label, score in rows]
         case Boxes():
             found = zip(result.indices, result.labels, result.scores, result.boxes.tolist(), strict=True)
             return [
-                {"index": index, "label": label, "score": score, "box": [round(edge, 2) for edge in box]}
+                {"index": index, "label": label, "score": _finite(score), "box": [_finite(round(x, 2)) for x in box]}
                 for index, label, score, box in found
             ]
         case Mask():

@@ -22,6 +22,7 @@ else:
 
 FILE_MAX_BYTES: Final = 1024 * 1024
 _TABLES: Final[dict[str, Any]] = {"sources": Source, "models": Model, "crops": Crops, "sinks": Sink}
+_LINE_MAX: Final = 1000
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
 _AT: Final = re.compile(r" - at `\$\.?([^`]*)`")
@@ -48,7 +49,9 @@ def parse_description(content: bytes, path: Path) -> Description:
     try:
         text = content.decode()
         fields = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise ContractError(f"read {path}", "its values are nested too deeply", "write plain tables") from error
+    except ValueError as error:  # what is no TOML, no UTF-8, or a number of thousands of digits
         raise ContractError(f"read {path}", f"it is not TOML ({error})", "correct that line") from error
     reader = _Reader(text, path)
     if odd := next((key for key in fields if key not in {"name", *_TABLES}), None):
@@ -116,7 +119,8 @@ def line_of(lines: list[str], path: list[str]) -> int | None:
     table: list[str] = []
     best: tuple[int, int] | None = None
     for number, line in enumerate(lines, 1):
-        stripped = line.strip()
+        # Cut, because the patterns try each pair of places, and a text in quotes may be as long as the file.
+        stripped = line.strip()[:_LINE_MAX]
         if header := re.match(r"\[+\s*([^\[\]]+?)\s*\]+", stripped):
             table = _dotted(header[1])
             written = table
@@ -149,6 +153,8 @@ def _near(odd: str, known: tuple[str, ...]) -> str:
 
 def _path(kind: type, value: object) -> object:
     if kind is Path and isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("no file's name holds a zero byte")
         return Path(value)
     raise TypeError(f"expected a {kind.__name__.lower()}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import BinaryIO
@@ -29,7 +30,7 @@ class JsonlFile:
             target = self._opened()
             if target.tell() and target.tell() + len(line) > self._described.max_bytes:
                 target = self._rotated(target)
-            target.write(line)
+            _append(target, line)
         except OSError as error:
             because = error.strerror or str(error)
             raise InferenceError(f"write {self._described.path}", because, "check the disk") from error
@@ -59,6 +60,15 @@ class JsonlFile:
         else:
             path.unlink()
         return self._opened()
+
+
+def _append(target: BinaryIO, line: bytes) -> None:
+    """Write a whole line or none of it: a full disk takes the beginning, and the next line would continue it."""
+    start = target.tell()
+    if target.write(line) < len(line):
+        target.truncate(start)
+        target.seek(start)
+        raise OSError(errno.ENOSPC, "the disk took a part of the line")
 
 
 def _numbered(path: Path, number: int) -> Path:

@@ -10,11 +10,14 @@ import time
 from typing import Any, Final
 
 from edge_runtime.contract.errors import ContractError, TransportError
+from edge_runtime.contract.ids import shown
 from edge_runtime.pipelines.description import MqttSink
 from edge_runtime.pipelines.ports import Tell
 from edge_runtime.pipelines.records import Record, record_json
 
 _KEEPALIVE_S: Final = 30
+_TOPIC_MAX_BYTES: Final = 32_768
+"""Half of what a message may name, because names of pipeline and source are put in."""
 _FAREWELL_S: Final = 10.0
 _PATIENCE_S: Final = 20.0
 """How long one record waits for a broker that is away before it is given up."""
@@ -50,6 +53,7 @@ class MqttPublisher:
         self._is_connected = False
         self._was_told = False
         self._is_given_up = False
+        _check(name, described)
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=described.client_id, protocol=MQTTProtocolVersion.MQTTv311
         )
@@ -148,6 +152,17 @@ class MqttPublisher:
             else:
                 self._acknowledged_early.add(mid)
             self._room.notify_all()
+
+
+def _check(name: str, described: MqttSink) -> None:
+    """Refuse what no client takes, before a frame is read. Raises: ContractError."""
+    if not described.host.strip() or not described.host.isprintable():
+        raise ContractError(f"open sink {name}", f"{shown(described.host)} is no host", "name the broker in host")
+    # MQTT 3.1.1, 4.7: wildcards belong to subscriptions, and no topic is empty or longer than 65535 bytes.
+    topic = described.topic
+    if not topic or len(topic.encode()) > _TOPIC_MAX_BYTES or any(one in topic for one in "#+\0"):
+        because = f"{shown(topic)} is no topic to publish on"
+        raise ContractError(f"open sink {name}", because, "write one without '+' and '#'")
 
 
 def _secure(client: Any, name: str, described: MqttSink) -> None:

@@ -32,7 +32,12 @@ class PictureFiles:
         from PIL import Image
 
         buffer = io.BytesIO()
-        Image.fromarray(annotate(record)).save(buffer, self._described.format, quality=90)
+        try:
+            Image.fromarray(annotate(record)).save(buffer, self._described.format, quality=90)
+        except OSError as error:
+            frame, encoding = record.frame, self._described.format
+            because = f"it is {frame.width} by {frame.height}, and no {encoding} is so large"
+            raise InferenceError(f"write a picture of {frame.source}", because, 'write format = "png"') from error
         target = self._described.path / self._name(record.frame)
         # Whoever watches the folder must not find half a picture.
         part = target.with_name(target.name + ".part")

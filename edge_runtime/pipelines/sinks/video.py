@@ -46,7 +46,10 @@ class VideoFile:
 
     def _opened(self) -> Any:
         path, codec = self._described.path, self._described.codec
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InferenceError(f"write {path}", error.strerror or str(error), "check the disk") from error
         writer = self._cv2.VideoWriter(str(path), self._cv2.VideoWriter_fourcc(*codec), self._described.fps, self._size)
         if not writer.isOpened():
             remedy = 'try codec = "mp4v" with a name that ends in .mp4, or "MJPG" with .avi'

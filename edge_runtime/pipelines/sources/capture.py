@@ -180,8 +180,12 @@ def open_camera(name: str, described: CameraSource, now: Callable[[], float], te
 
 def open_stream(name: str, described: StreamSource, now: Callable[[], float], tell: Tell) -> LiveFrames:
     """A stream; that it is there shows when it is read. Raises: ContractError for another kind of URL, or no OpenCV."""
-    title = without_password(described.url)
-    if urlsplit(described.url).scheme not in _SCHEMES:
+    try:
+        title, scheme = without_password(described.url), urlsplit(described.url).scheme
+    except ValueError as error:
+        # Not shown: it may hold a password, and nobody can tell where.
+        raise ContractError(f"open source {name}", f"its url is none ({error})", "correct url") from error
+    if scheme not in _SCHEMES:
         raise ContractError(f"open source {name}", f"{shown(title)} is no stream", f"use {', '.join(sorted(_SCHEMES))}")
     cv2 = load_opencv(f"open source {name}")
     limit_ms = round(described.timeout_s * 1000)

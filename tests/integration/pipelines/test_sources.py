@@ -264,6 +264,9 @@ def test_a_source_that_never_answers_is_tried_until_somebody_stops(kind: str) ->
 def test_a_url_that_is_no_stream_is_refused() -> None:
     with pytest.raises(ContractError, match=r"is no stream; use http, https, rtsp, rtsps"):
         open_stream("door", StreamSource(url="file:///etc/passwd"), now, tell)
+    with pytest.raises(ContractError, match=r"cannot open source door: its url is none \(Invalid IPv6 URL\)") as caught:
+        open_stream("door", StreamSource(url="rtsp://me:secret@[1"), now, tell)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_password_is_never_shown() -> None:

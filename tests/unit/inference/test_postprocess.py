@@ -10,6 +10,7 @@ from edge_runtime.contract.errors import ContractError, InferenceError, Unsuppor
 from edge_runtime.contract.tensor import OutputSpec
 from edge_runtime.inference.postprocess import compile_postprocess, parse_labels
 from edge_runtime.inference.results import (
+    Boxes,
     Classes,
     Result,
     Scored,
@@ -104,6 +105,13 @@ def test_raw_tensors_travel_as_json_without_what_json_cannot_say() -> None:
     (answer,) = answers({"op": "raw"}, [[1.0, float("nan"), float("inf"), 2.0]])
 
     assert as_json(answer) == [1.0, None, None, 2.0]
+
+
+def test_scores_and_boxes_travel_as_json_without_what_json_cannot_say() -> None:
+    boxes = Boxes(np.array([[np.nan, 0.125, np.inf, 2]]), (0,), ("cat",), (0.5,))
+
+    assert as_json(Classes((0,), ("cat",), (np.inf,))) == [{"index": 0, "label": "cat", "score": None}]
+    assert as_json(boxes) == [{"index": 0, "label": "cat", "score": 0.5, "box": [None, 0.12, None, 2.0]}]
 
 
 @pytest.mark.parametrize(

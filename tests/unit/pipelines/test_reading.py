@@ -61,6 +61,9 @@ def test_a_pipeline_without_a_name_is_called_as_its_file() -> None:
         ('name = "entrance"', 'name = "Entrance hall"', r"line 1, name: 'Entrance hall' is no name"),
         ("[sources.door]", '[sources."The Door"]', r"line 3, sources\.The Door: 'The Door' is no name"),
         ("fps = 10", "fps = = 10", r"it is not TOML \(.*line 6"),
+        ("fps = 10", "fps = " + "9" * 5000, r"it is not TOML \(.*digits"),
+        ("fps = 10", "fps = " + "[" * 100_000, "nested too deeply"),
+        ('"out/records.jsonl"', '"out\\u0000"', r"line 19, sinks\.lines\.path: no file's name holds a zero byte"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_line_and_a_remedy(old: str, new: str, because: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import resource
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,14 @@ import pytest
 from PIL import Image
 
 from edge_runtime.contract.errors import ContractError, InferenceError
-from edge_runtime.pipelines.description import JsonlSink, PicturesSink
-from edge_runtime.pipelines.records import Failure, Finding, Record, Region
+from edge_runtime.pipelines.description import JsonlSink, MqttSink, PicturesSink, VideoSink
+from edge_runtime.pipelines.records import Failure, Finding, Frame, Record, Region
 from edge_runtime.pipelines.sinks.callback import Callback, load_function
 from edge_runtime.pipelines.sinks.jsonl import JsonlFile
+from edge_runtime.pipelines.sinks.mqtt import MqttPublisher
 from edge_runtime.pipelines.sinks.pictures import PictureFiles
 from edge_runtime.pipelines.sinks.table import TableLines
+from edge_runtime.pipelines.sinks.video import VideoFile
 from tests.fakes.pipelines import boxes, classes, frame
 
 FOUND = Finding("faces", {"objects": boxes(("face", 0.875, (4, 5, 20, 30)))})
@@ -78,6 +82,59 @@ def test_a_disk_that_refuses_is_named(tmp_path: Path) -> None:
         JsonlFile(JsonlSink(path=tmp_path / "file" / "out.jsonl")).deliver(record())
     with pytest.raises(InferenceError, match=r"cannot write .*door-000000.jpg: "):
         PictureFiles(PicturesSink(path=tmp_path / "file")).deliver(record())
+
+
+def test_a_frame_that_the_format_cannot_hold_costs_one_picture(tmp_path: Path) -> None:
+    wide = Frame("door", 0, np.zeros((1, 66_000, 3), np.uint8), 0.0)
+
+    with pytest.raises(InferenceError, match=r'66000 by 1, and no jpeg is so large; write format = "png"'):
+        PictureFiles(PicturesSink(path=tmp_path)).deliver(Record("entrance", wide, ()))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_that_the_disk_takes_in_part_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    sink = JsonlFile(JsonlSink(path=path))
+    sink.deliver(record(0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    # A limit on the size of files ends a write in its middle, as a disk does that is full.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+    try:
+        for number in (1, 2):
+            with pytest.raises(InferenceError, match=r"cannot write .*out\.jsonl: the disk took a part"):
+                sink.deliver(record(number))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    sink.deliver(record(3))
+    sink.close()
+
+    assert lines(path) == [0, 3]
+
+
+def test_a_video_that_cannot_have_its_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(InferenceError, match=r"cannot write .*out\.mp4: (File exists|Not a directory)"):
+        VideoFile("film", VideoSink(path=tmp_path / "file" / "out.mp4")).deliver(record())
+
+
+@pytest.mark.parametrize(
+    ("described", "because"),
+    [
+        (MqttSink(host=""), "'' is no host"),
+        (MqttSink(host="bro\0ker"), "is no host"),
+        (MqttSink(host="broker", topic=""), "'' is no topic"),
+        (MqttSink(host="broker", topic="edge/#"), "'edge/#' is no topic to publish on"),
+        (MqttSink(host="broker", topic="é" * 20_000), "is no topic"),
+    ],
+)
+def test_a_broker_or_topic_that_no_client_takes_is_refused_before_a_frame_is_read(
+    described: MqttSink, because: str
+) -> None:
+    with pytest.raises(ContractError, match=f"cannot open sink mine: .*{because}"):
+        MqttPublisher("mine", described, lambda _: None, threading.Event())
 
 
 def test_every_nth_picture_becomes_a_file_that_is_never_half(tmp_path: Path) -> None:
