@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUN_EXTRAS := device,ort,openvino,litert,convert,server
+RUN_EXTRAS := device,ort,openvino,litert,serve,convert,server
 PACKAGES := edge_runtime devices converters fleet_server
 JOBS ?= 2
 # uv resolves and unpacks in seconds what takes pip minutes; pip does it where uv cannot be had.
@@ -32,8 +32,8 @@ $(VENV)/.run-stamp: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev-stamp: pyproject.toml | $(BIN)/python
-	@echo "installing edgefleet[$(RUN_EXTRAS),serve,vision,dev] into $(VENV) (once)"
-	@$(call install,.[$(RUN_EXTRAS)$(COMMA)serve$(COMMA)vision$(COMMA)dev])
+	@echo "installing edgefleet[$(RUN_EXTRAS),vision,dev] into $(VENV) (once)"
+	@$(call install,.[$(RUN_EXTRAS)$(COMMA)vision$(COMMA)dev])
 	@touch $(VENV)/.run-stamp $@
 
 demo: $(VENV)/.run-stamp  ## play a fleet on this laptop, from model to confirmed devices (KEEP=1 leaves it running)
