@@ -353,27 +353,33 @@ class Admission:
         """A worker: there are never more of them than slots, because each runs work that holds one."""
         while (turn := self._ready.get()) is not None:
             following: _Turn | None = turn
+            rests = False
             while following is not None:
                 self._run(following)
-                following = self._run_out()
-            if not self._is_open:
+                following, rests = self._run_out()
+            if not rests:
                 return
 
-    def _run_out(self) -> _Turn | None:
-        """What the worker runs next in the same slot; None when it gave the slot away and rests."""
+    def _run_out(self) -> tuple[_Turn | None, bool]:
+        """What the worker runs next in the same slot, else None when it gave the slot away; whether it rests then.
+
+        Who rests is counted, and is owed one turn or one word that the line is closed. It must wait for that even where
+        the line was closed since: the word would else be taken by a worker that was started to run a turn.
+        """
         late: list[_Turn] = []
         with self._lock:
             following = self._next(late)
-            rests = following is None or following.work is None
-            self._idle_workers += rests and self._is_open
+            is_over = following is None or following.work is None
+            rests = is_over and self._is_open
+            self._idle_workers += rests
         self._refuse_all(late)
-        if not rests:
-            return following
+        if not is_over:
+            return following, False
         if following is None:
             self.leave()
         else:
             self._start(following)
-        return None
+        return None, rests
 
     def _run(self, turn: _Turn) -> None:
         now = monotonic()

@@ -170,6 +170,32 @@ def test_closing_refuses_whoever_waits_and_whoever_comes_but_not_who_runs() -> N
         line.admission.enter()
 
 
+def test_closing_while_a_turn_is_handed_over_loses_neither_the_turn_nor_its_slot() -> None:
+    admission = Admission(1, 10)
+    resting, closed, ran = threading.Event(), threading.Event(), threading.Event()
+
+    def rest() -> None:
+        resting.set()
+        assert closed.wait(FAR_S)
+
+    # A worker that has given its slot back, and is held before it looks for more work.
+    admission.submit(lambda: admission.on_idle(rest), refuse=lambda _: None)
+    assert resting.wait(FAR_S)
+    admission.enter()
+    deadline = time.monotonic() + 0.001
+    admission.submit(lambda: None, refuse=lambda _: admission.close(), deadline=deadline, priority=1)
+    admission.submit(ran.set, refuse=lambda _: None)
+    while time.monotonic() < deadline:
+        pass
+
+    # The late one closes the line after the other was granted the slot, and before a worker has it.
+    admission.leave()
+    closed.set()
+
+    assert ran.wait(5)
+    assert admission.wait_idle(FAR_S)
+
+
 def test_the_end_of_the_last_call_is_told_once() -> None:
     line = Line(slots=2)
     told: list[str] = []
