@@ -14,52 +14,14 @@ from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from time import monotonic
-from typing import Final, Literal
+from typing import Final
 
 from edge_runtime.inference.accounting import CANCELLED, EXPIRED, QUEUE, REJECTED, Accounting
 from edge_runtime.inference.refusals import Cancelled, Closed, DeadlinePassed, Overloaded, Refused
-
-Work = Callable[[], None]
-Refuse = Callable[[Refused], None]
+from edge_runtime.inference.turns import Refuse, Ticket, Turn, Work
 
 _FIRST_PACE_S: Final = 0.05
 """How long a turn is taken to last before one was measured."""
-
-
-class _Turn:
-    """A place in the line."""
-
-    __slots__ = ("deadline", "joined", "refusal", "refuse", "state", "wake", "work")
-
-    def __init__(self, deadline: float | None, joined: float) -> None:
-        self.deadline = deadline
-        self.joined = joined
-        self.state: Literal["waiting", "granted", "running", "gone"] = "waiting"
-        self.work: Work | None = None
-        self.refuse: Refuse | None = None
-        self.wake: threading.Lock | None = None
-        self.refusal: Refused | None = None
-
-    def is_late(self, now: float) -> bool:
-        return self.deadline is not None and now >= self.deadline
-
-
-class Ticket:
-    """Submitted work, as its owner holds it."""
-
-    __slots__ = ("_admission", "_turn")
-
-    def __init__(self, admission: Admission, turn: _Turn) -> None:
-        self._admission = admission
-        self._turn = turn
-
-    def cancel(self) -> bool:
-        """Withdraw the work; True when it will not run (its `refuse` was called), False when it began or ended.
-
-        Work whose deadline has passed counts as expired, any other as cancelled.
-        """
-        refusal = DeadlinePassed() if self._turn.is_late(monotonic()) else Cancelled()
-        return self._admission._withdraw(self._turn, refusal)  # noqa: SLF001 (one mechanism, two faces)
 
 
 class Admission:
@@ -86,13 +48,13 @@ class Admission:
         self._lock = threading.Lock()
         """Guards everything below."""
         self._is_open = True
-        self._line: list[tuple[int, int, _Turn]] = []
+        self._line: list[tuple[int, int, Turn]] = []
         """Heap of priority, order of arrival, turn; some turns may be gone."""
         self._waiting = 0
         self._soonest: float | None = None
         """No waiting turn has an earlier deadline."""
         self._numbers = itertools.count()
-        self._ready: SimpleQueue[_Turn | None] = SimpleQueue()
+        self._ready: SimpleQueue[Turn | None] = SimpleQueue()
         self._idle_workers = 0
         self._when_idle: list[Callable[[], None]] = []
         self._pace_s = _FIRST_PACE_S
@@ -146,13 +108,14 @@ class Admission:
         Raises:
             Refused: at once, without a call of `refuse`: `DeadlinePassed`, `Overloaded` or `Closed`.
         """
-        turn = _Turn(deadline, monotonic())
+        turn = Turn(deadline, monotonic())
         turn.work, turn.refuse = work, refuse
         if turn.is_late(turn.joined):
             raise self._counted(DeadlinePassed())
-        if self._take_or_join(turn, priority):
-            self._hand_to_worker(turn)
-        return Ticket(self, turn)
+        if self._take_or_join(turn, priority) and not self._hand_to_worker(turn):
+            self.leave()
+            raise self._counted(self._without_worker())
+        return Ticket(turn, self._withdraw)
 
     def on_idle(self, call: Callable[[], None]) -> None:
         """Call once, as soon as nothing runs or waits: at once, or in the thread of the last call."""
@@ -185,7 +148,7 @@ class Admission:
 
     def _wait(self, deadline: float | None, priority: int) -> None:
         now = monotonic()
-        turn = _Turn(deadline, now)
+        turn = Turn(deadline, now)
         turn.wake = threading.Lock()
         turn.wake.acquire()
         if self._take_or_join(turn, priority):
@@ -210,9 +173,9 @@ class Admission:
             raise self._counted(DeadlinePassed())
         self._accounting.record().time(QUEUE, int((now - turn.joined) * 1e9))
 
-    def _take_or_join(self, turn: _Turn, priority: int) -> bool:
+    def _take_or_join(self, turn: Turn, priority: int) -> bool:
         """Whether the turn has a slot at once; else it stands in the line. Raises: Refused."""
-        late: list[_Turn] = []
+        late: list[Turn] = []
         refusal = None
         with self._lock:
             self._alert = True
@@ -231,7 +194,7 @@ class Admission:
         finally:
             del refusal  # as in `_wait`
 
-    def _join(self, turn: _Turn, priority: int, late: list[_Turn]) -> Refused | None:
+    def _join(self, turn: Turn, priority: int, late: list[Turn]) -> Refused | None:
         """Put a turn into the line, or say why not; the lock is held. Turns found late are added to `late`."""
         if not self._is_open:
             return Closed()
@@ -246,7 +209,7 @@ class Admission:
             self._soonest = turn.deadline
         return None
 
-    def _clear_out(self, now: float, late: list[_Turn]) -> None:
+    def _clear_out(self, now: float, late: list[Turn]) -> None:
         """Drop the turns that are gone or late; the lock is held."""
         kept = []
         for entry in self._line:
@@ -259,7 +222,7 @@ class Admission:
         self._line[:] = kept
         self._soonest = min((turn.deadline for _, _, turn in kept if turn.deadline is not None), default=None)
 
-    def _drop(self, turn: _Turn, late: list[_Turn]) -> None:
+    def _drop(self, turn: Turn, late: list[Turn]) -> None:
         turn.state = "gone"
         turn.refusal = DeadlinePassed()
         self._waiting -= 1
@@ -267,8 +230,13 @@ class Admission:
 
     def _settle(self) -> None:
         """Hand free slots to whoever is next, and tell those who wait for the end."""
-        granted: list[_Turn] = []
-        late: list[_Turn] = []
+        while self._settle_once():
+            pass
+
+    def _settle_once(self) -> bool:
+        """As `_settle`; whether slots came back, because who was next could not be started."""
+        granted: list[Turn] = []
+        late: list[Turn] = []
         ended: list[Callable[[], None]] = []
         with self._lock:
             while self._line:
@@ -285,12 +253,13 @@ class Admission:
                 ended, self._when_idle = self._when_idle, []
             self._alert = bool(self._line or self._when_idle)
         self._refuse_all(late)
-        for turn in granted:
-            self._start(turn)
+        came_back = [turn for turn in granted if not self._start(turn)]
+        self._free.extend([None] * len(came_back))
         for call in ended:
             call()
+        return bool(came_back)
 
-    def _next(self, late: list[_Turn]) -> _Turn | None:
+    def _next(self, late: list[Turn]) -> Turn | None:
         """The next turn, granted; the lock is held."""
         now = monotonic()
         while self._line:
@@ -309,13 +278,16 @@ class Admission:
         self._soonest = self._last_turn = None
         return None
 
-    def _start(self, turn: _Turn) -> None:
+    def _start(self, turn: Turn) -> bool:
+        """Let a turn that has its slot begin; False when it cannot, and was refused: the slot is the caller's again."""
         if turn.wake is not None:
             turn.wake.release()
-        else:
-            self._hand_to_worker(turn)
+        elif not self._hand_to_worker(turn):
+            self._withdraw(turn, self._without_worker())
+            return False
+        return True
 
-    def _withdraw(self, turn: _Turn, refusal: Refused) -> bool:
+    def _withdraw(self, turn: Turn, refusal: Refused) -> bool:
         with self._lock:
             if turn.state == "waiting":
                 self._waiting -= 1
@@ -327,7 +299,7 @@ class Admission:
         self._refuse_all([turn])
         return True
 
-    def _refuse_all(self, turns: list[_Turn]) -> None:
+    def _refuse_all(self, turns: list[Turn]) -> None:
         for turn in turns:
             assert turn.refusal is not None
             self._counted(turn.refusal)
@@ -341,18 +313,27 @@ class Admission:
         self._accounting.record().count(counter)
         return refusal
 
-    def _hand_to_worker(self, turn: _Turn) -> None:
-        self._ready.put(turn)
+    def _hand_to_worker(self, turn: Turn) -> bool:
+        """False when nobody is there to take it, for the system gives no more threads."""
         with self._lock:
-            if self._idle_workers:
-                self._idle_workers -= 1
-                return
-        threading.Thread(target=self._serve, name="inference", daemon=True).start()
+            is_one_idle = self._idle_workers > 0
+            self._idle_workers -= is_one_idle
+        if not is_one_idle:
+            try:
+                threading.Thread(target=self._serve, name="inference", daemon=True).start()
+            except RuntimeError:
+                return False
+        # Only now: what lies there without a worker would keep its slot for ever.
+        self._ready.put(turn)
+        return True
+
+    def _without_worker(self) -> Overloaded:
+        return Overloaded(self._waiting, self._pace_s * max(self._waiting, 1))
 
     def _serve(self) -> None:
         """A worker: there are never more of them than slots, because each runs work that holds one."""
         while (turn := self._ready.get()) is not None:
-            following: _Turn | None = turn
+            following: Turn | None = turn
             rests = False
             while following is not None:
                 self._run(following)
@@ -360,13 +341,13 @@ class Admission:
             if not rests:
                 return
 
-    def _run_out(self) -> tuple[_Turn | None, bool]:
+    def _run_out(self) -> tuple[Turn | None, bool]:
         """What the worker runs next in the same slot, else None when it gave the slot away; whether it rests then.
 
         Who rests is counted, and is owed one turn or one word that the line is closed. It must wait for that even where
         the line was closed since: the word would else be taken by a worker that was started to run a turn.
         """
-        late: list[_Turn] = []
+        late: list[Turn] = []
         with self._lock:
             following = self._next(late)
             is_over = following is None or following.work is None
@@ -375,13 +356,11 @@ class Admission:
         self._refuse_all(late)
         if not is_over:
             return following, False
-        if following is None:
+        if following is None or not self._start(following):
             self.leave()
-        else:
-            self._start(following)
         return None, rests
 
-    def _run(self, turn: _Turn) -> None:
+    def _run(self, turn: Turn) -> None:
         now = monotonic()
         with self._lock:
             if turn.state == "gone":

@@ -18,7 +18,7 @@ from edge_runtime.contract.reasons import INTERNAL
 from edge_runtime.contract.release import layer_of
 from edge_runtime.contract.variant_choice import Rejected
 from edge_runtime.inference.accounting import Accounting, Statistics
-from edge_runtime.inference.admission import Admission, Ticket
+from edge_runtime.inference.admission import Admission
 from edge_runtime.inference.asker import Asker
 from edge_runtime.inference.backend import BACKENDS, Array, BackendOptions, Registry, Tensors, concurrency_for
 from edge_runtime.inference.lease import Lease, LeasePool, zero_feeds
@@ -27,6 +27,7 @@ from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocess import Inputs
 from edge_runtime.inference.results import Answer
 from edge_runtime.inference.states import STATELESS
+from edge_runtime.inference.turns import Ticket
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -196,6 +196,26 @@ def test_closing_while_a_turn_is_handed_over_loses_neither_the_turn_nor_its_slot
     assert admission.wait_idle(FAR_S)
 
 
+def test_a_system_without_threads_refuses_work_and_keeps_no_slot(monkeypatch) -> None:
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    line = Line()
+    line.submit("a")
+    line.submit("b")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_more)
+        line.free()
+        with pytest.raises(Overloaded):
+            line.submit("c")
+    line.submit("d")
+
+    assert line.admission.wait_idle(5)
+    assert line.done == [("a", "overloaded"), ("b", "overloaded"), "d"]
+    assert line.accounting.statistics().rejected == 3
+
+
 def test_the_end_of_the_last_call_is_told_once() -> None:
     line = Line(slots=2)
     told: list[str] = []
