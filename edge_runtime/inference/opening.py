@@ -124,7 +124,8 @@ def _tuned_options(
 
 def _tuned_provider(variant: OpenVariant, tuned: Mapping[Digest, TunedChoice]) -> str | None:
     choice = tuned.get(variant.digest)
-    return None if choice is None else choice.provider
+    # One that the variant does not name is a damaged file's: a model opens without it.
+    return choice.provider if choice is not None and choice.provider in variant.manifest.target.provider else None
 
 
 def _narrowed(manifest: VariantManifest, provider: str | None) -> VariantManifest:

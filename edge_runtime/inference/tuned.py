@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from edge_runtime.contract.codec import SCHEMA, Document, decode, encode
 from edge_runtime.contract.device_profile import DeviceFacts
@@ -29,7 +31,7 @@ class TunedChoice(Document, frozen=True, kw_only=True):
     fingerprint: Digest
     engine: str
     """Name and version that measured it."""
-    threads: int | None
+    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None
     """Inside one call; None: as the variant and its engine would have it."""
     provider: str | None = None
     """The one that is best of several that the variant names."""

@@ -142,3 +142,18 @@ def test_choices_lie_where_the_desktop_specification_says(monkeypatch: pytest.Mo
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
     monkeypatch.setenv("HOME", "/home/me")
     assert default_folder() == Path("/home/me/.local/state/edgefleet")
+
+
+@pytest.mark.parametrize("threads", [-5, 0, 10**7])
+def test_a_number_of_threads_that_no_machine_has_is_not_tried(release: Path, tmp_path: Path, threads: int) -> None:
+    made = choice(release, "b-tuned", threads=threads)
+    keep(tmp_path / "state", made.release, made.fingerprint, [made])
+
+    assert opened(release, tmp_path / "state") == ("a-usual", None)
+
+
+def test_a_provider_that_the_variant_does_not_name_is_passed_over(release: Path, tmp_path: Path) -> None:
+    made = choice(release, "b-tuned", provider="npu")
+    keep(tmp_path / "state", made.release, made.fingerprint, [made])
+
+    assert opened(release, tmp_path / "state", variant="b-tuned") == ("b-tuned", 3)
