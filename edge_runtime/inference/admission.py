@@ -80,7 +80,7 @@ class Admission:
         Raises:
             Refused: `DeadlinePassed`, `Overloaded` or `Closed`; no slot is taken.
         """
-        if deadline is not None and monotonic() >= deadline:
+        if deadline is not None and not monotonic() < deadline:  # no number has passed as well
             raise self._counted(DeadlinePassed())
         try:
             self._take()

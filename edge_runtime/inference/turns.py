@@ -29,7 +29,8 @@ class Turn:
 
     def is_late(self, now: float) -> bool:
         """Whether it may no longer begin, at that second of `time.monotonic()`."""
-        return self.deadline is not None and now >= self.deadline
+        # Written so that a deadline that is no number has passed: nobody could wait for it.
+        return self.deadline is not None and not now < self.deadline
 
 
 class Ticket:

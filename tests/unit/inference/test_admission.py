@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import random
 import threading
@@ -72,6 +73,17 @@ def test_a_deadline_in_the_past_is_refused_at_once_even_where_a_slot_is_free() -
         admission.submit(lambda: None, refuse=lambda _: None, deadline=0.0)
 
     assert admission.running == 0
+
+
+def test_a_deadline_that_is_no_number_has_passed() -> None:
+    line = Line()
+
+    with pytest.raises(DeadlinePassed):
+        line.admission.enter(deadline=math.nan)
+    with pytest.raises(DeadlinePassed):
+        line.submit("x", deadline=math.nan)
+
+    assert line.admission.waiting == 0
 
 
 def test_a_thread_stops_waiting_at_its_deadline() -> None:
