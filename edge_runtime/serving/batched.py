@@ -37,6 +37,9 @@ BatchAxes = Mapping[str, Collection[int]]
 
 def batch_axes(release: ReleaseManifest, variant: VariantManifest) -> BatchAxes | None:
     """Where samples of several callers can be put together; None where this variant takes them one by one only."""
+    if release.states:
+        # What a caller's samples leave behind is that caller's alone.
+        return None
     outputs = [release.tensors[name].shape for name in variant.io.outputs]
     if variant.batch.max < 2 or not variant.batch.dynamic or any(shape[:1] != ["N"] for shape in outputs):
         return None
@@ -52,11 +55,15 @@ def batch_axes(release: ReleaseManifest, variant: VariantManifest) -> BatchAxes 
 def check_batchable(name: str, origin: Origin) -> None:
     """Refuse to gather calls of a model that is asked sample by sample. Raises: ContractError."""
     if not any(batch_axes(origin.release.manifest, variant) for variant in origin.variants):
-        raise ContractError(
-            f"batch the calls of model {name}",
-            "none of its variants that fit here takes a free number of samples at once",
-            "build it with a free batch axis, or serve it without batching",
+        because, remedy = (
+            ("it keeps states from call to call", "serve it without batching")
+            if origin.release.manifest.states
+            else (
+                "none of its variants that fit here takes a free number of samples at once",
+                "build it with a free batch axis, or serve it without batching",
+            )
         )
+        raise ContractError(f"batch the calls of model {name}", because, remedy)
 
 
 def gathering(opens: Open, policy: BatchPolicy) -> Open:

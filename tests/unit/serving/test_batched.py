@@ -26,6 +26,7 @@ from edge_runtime.serving.instance import EngineFault
 from tests.fakes.models import Build
 from tests.fakes.pixels import write_pixels
 from tests.fakes.probe import probe_input, write_probe
+from tests.fakes.streams import Hearing
 
 
 class Doubling:
@@ -300,3 +301,17 @@ def test_a_model_that_is_asked_sample_by_sample_cannot_be_named_for_batching(tmp
             named.load(tmp_path)
 
         assert any_model.load(tmp_path).name == "pixels"
+
+
+def test_a_model_that_remembers_is_served_unbatched_and_cannot_be_named_for_batching(tmp_path: Path) -> None:
+    Hearing().write(tmp_path)
+    with (
+        ModelHost(batching={"*": BatchPolicy(4)}) as any_model,
+        ModelHost(batching={"listener": BatchPolicy(4)}) as named,
+    ):
+        served = any_model.load(tmp_path, name="listener")
+        with pytest.raises(ContractError, match="batch the calls of model listener: it keeps states"):
+            named.load(tmp_path, name="listener")
+
+        assert [one.name for one in any_model.models()] == ["listener"]
+        assert not isinstance(served._place.live.seating.seat.instance, BatchedInstance)  # type: ignore[union-attr]
