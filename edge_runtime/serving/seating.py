@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from edge_runtime.contract.errors import DigestMismatch, EdgeError, InferenceError
-from edge_runtime.contract.ids import VariantId, shown
-from edge_runtime.contract.reasons import GOLDEN_FAILED, LOAD_FAILED, MEMORY
+from edge_runtime.contract.errors import EdgeError, InferenceError
+from edge_runtime.contract.ids import VariantId
+from edge_runtime.contract.reasons import GOLDEN_FAILED, HUNG, MEMORY
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.accounting import EXPIRED, REJECTED, Accounting
 from edge_runtime.inference.admission import Admission
@@ -23,13 +24,17 @@ from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.caretaker import Caretaker
 from edge_runtime.serving.events import Event, Happened, Listener
 from edge_runtime.serving.instance import EngineFault, Instance, Open, is_out_of_memory
+from edge_runtime.serving.load_failures import all_refused, leads_on, load_failure
 from edge_runtime.serving.residency import Residency
-from edge_runtime.serving.variants import Origin, is_accelerated, stand_in
+from edge_runtime.serving.variants import Origin, is_accelerated, last_resort, stand_in
 
 _PATIENCE_S: Final = 30.0
 """How long calls in flight may take before whoever swaps or unloads goes on without them."""
 _LOAD_PACE_S: Final = 0.5
 """How long a model is taken to need to come back into memory, for whoever asks when to try again."""
+_RESTART_AFTER_S: Final = 10.0
+"""Between two deaths of a process after which it is started again at once: a call that kills it must not keep it busy.
+"""
 
 
 class ServedState(Enum):
@@ -109,6 +114,8 @@ class Seating:
         """Variants that failed, until they are tried again."""
         self._failures = 0
         self._tries_later = False
+        self._started_again = -math.inf
+        """When a process that died was last started again at once."""
         self._verdict: InferenceError | None = None
         """Why nobody can answer, while that is so."""
 
@@ -203,7 +210,14 @@ class Seating:
                 return True
             failed = seat.instance.variant
             self._checked.discard(failed.id)
-            fresh = self._open_stand_in(seat)
+            fresh = self._open_stand_in(seat, stand_in(self.origin, failed, self._broken))
+            if fresh is None and (fresh := self._start_again(seat, fault)) is not None:
+                self.seat = fresh
+                self._tell(Happened.RECOVERED, fresh, reason=fault.code, detail=f"started again: {fault.because}")
+                self._keeper.caretaker.soon(seat.vacate)
+                return True
+            if fresh is None and seat.instance.is_gone:
+                fresh = self._open_stand_in(seat, last_resort(self.origin, failed, self._broken))
             if fresh is not None:
                 self.seat = fresh
                 self._broken.add(failed.id)
@@ -217,9 +231,8 @@ class Seating:
         self._keeper.caretaker.soon(seat.vacate)
         return fresh is not None
 
-    def _open_stand_in(self, seat: Seat) -> Seat | None:
+    def _open_stand_in(self, seat: Seat, other: VariantManifest | None) -> Seat | None:
         failed = seat.instance.variant
-        other = stand_in(self.origin, failed, self._broken)
         if other is None:
             return None
         residency = self._keeper.residency
@@ -235,6 +248,18 @@ class Seating:
             return None
         residency.hold(self, estimate_peak_bytes(other))
         return fresh
+
+    def _start_again(self, seat: Seat, fault: EngineFault) -> Seat | None:
+        """The same variant in a fresh process, at once, where its own died; not where one did a moment ago."""
+        now = time.monotonic()
+        if not seat.instance.is_gone or fault.code == HUNG or now - self._started_again < _RESTART_AFTER_S:
+            return None
+        self._started_again = now
+        try:
+            # It takes the place of the one that died: no more memory than that had.
+            return self._open(seat.instance.variant)
+        except EdgeError:
+            return None  # the fault is the answer, and it is tried again later
 
     def _open_again(self) -> Seat:
         try:
@@ -254,14 +279,14 @@ class Seating:
                 seat = self._open(variant)
             except EdgeError as error:
                 self._keeper.residency.give_back(self)
-                if not _leads_on(error):
+                if not leads_on(error):
                     raise
                 refusals.append((variant, error))
                 continue
             self._keeper.residency.hold(self, estimate_peak_bytes(variant))
             self._opened(seat, refusals)
             return seat
-        raise _all_refused(self._what, refusals)
+        raise all_refused(self._what, refusals)
 
     def _open(self, variant: VariantManifest) -> Seat:
         try:
@@ -269,7 +294,7 @@ class Seating:
         except Exception as error:
             if isinstance(error, EdgeError) and not is_out_of_memory(error):
                 raise
-            raise _load_failure(variant, error) from error
+            raise load_failure(variant, error) from error
         try:
             if variant.id not in self._checked:
                 _check_golden(instance, self._what)
@@ -367,29 +392,3 @@ def _check_golden(instance: Instance, what: str) -> None:
                 "build the release again, or load another variant",
                 code=GOLDEN_FAILED,
             )
-
-
-def _load_failure(variant: VariantManifest, error: Exception) -> InferenceError:
-    if is_out_of_memory(error):
-        because, remedy, code = (
-            "there is not enough memory for it",
-            "unload other models, or build a smaller one",
-            MEMORY,
-        )
-    else:
-        because, remedy, code = f"{type(error).__name__}: {shown(str(error))}", "check its engine", LOAD_FAILED
-    return InferenceError(f"load variant {variant.id}", because, remedy, code=code)
-
-
-def _leads_on(error: EdgeError) -> bool:
-    """Whether the next variant may do better: one that answers wrongly or was tampered with spoils the release."""
-    return error.code != GOLDEN_FAILED and not isinstance(error, DigestMismatch)
-
-
-def _all_refused(what: str, refusals: list[tuple[VariantManifest, EdgeError]]) -> EdgeError:
-    if len(refusals) == 1:
-        return refusals[0][1]
-    reasons = "; ".join(f"{one.id}: {error.because}" for one, error in refusals)
-    codes = {error.code for _, error in refusals}
-    code = codes.pop() if len(codes) == 1 else LOAD_FAILED
-    return InferenceError(f"serve {what}", f"no variant could be loaded ({reasons})", "see the reasons", code=code)

@@ -88,6 +88,12 @@ def stand_in(origin: Origin, failed: VariantManifest, broken: Collection[Variant
     return next((one for one in usable if not is_accelerated(one)), None)
 
 
+def last_resort(origin: Origin, failed: VariantManifest, broken: Collection[VariantId]) -> VariantManifest | None:
+    """The best other variant that needs only a CPU, for one whose process does not stay alive."""
+    usable = [one for one in origin.variants if one.id != failed.id and one.id not in broken]
+    return next((one for one in usable if not is_accelerated(one)), None)
+
+
 def _from_folder(folder: Path) -> tuple[OpenRelease, BlobSource]:
     layout = LayoutFolder(folder)
     return layout.open(), layout

@@ -25,6 +25,8 @@ from edge_runtime.serving.served import Served
 from edge_runtime.serving.worker import WorkerInstance
 from edge_runtime.serving.worker_limits import WorkerLimits
 from tests.fakes.faulty_backend import ENGINE, FAULT_FILE, accelerated_facts
+from tests.fakes.models import WEIGHTS, Build, four_pixel_classifier
+from tests.fakes.pixels import write_pixels
 from tests.fakes.streams import Hearing, noise
 from tests.unit.serving.releases import about, accelerated, brightest, plain, png
 
@@ -201,6 +203,36 @@ def test_an_accelerator_that_works_again_gets_its_model_back(fault: Callable[[st
 
         assert event.variant == "npu"
         assert (served.state, brightest(served.call(about(0)))) == (ServedState.READY, 0)
+
+
+def test_a_worker_that_is_killed_costs_no_call_and_is_started_again_at_once(tmp_path: Path) -> None:
+    stage = Stage()
+    with stage.host:
+        served = stage.load(plain(tmp_path, "1.0.0"))
+        killed = worker_of(served)._child.pid
+        os.kill(killed, signal.SIGKILL)
+
+        reply = served.call(about(3))
+
+        assert brightest(reply) == 3
+        assert (served.state, worker_of(served)._child.pid != killed) == (ServedState.READY, True)
+        assert "ended with signal 9" in stage.wait_for(Happened.RECOVERED).detail
+        assert served.statistics().fail.count == 0
+
+
+def test_a_worker_that_dies_again_soon_leaves_its_model_to_another_variant_for_the_cpu(tmp_path: Path) -> None:
+    builds = [Build("first"), Build("second", content=four_pixel_classifier((WEIGHTS * 1.001).astype(np.float32)))]
+    write_pixels(tmp_path / "two", "1.0.0", builds=builds)
+    stage = Stage()
+    with stage.host:
+        served = stage.load(tmp_path / "two")
+        meant = served.variant
+        for pixel in (1, 2):
+            os.kill(worker_of(served)._child.pid, signal.SIGKILL)
+            assert brightest(served.call(about(pixel))) == pixel
+
+        assert (served.state, served.variant != meant) == (ServedState.DEGRADED, True)
+        assert served.statistics().fail.count == 0
 
 
 def test_without_a_stand_in_a_crash_is_refused_until_the_worker_is_back(
