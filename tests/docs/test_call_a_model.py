@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from typer.main import get_command
 
 from edge_runtime.cli.main import app
 from tests.bench.served import serving
-from tests.fakes.pixels import picture, write_pixels
+from tests.docs.conftest import settle
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDES = ROOT / "docs" / "how-to"
@@ -39,7 +37,8 @@ class Place:
     grpc: str
 
     def run(self, *command: str) -> str:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": programs}
         done = subprocess.run(
             command, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False, env=environment
         )
@@ -52,13 +51,10 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def place(tmp_path_factory: pytest.TempPathFactory, digits_out: Path) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("reader")
-    write_pixels(folder / "release", "1.0.0")
-    Image.fromarray(picture(3)[:, :, 0]).save(folder / "photo.png")
-    np.arange(4, dtype=np.float32).tofile(folder / "tensor.f32")
-    (folder / "examples").symlink_to(ROOT / "examples")
-    with serving(folder / "release", folder / "models.sock") as addresses:
+    settle(folder, digits_out)
+    with serving(folder / "digits-out" / "digits-1.0.0", folder / "models.sock") as addresses:
         yield Place(folder, addresses.http.partition("//")[2], addresses.grpc)
 
 
@@ -70,13 +66,13 @@ def test_python_on_the_pages_runs(place: Place, code: str) -> None:
     assert place.run(sys.executable, "-c", place.localised(code)).strip()
 
 
-def test_python_on_the_page_finds_the_brightest_pixel(place: Place) -> None:
+def test_python_on_the_page_reads_the_digit(place: Place) -> None:
     (code,) = (code for code in PYTHON if 'connect("unix:' in code)
 
     said = place.run(sys.executable, "-c", place.localised(code))
 
     assert said.startswith("1.0.0 ")
-    assert json.loads(said.partition(" ")[2])[0]["label"] == "three"
+    assert json.loads(said.partition(" ")[2])[0]["label"] == "3"
 
 
 @pytest.mark.needs_curl
@@ -84,14 +80,31 @@ def test_curl_on_the_page_runs(place: Place) -> None:
     for code in (code for code in blocks(CALL, "sh") if "curl" in code):
         answer = json.loads(place.run("bash", "-c", place.localised(code)))
 
-        assert answer["outputs"][0]["name"] == "classes"
+        assert answer["outputs"][0]["name"] == "digit"
 
 
 @pytest.mark.needs_cpp
 def test_cpp_on_the_page_runs(place: Place) -> None:
     (code,) = (code for code in blocks(CALL, "sh") if "g++" in code)
 
-    assert place.run("bash", "-ec", code) == "logits 0 2 4 6\n"
+    name, *logits = place.run("bash", "-ec", code).split()
+    assert name == "logits"
+    assert max(range(10), key=lambda digit: float(logits[digit])) == 3
+
+
+def test_the_error_on_the_page_is_the_one_that_comes(place: Place) -> None:
+    code = (
+        "import numpy; from edge_runtime.client import connect\n"
+        "connect('unix:models.sock').infer('digits', {'input': numpy.zeros((1, 1, 32, 32), numpy.float32)})"
+    )
+    shown = re.search(r"^cannot take tensor .*$", CALL, re.MULTILINE)
+    assert shown is not None
+
+    with pytest.raises(AssertionError, match="cannot take tensor") as raised:
+        place.run(sys.executable, "-c", code)
+
+    # The example's best variant is an int8 one, which this test does without.
+    assert shown[0].replace("ort-int8-tensor", "ort-float32") in str(raised.value)
 
 
 @pytest.mark.parametrize("page", [CALL, TRITON])

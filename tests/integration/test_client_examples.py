@@ -103,19 +103,30 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_cpp(server: Server, program: Path) -> None:
     pixels = np.arange(8, dtype=np.float32)
 
-    said = run(program, server.socket, "pixels", "x", "2x1x2x2", given=pixels.tobytes())
+    said = run(program, server.socket, "pixels", "x", "2x1x2x2", "float32", given=pixels.tobytes())
 
     assert said == "logits 0 2 4 6 8 10 12 14\n"
+
+
+@pytest.mark.needs_cpp
+def test_cpp_sends_the_pixels_of_a_picture(server: Server, program: Path) -> None:
+    said = run(program, server.socket, "pixels", "image", "1x2x2x1", "uint8", given=picture(3).tobytes())
+
+    logits = [float(one) for one in said.split()[1:]]
+    assert logits.index(max(logits)) == 3
 
 
 @pytest.mark.needs_cpp
 @pytest.mark.parametrize(
     ("arguments", "given", "because"),
     [
-        (["cats", "x", "1x1x2x2"], bytes(16), "it is not served here"),
-        (["pixels", "x", "1x1x2x3"], bytes(24), "asks for 2"),
-        (["pixels", "x", "1x1x2x2"], bytes(12), "fewer numbers"),
-        (["pixels", "x", "1xcat"], bytes(16), "shape is not like"),
+        (["cats", "x", "1x1x2x2", "float32"], bytes(16), "it is not served here"),
+        (["pixels", "x", "1x1x2x3", "float32"], bytes(24), "asks for 2"),
+        (["pixels", "x", "1x1x2x2", "float32"], bytes(12), "16 bytes"),
+        (["pixels", "x", "1xcat", "float32"], bytes(16), "shape is not like"),
+        (["pixels", "x", "1x-2", "float32"], bytes(16), "no tensor has this shape"),
+        (["pixels", "x", "99999999999x99999999999", "float32"], bytes(16), "no tensor has this shape"),
+        (["pixels", "x", "1x1x2x2", "float16"], bytes(16), "no dtype is called float16"),
     ],
 )
 def test_cpp_says_what_is_wrong(

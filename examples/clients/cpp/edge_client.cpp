@@ -2,9 +2,10 @@
 // doorbell. The wire format stands in docs/local-door.md. Standard C++17 and Linux, no library.
 //
 //   g++ -std=c++17 -O2 -o edge_client edge_client.cpp
-//   ./edge_client /run/edge/models.sock MODEL INPUT 1x3x224x224 < tensor.f32
+//   ./edge_client /run/edge/models.sock MODEL INPUT 1x224x224x3 uint8 < pixels
 //
-// Reads one float32 tensor from standard input, prints each output tensor of the answer on a line of its own.
+// Reads one tensor, row after row as the model's description orders its axes, from standard input; prints each output
+// tensor of the answer on a line of its own.
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -26,7 +27,29 @@ namespace edge {
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the wire is little-endian, and so are these structures");
 
 enum Kind : uint8_t { kHello = 0, kCall = 1, kMap = 4, kWelcome = 128, kAnswer = 129, kMapped = 132, kRefusal = 255 };
+
+struct Dtype {
+  const char* name;
+  uint8_t code;
+  uint64_t bytes;  // of one number
+};
+constexpr Dtype kDtypes[] = {{"uint8", 1, 1}, {"float32", 10, 4}};
 constexpr uint8_t kFloat32 = 10;
+
+inline const Dtype& dtype_named(const std::string& name) {
+  for (const Dtype& one : kDtypes)
+    if (name == one.name) return one;
+  throw std::runtime_error("no dtype is called " + name + "; write uint8 or float32");
+}
+
+inline uint64_t bytes_of(const std::vector<int64_t>& shape, const Dtype& dtype) {
+  uint64_t bytes = dtype.bytes;
+  for (int64_t size : shape)
+    if (size < 0 || __builtin_mul_overflow(bytes, static_cast<uint64_t>(size), &bytes))
+      throw std::runtime_error("no tensor has this shape");
+  return bytes;
+}
+
 constexpr uint64_t kAlignment = 64;
 
 struct Header {  // of every message
@@ -106,22 +129,22 @@ class Client {
   Client& operator=(const Client&) = delete;
 
   // Where the input goes; fill it in place. The answer is written behind it.
-  float* input() { return reinterpret_cast<float*>(memory_); }
+  char* input() { return memory_; }
   const char* at(const Tensor& tensor) const {
     if (tensor.region == 0) return body_.data() + tensor.offset;
     return memory_ + tensor.offset;
   }
 
-  std::vector<Tensor> infer(const std::string& model, const std::string& input, const std::vector<int64_t>& shape) {
-    uint64_t input_bytes = sizeof(float);
-    for (int64_t size : shape) input_bytes *= static_cast<uint64_t>(size);
+  std::vector<Tensor> infer(const std::string& model, const std::string& input, const std::vector<int64_t>& shape,
+                            const Dtype& dtype) {
+    const uint64_t input_bytes = bytes_of(shape, dtype);
     const uint64_t answers = (input_bytes + kAlignment - 1) / kAlignment * kAlignment;
-    if (answers > size_) throw std::runtime_error("the region is too small");
+    if (input_bytes > size_ || answers > size_) throw std::runtime_error("the region is too small");
     Writer head;
     for (size_t count : {model.size(), size_t{0}, size_t{0}, size_t{0}, size_t{1}, size_t{0}})
       head.put(static_cast<uint16_t>(count));  // lengths of model, version, sequence; outputs, inputs; 0
     head.put<uint32_t>(1).put<uint64_t>(answers).put<uint64_t>(size_ - answers).put(model);
-    head.put(kFloat32).put(static_cast<uint8_t>(shape.size())).put(static_cast<uint16_t>(input.size()));
+    head.put(dtype.code).put(static_cast<uint8_t>(shape.size())).put(static_cast<uint16_t>(input.size()));
     head.put<uint32_t>(1).put<uint64_t>(0).put(input_bytes);
     for (int64_t size : shape) head.put(size);
     head.put(input);
@@ -239,24 +262,24 @@ class Client {
 }  // namespace edge
 
 int main(int argc, char** argv) {
-  if (argc != 5) {
-    std::fprintf(stderr, "usage: edge_client SOCKET MODEL INPUT 1x3x224x224 < tensor.f32\n");
+  if (argc != 6) {
+    std::fprintf(stderr, "usage: edge_client SOCKET MODEL INPUT 1x224x224x3 uint8|float32 < tensor\n");
     return 2;
   }
   try {
     std::vector<int64_t> shape;
-    size_t count = 1;
     for (const char* at = argv[4]; *at; at += *at == 'x') {
       char* end = nullptr;
       shape.push_back(std::strtoll(at, &end, 10));
-      if (end == at || shape.back() < 0) throw std::runtime_error("the shape is not like 1x3x224x224");
-      count *= static_cast<size_t>(shape.back());
+      if (end == at || (*end != 'x' && *end != '\0')) throw std::runtime_error("the shape is not like 1x224x224x3");
       at = end;
     }
-    edge::Client client(argv[1], count * sizeof(float) + (1 << 20));
-    if (std::fread(client.input(), sizeof(float), count, stdin) != count)
-      throw std::runtime_error("standard input holds fewer numbers than the shape says");
-    for (const edge::Tensor& tensor : client.infer(argv[2], argv[3], shape)) {
+    const edge::Dtype& dtype = edge::dtype_named(argv[5]);
+    const uint64_t bytes = edge::bytes_of(shape, dtype);
+    edge::Client client(argv[1], bytes + (1 << 20));  // a mebibyte for the answer
+    if (std::fread(client.input(), 1, bytes, stdin) != bytes)
+      throw std::runtime_error("standard input holds less than shape and dtype say, " + std::to_string(bytes) + " bytes");
+    for (const edge::Tensor& tensor : client.infer(argv[2], argv[3], shape, dtype)) {
       std::printf("%s", tensor.name.c_str());
       if (tensor.dtype == edge::kFloat32)
         for (uint64_t i = 0; i < tensor.size / sizeof(float); ++i)
