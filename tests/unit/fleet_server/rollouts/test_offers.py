@@ -1,6 +1,5 @@
 """What a device is offered on the way forward and on the way back."""
 
-from dataclasses import replace
 
 from msgspec import structs
 
@@ -23,7 +22,7 @@ PLAN = RolloutPlan(
 
 
 def order(winner: Digest | None = None, latency_ms: float | None = None) -> list[tuple[str, str]]:
-    variants = (replace(VARIANTS[0], latency_ms=latency_ms), VARIANTS[1])
+    variants = (structs.replace(VARIANTS[0], latency_ms=latency_ms), VARIANTS[1])
     found = offer(variants, documents.facts(), winner, 3)
     return [(suggestion.variant, suggestion.because) for suggestion in found.suggestions]
 
