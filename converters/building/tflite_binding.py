@@ -15,7 +15,7 @@ from converters.release.draft import Draft
 from edge_runtime.contract.release import TensorBinding, TensorMap
 from edge_runtime.contract.steps import Decode, parse_preprocess
 from edge_runtime.contract.tensor import TensorSpec
-from edge_runtime.inference.preprocess import compile_preprocess
+from edge_runtime.inference.preprocessing.preprocess import compile_preprocess
 
 _INTEGERS = frozenset({"uint8", "int8"})
 _ONE_STEP = 1

@@ -37,7 +37,7 @@ from edge_runtime.contract.steps import Cast, Layout, Normalize, PreStep, parse_
 from edge_runtime.contract.target import Target
 from edge_runtime.inference.backend import BackendOptions, Tensors, load_backend
 from edge_runtime.inference.predictor import Predictor, load_predictor
-from edge_runtime.inference.preprocess import compile_preprocess
+from edge_runtime.inference.preprocessing.preprocess import compile_preprocess
 
 EMULATED = BackendOptions(threads=1, graph_optimisation="disabled")
 """Float arithmetic as the file says it, free of the CPU's integer kernels."""

@@ -23,8 +23,8 @@ from converters.compilers.ranges import read_samples
 from converters.errors import CompileFailed
 from converters.planning.sensitivity import CurvePoint, LayerError, Sensitivity, most_in_float, ranked
 from edge_runtime.inference import vendor_telemetry
-from edge_runtime.inference.agreement import snr_db
 from edge_runtime.inference.backend import Array
+from edge_runtime.inference.checks.agreement import snr_db
 
 _POOL: Final = 8
 _WHAT: Final = "look for the layers that lose accuracy"

@@ -11,7 +11,7 @@ import numpy as np
 from converters.data.datasets import Dataset
 from edge_runtime.contract.release import ReleaseManifest
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.preprocess import Preprocessor
+from edge_runtime.inference.preprocessing.preprocess import Preprocessor
 
 _LOOKED_AT: Final = 4
 """Samples of each set; what is wrong with all shows in a few, and this is looked at in every build."""

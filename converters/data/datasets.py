@@ -24,7 +24,7 @@ from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.preprocess import Inputs, Preprocessor
+from edge_runtime.inference.preprocessing.preprocess import Inputs, Preprocessor
 
 _OVERLAP_SHARE = 0.5
 """Of the calibration set; more in common with the evaluation set is a mistake, not some stray copies."""

@@ -24,12 +24,12 @@ from converters.evaluation.parity import Parity
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.release import ReleaseManifest
 from edge_runtime.contract.steps import RawStep
-from edge_runtime.inference.agreement import Distance
 from edge_runtime.inference.backend import Tensors
-from edge_runtime.inference.postprocess import compile_postprocess
+from edge_runtime.inference.checks.agreement import Distance
+from edge_runtime.inference.postprocessing.postprocess import compile_postprocess
+from edge_runtime.inference.postprocessing.results import Answer, Boxes, Result, as_text
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocess import Preprocessor
-from edge_runtime.inference.results import Answer, Boxes, Result, as_text
+from edge_runtime.inference.preprocessing.preprocess import Preprocessor
 
 Interpret = Callable[[Tensors, Tensors], list[Answer]]
 """Answers from canonical output tensors and the inputs they answer, after `decode`; one per sample."""

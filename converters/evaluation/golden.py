@@ -22,9 +22,16 @@ from edge_runtime.contract.golden import GOLDEN_MAX_BYTES, GoldenSpec, Truth
 from edge_runtime.contract.ids import parse_layer_name
 from edge_runtime.contract.layout import LayoutFolder, read_checked
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.golden import GoldenSample, GoldenSet, narrowed, pack_golden, run_golden, unpack_golden
+from edge_runtime.inference.checks.golden import (
+    GoldenSample,
+    GoldenSet,
+    narrowed,
+    pack_golden,
+    run_golden,
+    unpack_golden,
+)
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocess import Preprocessor
+from edge_runtime.inference.preprocessing.preprocess import Preprocessor
 
 _USABLE_BYTES: Final = GOLDEN_MAX_BYTES * 9 // 10
 """Of the archive, what inputs and references may take; headers and labels need the rest."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_runtime.inference.agreement import Distance
 from edge_runtime.inference.backend import Tensors
+from edge_runtime.inference.checks.agreement import Distance
 
 
 class Parity:

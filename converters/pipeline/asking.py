@@ -18,9 +18,9 @@ from converters.release.variants import Built
 from edge_runtime.contract.evidence import Accuracy, CheckResult
 from edge_runtime.contract.release import ReferenceScore
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.golden import load_own, run_golden
+from edge_runtime.inference.checks.golden import load_own, run_golden
+from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.results import Answer
 
 
 @dataclass(frozen=True, slots=True)

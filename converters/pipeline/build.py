@@ -43,8 +43,8 @@ from edge_runtime.contract.evidence import Where
 from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.contract.layout import LayoutFolder
 from edge_runtime.contract.release import ReferenceScore, Waiver
+from edge_runtime.inference.checks.golden import GoldenSet
 from edge_runtime.inference.facts import engines
-from edge_runtime.inference.golden import GoldenSet
 from edge_runtime.interrupt import interrupts_held
 
 _MODULES: Final = {"onnxruntime": "onnxruntime", "openvino": "openvino", "nncf": "nncf", "litert": "ai_edge_litert"}

@@ -49,7 +49,7 @@ from converters.release.variants import Built, for_arch, with_own, with_peak, wi
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.evidence import By, CheckResult, Elsewhere, Evidence, Latency, Where
 from edge_runtime.inference.backend import BackendOptions, load_backend
-from edge_runtime.inference.golden import pack_own
+from edge_runtime.inference.checks.golden import pack_own
 from edge_runtime.inference.predictor import Predictor
 
 MEASURED_WITH: Final = BackendOptions(threads=1)

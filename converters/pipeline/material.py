@@ -35,9 +35,9 @@ from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.contract.ids import LayerName
 from edge_runtime.contract.release import Calibration, ReferenceScore, Waiver, reference_to
 from edge_runtime.inference.arrays import read_npy
-from edge_runtime.inference.golden import GoldenSet
+from edge_runtime.inference.checks.golden import GoldenSet
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocess import Preprocessor, compile_preprocess
+from edge_runtime.inference.preprocessing.preprocess import Preprocessor, compile_preprocess
 
 _OF_BRANCHES: Final = frozenset({"control_flow", "nothing_to_quantise"})
 """Findings that may be about branches which are never taken."""

@@ -15,7 +15,7 @@ from converters.planning.recipe_inputs import InputRecipe, columns_of, final_col
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.steps import Decode, Frame, Layout, PreStep, RawStep, parse_preprocess
 from edge_runtime.contract.tensor import AxisRange, InputSpec, TensorSpec
-from edge_runtime.inference.geometry import place
+from edge_runtime.inference.preprocessing.geometry import place
 
 _IMAGE_SIDE_MAX: Final = 8192
 _AXIS_MAX: Final = 65536

@@ -106,7 +106,7 @@ def _observed(answered: Answered, label: str | None) -> Observation:
 
 
 def _best_class(answer: object) -> tuple[str | None, float | None]:
-    from edge_runtime.inference.results import Classes
+    from edge_runtime.inference.postprocessing.results import Classes
 
     if isinstance(answer, dict):
         for part in answer.values():

@@ -25,7 +25,7 @@ from edge_runtime.update.store import ContentStore
 
 if TYPE_CHECKING:
     from edge_runtime.inference.model import Model
-    from edge_runtime.inference.results import Answer
+    from edge_runtime.inference.postprocessing.results import Answer
 
 BAD_INPUT: Final = "bad_input"
 """Why there is no answer when the request itself is to blame."""

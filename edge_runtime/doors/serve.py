@@ -16,7 +16,7 @@ from edge_runtime.doors.following import Following
 from edge_runtime.doors.metrics import EventCounter, ServingMetrics
 from edge_runtime.doors.v2.repository import Repository
 from edge_runtime.doors.v2.service import V2Service
-from edge_runtime.inference.finite import NanPolicy
+from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.installed import is_state_folder
 from edge_runtime.serving.batching import BatchPolicy
 from edge_runtime.serving.host import ModelHost

@@ -10,7 +10,7 @@ from edge_runtime.contract.errors import ContractError, InferenceError
 from edge_runtime.inference.arrays import read_npy
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.model import Model
-from edge_runtime.inference.results import Answer
+from edge_runtime.inference.postprocessing.results import Answer
 
 FILE_MAX_BYTES: Final = 256 * 1024 * 1024
 

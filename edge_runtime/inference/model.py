@@ -17,25 +17,25 @@ from edge_runtime.contract.layout import OpenRelease, OpenVariant
 from edge_runtime.contract.reasons import INTERNAL
 from edge_runtime.contract.release import layer_of
 from edge_runtime.contract.variant_choice import Rejected
-from edge_runtime.inference.accounting import Accounting, Statistics
-from edge_runtime.inference.admission import Admission
-from edge_runtime.inference.asker import Asker
 from edge_runtime.inference.backend import BACKENDS, Array, BackendOptions, Registry, Tensors, concurrency_for
-from edge_runtime.inference.lease import Lease, LeasePool, zero_feeds
 from edge_runtime.inference.opening import Opened, Release, Wishes, open_release, read_layer
+from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocess import Inputs
-from edge_runtime.inference.results import Answer
+from edge_runtime.inference.preprocessing.preprocess import Inputs
+from edge_runtime.inference.requests.accounting import Accounting, Statistics
+from edge_runtime.inference.requests.admission import Admission
+from edge_runtime.inference.requests.asker import Asker
+from edge_runtime.inference.requests.lease import Lease, LeasePool, zero_feeds
+from edge_runtime.inference.requests.turns import Ticket
 from edge_runtime.inference.states import STATELESS
-from edge_runtime.inference.turns import Ticket
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from edge_runtime.contract.evidence import CheckResult
-    from edge_runtime.inference.drift import DriftSketches
-    from edge_runtime.inference.finite import NanPolicy
-    from edge_runtime.inference.golden import GoldenSet
+    from edge_runtime.inference.checks.golden import GoldenSet
+    from edge_runtime.inference.requests.drift import DriftSketches
+    from edge_runtime.inference.requests.finite import NanPolicy
     from edge_runtime.inference.streams import ModelSession
 
 QUEUE_LIMIT: Final = 128
@@ -359,7 +359,7 @@ class Model:
         if spec is None:
             return None
         from edge_runtime.contract.golden import GOLDEN_MAX_BYTES
-        from edge_runtime.inference.golden import unpack_golden
+        from edge_runtime.inference.checks.golden import unpack_golden
 
         title = parse_layer_name(spec.layer)
         return unpack_golden(read_layer(self._opened.source, self.release.layers, title, GOLDEN_MAX_BYTES))
@@ -376,7 +376,7 @@ class Model:
         if spec is None or golden is None:
             return []
         from edge_runtime.inference.arrays import ARCHIVE_MAX_BYTES
-        from edge_runtime.inference.golden import load_own, run_golden
+        from edge_runtime.inference.checks.golden import load_own, run_golden
 
         own = None
         if reference := self.variant.manifest.golden_own:

@@ -31,7 +31,7 @@ from edge_runtime.contract.release import ReleaseManifest, VariantManifest, laye
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
 from edge_runtime.inference.backend import Array, BackendOptions, Registry
 from edge_runtime.inference.facts import engines, machine_facts
-from edge_runtime.inference.postprocess import parse_labels
+from edge_runtime.inference.postprocessing.postprocess import parse_labels
 from edge_runtime.inference.predictor import Predictor, load_predictor
 from edge_runtime.inference.tuned import TunedChoice, applicable, leaves_threads_open, read_choices, winner_of
 

@@ -25,9 +25,9 @@ from edge_runtime.inference.backend import (
     Tensors,
     load_backend,
 )
-from edge_runtime.inference.postprocess import Postprocessor, compile_postprocess
-from edge_runtime.inference.preprocess import Inputs, Preprocessor, compile_preprocess
-from edge_runtime.inference.results import Answer
+from edge_runtime.inference.postprocessing.postprocess import Postprocessor, compile_postprocess
+from edge_runtime.inference.postprocessing.results import Answer
+from edge_runtime.inference.preprocessing.preprocess import Inputs, Preprocessor, compile_preprocess
 from edge_runtime.inference.states import Memory, is_sequential
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ import numpy as np
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.framing import FrameBuffer, Framing, compile_framing
-from edge_runtime.inference.preprocess import Preprocessor
-from edge_runtime.inference.results import Answer
+from edge_runtime.inference.postprocessing.results import Answer
+from edge_runtime.inference.postprocessing.stream_answers import Listener, StreamReader
+from edge_runtime.inference.preprocessing.framing import FrameBuffer, Framing, compile_framing
+from edge_runtime.inference.preprocessing.preprocess import Preprocessor
 from edge_runtime.inference.states import GraphState, Memory, StreamRules, compile_states
-from edge_runtime.inference.stream_answers import Listener, StreamReader
 
 SESSION_ENDED: Final = "session_ended"
 """Reason code: the session was ended, or forgotten after nobody used it for long."""

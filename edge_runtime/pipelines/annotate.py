@@ -15,7 +15,16 @@ import numpy as np
 
 from edge_runtime.contract.errors import printable
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.results import Anomaly, Boxes, Classes, Mask, Result, Scored, Values, label_of
+from edge_runtime.inference.postprocessing.results import (
+    Anomaly,
+    Boxes,
+    Classes,
+    Mask,
+    Result,
+    Scored,
+    Values,
+    label_of,
+)
 from edge_runtime.pipelines.records import Finding, Record, Region
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from edge_runtime.contract.layout import LayoutFolder
 from edge_runtime.contract.steps import Color
 from edge_runtime.contract.tensor import Signature
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.images import recolour
 from edge_runtime.inference.model import Model as OpenModel
-from edge_runtime.inference.results import Answer
+from edge_runtime.inference.postprocessing.results import Answer
+from edge_runtime.inference.preprocessing.images import recolour
 from edge_runtime.installed import installed_builds, is_state_folder, open_installed
 from edge_runtime.pipelines import description as described
 from edge_runtime.pipelines.description import Description

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.results import Answer
+from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.pipelines.records import Frame, Record, Unreadable
 
 Tell = Callable[[str], None]

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from edge_runtime.contract.errors import EdgeError, InferenceError
-from edge_runtime.inference.results import Boxes
+from edge_runtime.inference.postprocessing.results import Boxes
 from edge_runtime.pipelines.cutting import cut_boxes, cut_grid, in_frame
 from edge_runtime.pipelines.description import BoxCrops
 from edge_runtime.pipelines.line import Line

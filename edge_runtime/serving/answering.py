@@ -13,19 +13,19 @@ import numpy as np
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import ENGINE_FAILED, MEMORY
-from edge_runtime.inference.accounting import INTERPRET, PREPARE, RUN, SAMPLES
-from edge_runtime.inference.direct import Direct, direct_call
-from edge_runtime.inference.prepared import feeds_of_prepared
-from edge_runtime.inference.refusals import DeadlinePassed
-from edge_runtime.inference.results import Answer, as_json
+from edge_runtime.inference.postprocessing.results import Answer, as_json
+from edge_runtime.inference.requests.accounting import INTERPRET, PREPARE, RUN, SAMPLES
+from edge_runtime.inference.requests.direct import Direct, direct_call
+from edge_runtime.inference.requests.prepared import feeds_of_prepared
+from edge_runtime.inference.requests.refusals import DeadlinePassed
 from edge_runtime.serving.calls import BadCall, Call, Values
 from edge_runtime.serving.describing import WantedOutputs, only_arrays
 
 if TYPE_CHECKING:
-    from edge_runtime.inference.accounting import Record
     from edge_runtime.inference.backend import Array, Tensors
     from edge_runtime.inference.model import Model
-    from edge_runtime.inference.preprocess import Inputs
+    from edge_runtime.inference.preprocessing.preprocess import Inputs
+    from edge_runtime.inference.requests.accounting import Record
 
 _T = TypeVar("_T")
 

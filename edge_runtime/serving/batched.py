@@ -19,8 +19,8 @@ from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.ids import VariantId, shown
 from edge_runtime.contract.reasons import INTERNAL
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest
-from edge_runtime.inference.accounting import QUEUE, Record
-from edge_runtime.inference.refusals import Cancelled, DeadlinePassed
+from edge_runtime.inference.requests.accounting import QUEUE, Record
+from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed
 from edge_runtime.serving.batching import BatchPolicy, Waiting, next_batch
 from edge_runtime.serving.calls import Call, Values
 from edge_runtime.serving.instance import EngineFault, Instance, Open

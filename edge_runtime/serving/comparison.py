@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 
 from edge_runtime.contract.errors import InferenceError
-from edge_runtime.inference.agreement import Distance, box_matches, f1, max_abs
 from edge_runtime.inference.backend import Array
+from edge_runtime.inference.checks.agreement import Distance, box_matches, f1, max_abs
 from edge_runtime.serving.calls import Reply
 
 

@@ -9,8 +9,8 @@ from functools import cached_property
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import INTERNAL
-from edge_runtime.inference.accounting import EXPIRED, FAILED, REJECTED, SUCCESS, Accounting
-from edge_runtime.inference.refusals import Closed, DeadlinePassed, Refused
+from edge_runtime.inference.requests.accounting import EXPIRED, FAILED, REJECTED, SUCCESS, Accounting
+from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Refused
 from edge_runtime.inference.states import is_sequential
 from edge_runtime.serving.calls import Call, Reply, Ticket
 from edge_runtime.serving.describing import describe_inputs, describe_outputs, tensor_labels

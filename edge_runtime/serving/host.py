@@ -12,7 +12,7 @@ from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.errors import ContractError, EdgeError
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import BACKENDS, Registry
-from edge_runtime.inference.finite import NanPolicy
+from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.batched import check_batchable, gathering
 from edge_runtime.serving.batching import ANY_MODEL, BatchPolicy

@@ -11,9 +11,9 @@ from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.reasons import ENGINE_FAILED
 from edge_runtime.contract.release import VariantManifest
-from edge_runtime.inference.accounting import Record
-from edge_runtime.inference.finite import FiniteCheck, NanPolicy
 from edge_runtime.inference.model import Model
+from edge_runtime.inference.requests.accounting import Record
+from edge_runtime.inference.requests.finite import FiniteCheck, NanPolicy
 from edge_runtime.serving.answering import Answerer
 from edge_runtime.serving.calls import Call, Values
 from edge_runtime.serving.sequences import OpenSequences

@@ -10,8 +10,8 @@ from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.ids import VariantId
 from edge_runtime.inference.backend import Registry
 from edge_runtime.inference.facts import engines, machine_facts
-from edge_runtime.inference.finite import NanPolicy
 from edge_runtime.inference.model import Model
+from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.serving.instance import Instance, LocalInstance, Open
 from edge_runtime.serving.variants import Origin, Release, read_origin
 from edge_runtime.serving.worker_limits import WorkerLimits

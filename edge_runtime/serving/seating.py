@@ -16,10 +16,10 @@ from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.reasons import GOLDEN_FAILED, HUNG, MEMORY
 from edge_runtime.contract.release import VariantManifest
-from edge_runtime.inference.accounting import EXPIRED, REJECTED, Accounting
-from edge_runtime.inference.admission import Admission
 from edge_runtime.inference.opening import estimate_peak_bytes
-from edge_runtime.inference.refusals import DeadlinePassed, Overloaded
+from edge_runtime.inference.requests.accounting import EXPIRED, REJECTED, Accounting
+from edge_runtime.inference.requests.admission import Admission
+from edge_runtime.inference.requests.refusals import DeadlinePassed, Overloaded
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.caretaker import Caretaker
 from edge_runtime.serving.events import Event, Happened, Listener

@@ -11,15 +11,15 @@ import msgspec
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
-from edge_runtime.inference.accounting import RUN, SAMPLES
-from edge_runtime.inference.results import as_json
+from edge_runtime.inference.postprocessing.results import as_json
+from edge_runtime.inference.requests.accounting import RUN, SAMPLES
 from edge_runtime.serving.calls import BadCall, Call, SequenceStep, Values
 from edge_runtime.serving.describing import WantedOutputs, only_arrays
 
 if TYPE_CHECKING:
-    from edge_runtime.inference.accounting import Record
     from edge_runtime.inference.backend import Array
     from edge_runtime.inference.model import Model
+    from edge_runtime.inference.requests.accounting import Record
     from edge_runtime.inference.streams import ModelSession
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edge_runtime.contract.errors import EdgeError
-from edge_runtime.inference.refusals import Cancelled
+from edge_runtime.inference.requests.refusals import Cancelled
 from edge_runtime.serving.calls import Call, Reply, TensorMeta, Ticket, UnknownVersion
 from edge_runtime.serving.deployment import Deployment, Done
 from edge_runtime.serving.seating import Retired, ServedState

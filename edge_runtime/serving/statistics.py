@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_runtime.inference.accounting import Histogram, Statistics
+from edge_runtime.inference.requests.accounting import Histogram, Statistics
 
 
 @dataclass(frozen=True, slots=True)

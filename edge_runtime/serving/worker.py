@@ -20,9 +20,9 @@ from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.layout import OCI_INDEX, Descriptor
 from edge_runtime.contract.reasons import HUNG, LOAD_FAILED
-from edge_runtime.inference.accounting import SAMPLES, Record
 from edge_runtime.inference.backend import Registry
-from edge_runtime.inference.finite import NanPolicy
+from edge_runtime.inference.requests.accounting import SAMPLES, Record
+from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.serving.calls import BadCall, Call, Values
 from edge_runtime.serving.instance import EngineFault
 from edge_runtime.serving.variants import Origin

@@ -21,7 +21,7 @@ from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.errors import TransportError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.layout import Descriptor
-from edge_runtime.inference.finite import NanPolicy
+from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.serving.calls import Values
 
 MESSAGE_MAX_BYTES: Final = 64 * 1024 * 1024

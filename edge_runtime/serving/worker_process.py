@@ -11,8 +11,8 @@ from typing import cast
 from edge_runtime.contract.errors import ContractError, InferenceError
 from edge_runtime.contract.layout import Descriptor, open_release, parse_release_index, read_checked
 from edge_runtime.contract.reasons import MEMORY
-from edge_runtime.inference.accounting import SAMPLES, Record
 from edge_runtime.inference.model import Model
+from edge_runtime.inference.requests.accounting import SAMPLES, Record
 from edge_runtime.parent import end_with_parent, limit_memory
 from edge_runtime.serving.calls import Call, SequenceStep
 from edge_runtime.serving.instance import LocalInstance, is_out_of_memory

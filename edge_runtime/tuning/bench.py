@@ -15,7 +15,7 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.inference.backend import BackendOptions, Tensors, threads_for
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.model import Model
-from edge_runtime.inference.preprocess import Inputs
+from edge_runtime.inference.preprocessing.preprocess import Inputs
 from edge_runtime.tuning.bare import BareCall, open_bare
 from edge_runtime.tuning.figures import Figures, figures_of, steady_ratio
 from edge_runtime.tuning.footprint import Footprint, measure_footprint
@@ -320,7 +320,7 @@ def _closed_loop(ask: Callable[[int], None], callers: int) -> tuple[int, float]:
 
 
 def _queue_figures(waited: object) -> Figures | None:
-    from edge_runtime.inference.accounting import Histogram
+    from edge_runtime.inference.requests.accounting import Histogram
 
     if not isinstance(waited, Histogram) or not waited.count:
         return None

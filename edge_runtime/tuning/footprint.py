@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from edge_runtime.inference.lease import buffer_shapes
+from edge_runtime.inference.requests.lease import buffer_shapes
 
 if TYPE_CHECKING:
     from edge_runtime.inference.model import Model

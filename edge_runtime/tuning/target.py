@@ -16,7 +16,7 @@ from edge_runtime.inference.backend import Tensors
 from edge_runtime.inference.model import Model
 from edge_runtime.inference.opening import read_layer
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocess import Inputs
+from edge_runtime.inference.preprocessing.preprocess import Inputs
 from edge_runtime.installed import STORE, installed_builds, is_state_folder
 from edge_runtime.update.store import ContentStore
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from edge_runtime.contract.release import ReleaseManifest
-from edge_runtime.inference.pictures import prepare
-from edge_runtime.inference.preprocess import compile_preprocess
+from edge_runtime.inference.preprocessing.pictures import prepare
+from edge_runtime.inference.preprocessing.preprocess import compile_preprocess
 from tests.bench.figures import table
 from tests.bench.turns import heads, in_turns, load_note, rows
 from tests.fakes.models import release_manifest

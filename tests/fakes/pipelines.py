@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from edge_runtime.contract.tensor import InputSpec, OutputSpec, Signature
-from edge_runtime.inference.results import Answer, Boxes, Classes
+from edge_runtime.inference.postprocessing.results import Answer, Boxes, Classes
 from edge_runtime.pipelines.description import Description
 from edge_runtime.pipelines.reading import parse_description
 from edge_runtime.pipelines.records import Frame, Record, Unreadable

@@ -11,7 +11,7 @@ from PIL import Image
 
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.golden import GoldenCheck, Truth
-from edge_runtime.inference.golden import pack_golden
+from edge_runtime.inference.checks.golden import pack_golden
 from tests.fakes.models import WEIGHTS, Build, four_pixel_classifier, write_release
 
 

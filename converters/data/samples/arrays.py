@@ -18,7 +18,7 @@ from converters.errors import BadDataset
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.preprocess import Inputs
+from edge_runtime.inference.preprocessing.preprocess import Inputs
 
 _TRUTH_KEYS: Final = ("y", "label", "labels", "target", "targets")
 """What people call the labels in such a file; the first that fits is taken unless the recipe names one."""

@@ -15,7 +15,7 @@ from converters.data.truth import MaskFile, Truth
 from converters.errors import BadDataset
 from edge_runtime.contract.digest import Digest, digest_of_file
 from edge_runtime.contract.ids import shown
-from edge_runtime.inference.preprocess import Inputs
+from edge_runtime.inference.preprocessing.preprocess import Inputs
 
 LABELS_FILE: Final = "labels.csv"
 _TENSOR_ENDINGS: Final = frozenset({".npy", ".npz"})

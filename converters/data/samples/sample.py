@@ -13,7 +13,7 @@ import numpy as np
 from converters.data.truth import Truth
 from edge_runtime.contract.digest import Digest
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.preprocess import Inputs
+from edge_runtime.inference.preprocessing.preprocess import Inputs
 
 TruthKind = Literal["class", "values", "boxes", "mask"]
 """What a person says about one sample, by what the output answers with."""

@@ -17,7 +17,7 @@ from converters.errors import BadDataset
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.preprocess import Inputs
+from edge_runtime.inference.preprocessing.preprocess import Inputs
 
 _MISSING: Final = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 """What stands in a cell that nobody filled in, in lower case."""

@@ -11,9 +11,9 @@ import numpy as np
 from converters.data.truth import TrueBoxes, Truth
 from converters.errors import BadDataset
 from converters.evaluation.metrics.metric import Reply, Score
-from edge_runtime.inference.agreement import box_matches, f1
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.results import Boxes
+from edge_runtime.inference.checks.agreement import box_matches, f1
+from edge_runtime.inference.postprocessing.results import Boxes
 
 _STATISTICS = {"map": 0, "map50": 1}
 """Place in pycocotools' summary: AP at IoU 0.50:0.95, and at 0.50; all areas, 100 objects a picture."""

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from converters.data.truth import Truth
 from edge_runtime.inference.backend import Tensors
-from edge_runtime.inference.results import Answer
+from edge_runtime.inference.postprocessing.results import Answer
 
 Z95: Final = 1.959964
 """Two-sided 95 % quantile of the normal distribution."""

@@ -12,7 +12,7 @@ from converters.evaluation.metrics.metric import Reply, Score
 from converters.evaluation.metrics.resampling import interval_of
 from converters.evaluation.metrics.tensors import mean_of
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.results import Scored, Values
+from edge_runtime.inference.postprocessing.results import Scored, Values
 
 
 @dataclass(slots=True)

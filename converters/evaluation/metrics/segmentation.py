@@ -13,11 +13,11 @@ from converters.evaluation.metrics.metric import Reply, Score
 from converters.evaluation.metrics.resampling import interval_of
 from converters.evaluation.metrics.tensors import mean_of
 from edge_runtime.contract.ids import shown
-from edge_runtime.inference.agreement import mean_iou, overlap_by_class, resized_map
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.golden_answers import pixel_agreement
-from edge_runtime.inference.images import MAX_PIXELS
-from edge_runtime.inference.results import OUTSIDE, Mask
+from edge_runtime.inference.checks.agreement import mean_iou, overlap_by_class, resized_map
+from edge_runtime.inference.checks.golden_answers import pixel_agreement
+from edge_runtime.inference.postprocessing.results import OUTSIDE, Mask
+from edge_runtime.inference.preprocessing.images import MAX_PIXELS
 
 VOID: Final = 255
 """Pixels that nobody judges, in PASCAL VOC and most sets after it."""

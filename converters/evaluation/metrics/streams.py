@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from converters.errors import BadDataset
 from converters.evaluation.metrics.metric import Reply, Score
 from converters.evaluation.metrics.tensors import mean_of
-from edge_runtime.inference.hysteresis import segment_overlap
-from edge_runtime.inference.results import Segment, Segments
+from edge_runtime.inference.postprocessing.hysteresis import segment_overlap
+from edge_runtime.inference.postprocessing.results import Segment, Segments
 
 
 @dataclass(slots=True)

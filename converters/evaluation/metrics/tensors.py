@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from converters.evaluation.metrics.metric import Z95, Interval, Reply, Score
-from edge_runtime.inference.agreement import cosine
+from edge_runtime.inference.checks.agreement import cosine
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from edge_runtime.doors.tally import Tally
 from edge_runtime.doors.v2.grpc_service import SERVICE, Caller, GrpcService, Method
 from edge_runtime.doors.v2.problems import retry_after_s, status_of
 from edge_runtime.doors.v2.wire import BYTES, INT, STRING, Field, Message
-from edge_runtime.inference.refusals import Cancelled
+from edge_runtime.inference.requests.refusals import Cancelled
 from edge_runtime.serving.calls import BadCall
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from edge_runtime.inference.backend import (
     static_shape,
     threads_for,
 )
-from edge_runtime.inference.pool import Pool
+from edge_runtime.inference.requests.pool import Pool
 
 _PROBE: Final = base64.b64decode(
     "GAAAAFRGTDMAAA4AFAAQAAwACAAAAAQADgAAABAAAAAcAAAA8AAAAAMAAAABAAAACAAAAAQABAAEAAAAAQAAABAAAAAMABQAEAAMAAgABAAMAAAA"

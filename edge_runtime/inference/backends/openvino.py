@@ -26,7 +26,7 @@ from edge_runtime.inference.backend import (
     static_shape,
     threads_for,
 )
-from edge_runtime.inference.pool import Pool
+from edge_runtime.inference.requests.pool import Pool
 
 _DEVICES: Final = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 # A list of what may pass: other properties name folders (CACHE_DIR) or change nothing a release may decide.

@@ -6,7 +6,7 @@ import sys
 from typing import Final, TextIO
 
 from edge_runtime.contract.errors import InferenceError, printable
-from edge_runtime.inference.results import as_text
+from edge_runtime.inference.postprocessing.results import as_text
 from edge_runtime.pipelines.records import Finding, Record
 
 _COLUMNS: Final = (14, 28, 16)

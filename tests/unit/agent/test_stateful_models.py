@@ -12,8 +12,8 @@ from edge_runtime.agent.workload import LiveModel
 from edge_runtime.contract import reasons
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.golden import GoldenCheck
-from edge_runtime.inference.golden import pack_golden
-from edge_runtime.inference.results import Track
+from edge_runtime.inference.checks.golden import pack_golden
+from edge_runtime.inference.postprocessing.results import Track
 from edge_runtime.update.ports import TrialRequest
 from edge_runtime.update.states import Activation
 from edge_runtime.update.store import ContentStore

@@ -21,7 +21,7 @@ from edge_runtime.contract.ids import TargetPath, VariantId
 from edge_runtime.contract.layout import LayoutFolder
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocess import Preprocessor
+from edge_runtime.inference.preprocessing.preprocess import Preprocessor
 from edge_runtime.update.ports import Interrupted, TrialRequest
 from edge_runtime.update.states import Activation
 from edge_runtime.update.store import ContentStore

@@ -19,8 +19,8 @@ from converters.evaluation.evaluate import Examination, interpreter_of, judge_an
 from converters.evaluation.metrics.choose import Task, task_of
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.inference.backend import Tensors
-from edge_runtime.inference.preprocess import compile_preprocess
-from edge_runtime.inference.results import Values
+from edge_runtime.inference.postprocessing.results import Values
+from edge_runtime.inference.preprocessing.preprocess import compile_preprocess
 from tests.fakes.models import release_manifest
 
 RELEASE = release_manifest(["v"])

@@ -15,9 +15,9 @@ from converters.evaluation.golden import ask_from, choose_samples
 from converters.evaluation.golden_truth import Kept, truth_of
 from edge_runtime.contract.golden import GOLDEN_MAX_BYTES
 from edge_runtime.contract.tensor import AxisRange
-from edge_runtime.inference.golden import narrowed
-from edge_runtime.inference.golden_answers import unpack_mask
-from edge_runtime.inference.preprocess import Preprocessor, compile_preprocess
+from edge_runtime.inference.checks.golden import narrowed
+from edge_runtime.inference.checks.golden_answers import unpack_mask
+from edge_runtime.inference.preprocessing.preprocess import Preprocessor, compile_preprocess
 from tests.fakes.models import release_manifest
 
 

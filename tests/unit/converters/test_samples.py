@@ -23,7 +23,7 @@ from converters.data.truth import MaskFile, TrueBoxes, truth_text
 from converters.errors import BadDataset
 from converters.planning.recipe import CalibrationRecipe, EvaluationRecipe, StoredRecipe
 from edge_runtime.contract.tensor import InputSpec, Signature
-from edge_runtime.inference.preprocess import Preprocessor, compile_preprocess
+from edge_runtime.inference.preprocessing.preprocess import Preprocessor, compile_preprocess
 from tests.fakes.models import release_manifest
 
 NAN = float("nan")

@@ -15,7 +15,7 @@ from converters.data.sets import open_sets
 from converters.errors import BadDataset, BadRecipe
 from converters.planning.recipe import Recipe
 from edge_runtime.contract.steps import RawStep
-from edge_runtime.inference.preprocess import compile_preprocess
+from edge_runtime.inference.preprocessing.preprocess import compile_preprocess
 from tests.fakes.models import release_manifest
 
 CLASSES = {"tensor": "logits", "kind": "classes", "activation": "softmax"}

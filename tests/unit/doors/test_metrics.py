@@ -26,7 +26,7 @@ from edge_runtime.doors.access import Access
 from edge_runtime.doors.door import Listen
 from edge_runtime.doors.metrics import BOUNDS_S, EventCounter, ServingMetrics
 from edge_runtime.doors.serve import ServePlan, serving
-from edge_runtime.inference.accounting import Histogram, bucket_of, middle_of
+from edge_runtime.inference.requests.accounting import Histogram, bucket_of, middle_of
 from edge_runtime.serving.calls import Call
 from edge_runtime.serving.host import ModelHost
 from tests.fakes.pixels import picture, write_pixels

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.inference.accounting import BUCKETS, FAILED, RUN, Accounting, bucket_of, middle_of
+from edge_runtime.inference.requests.accounting import BUCKETS, FAILED, RUN, Accounting, bucket_of, middle_of
 
 
 @given(st.integers(min_value=0, max_value=1 << 62))

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from edge_runtime.inference.accounting import Accounting
-from edge_runtime.inference.admission import Admission
-from edge_runtime.inference.refusals import Cancelled, Closed, DeadlinePassed, Overloaded, Refused
+from edge_runtime.inference.requests.accounting import Accounting
+from edge_runtime.inference.requests.admission import Admission
+from edge_runtime.inference.requests.refusals import Cancelled, Closed, DeadlinePassed, Overloaded, Refused
 
 FAR_S = 60.0
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.contract.errors import InferenceError
-from edge_runtime.inference.agreement import SNR_CAP_DB, Distance, cosine, max_abs, snr_db, top1, top1_agreement
+from edge_runtime.inference.checks.agreement import SNR_CAP_DB, Distance, cosine, max_abs, snr_db, top1, top1_agreement
 
 SIGNAL = np.array([[3.0, 4.0]], np.float32)
 

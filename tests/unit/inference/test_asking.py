@@ -19,8 +19,8 @@ import pytest
 from edge_runtime import Model
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.inference.onnxruntime_session import guarded
-from edge_runtime.inference.refusals import Closed, DeadlinePassed, Overloaded, Refused
-from edge_runtime.inference.results import TensorAnswer
+from edge_runtime.inference.postprocessing.results import TensorAnswer
+from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Overloaded, Refused
 from tests.fakes.models import Build, uint8_four_pixel_classifier, write_release
 from tests.fakes.probe import probe_input, probe_onnx, times_onnx, write_model, write_probe
 
@@ -434,7 +434,7 @@ def test_preparation_that_takes_too_long_is_not_followed_by_a_run(pixels: Model,
         return slow(self, inputs)
 
     monkeypatch.setattr(type(preprocess), "decode", decode)
-    monkeypatch.setattr("edge_runtime.inference.asker.monotonic", lambda: clock[0])
+    monkeypatch.setattr("edge_runtime.inference.requests.asker.monotonic", lambda: clock[0])
 
     with pytest.raises(DeadlinePassed):
         pixels._asker.infer({"image": np.zeros((1, 2, 2, 1), np.uint8)}, 5.0)

@@ -11,8 +11,8 @@ from scipy.signal import resample_poly
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.steps import parse_preprocess
-from edge_runtime.inference.audio_steps import build_audio_step, mel_bank
-from edge_runtime.inference.values import Value
+from edge_runtime.inference.preprocessing.audio_steps import build_audio_step, mel_bank
+from edge_runtime.inference.preprocessing.values import Value
 
 RANDOM = np.random.default_rng(5)
 RATE = 16000

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.steps import Crop, Detect, Nms, Resize
-from edge_runtime.inference.detect import Asked, Candidates, check_detect, find_candidates
-from edge_runtime.inference.geometry import place
-from edge_runtime.inference.priors import square_priors
-from edge_runtime.inference.suppression import iou_with, suppress
+from edge_runtime.inference.postprocessing.detect import Asked, Candidates, check_detect, find_candidates
+from edge_runtime.inference.postprocessing.priors import square_priors
+from edge_runtime.inference.postprocessing.suppression import iou_with, suppress
+from edge_runtime.inference.preprocessing.geometry import place
 
 SIZE = (20, 40)
 """Height, width of the model's input."""

@@ -9,8 +9,8 @@ import pytest
 
 from edge_runtime import Model
 from edge_runtime.contract.sketch import Sketch, merged
-from edge_runtime.inference.drift import EVERY, Drift
-from edge_runtime.inference.results import Anomaly, Answer, Scored, TensorAnswer
+from edge_runtime.inference.postprocessing.results import Anomaly, Answer, Scored, TensorAnswer
+from edge_runtime.inference.requests.drift import EVERY, Drift
 from tests.fakes.pipelines import boxes, classes
 from tests.fakes.pixels import picture, write_pixels
 

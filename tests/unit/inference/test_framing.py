@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from edge_runtime.contract.errors import EdgeError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.release import StreamSpec
 from edge_runtime.contract.tensor import TensorSpec
-from edge_runtime.inference.framing import FrameBuffer, Framing, compile_framing
-from edge_runtime.inference.preprocess import Preprocessor, compile_preprocess
+from edge_runtime.inference.preprocessing.framing import FrameBuffer, Framing, compile_framing
+from edge_runtime.inference.preprocessing.preprocess import Preprocessor, compile_preprocess
 from tests.fakes.streams import Hearing
 
 

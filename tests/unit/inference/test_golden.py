@@ -13,8 +13,8 @@ import pytest
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.golden import GoldenCheck, GoldenSpec, Truth, write_golden
 from edge_runtime.inference.arrays import read_npy, read_npz, write_npy, write_npz
-from edge_runtime.inference.golden import load_own, pack_golden, pack_own, run_golden, unpack_golden
-from edge_runtime.inference.results import Classes
+from edge_runtime.inference.checks.golden import load_own, pack_golden, pack_own, run_golden, unpack_golden
+from edge_runtime.inference.postprocessing.results import Classes
 
 IMAGES = [np.full((2, 2, 1), value, np.uint8) for value in (1, 2)]
 LOGITS = [np.array([[1.0, 0.0]], np.float32), np.array([[0.0, 1.0]], np.float32)]

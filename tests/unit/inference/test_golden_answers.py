@@ -11,16 +11,16 @@ from edge_runtime.contract.codec import decode, encode
 from edge_runtime.contract.errors import ContractError, UnsupportedFeature
 from edge_runtime.contract.golden import TrueMask, Truth
 from edge_runtime.contract.steps import Segment
-from edge_runtime.inference import results
-from edge_runtime.inference.golden import pack_golden, unpack_golden
-from edge_runtime.inference.golden_answers import (
+from edge_runtime.inference.checks.golden import pack_golden, unpack_golden
+from edge_runtime.inference.checks.golden_answers import (
     against_answers,
     against_truth,
     pack_mask,
     true_objects,
     unpack_mask,
 )
-from edge_runtime.inference.results import (
+from edge_runtime.inference.postprocessing import results
+from edge_runtime.inference.postprocessing.results import (
     Anomaly,
     Answer,
     Boxes,
@@ -31,7 +31,7 @@ from edge_runtime.inference.results import (
     Segments,
     Values,
 )
-from edge_runtime.inference.segment import classes_of
+from edge_runtime.inference.postprocessing.segment import classes_of
 
 NAN = float("nan")
 

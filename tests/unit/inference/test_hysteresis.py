@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.contract.steps import Hysteresis
-from edge_runtime.inference.hysteresis import SegmentFinder, segment_overlap
-from edge_runtime.inference.results import Segment
+from edge_runtime.inference.postprocessing.hysteresis import SegmentFinder, segment_overlap
+from edge_runtime.inference.postprocessing.results import Segment
 
 STEP_S = 0.1
 

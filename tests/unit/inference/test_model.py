@@ -17,9 +17,9 @@ from edge_runtime.contract.errors import ContractError, DigestMismatch, Inferenc
 from edge_runtime.contract.golden import GoldenCheck, Truth
 from edge_runtime.contract.layout import LayoutFolder
 from edge_runtime.inference.answer_files import answer_files
-from edge_runtime.inference.golden import pack_golden, pack_own
+from edge_runtime.inference.checks.golden import pack_golden, pack_own
 from edge_runtime.inference.opening import estimate_peak_bytes
-from edge_runtime.inference.results import Classes, as_json
+from edge_runtime.inference.postprocessing.results import Classes, as_json
 from tests.fakes.models import (
     WEIGHTS,
     Build,

@@ -8,8 +8,8 @@ import pytest
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.tensor import OutputSpec
-from edge_runtime.inference.postprocess import compile_postprocess, parse_labels
-from edge_runtime.inference.results import (
+from edge_runtime.inference.postprocessing.postprocess import compile_postprocess, parse_labels
+from edge_runtime.inference.postprocessing.results import (
     Boxes,
     Classes,
     Result,

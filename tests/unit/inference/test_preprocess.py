@@ -13,8 +13,8 @@ from PIL import Image
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.steps import ColorStep, Decode, Resize
 from edge_runtime.contract.tensor import TensorSpec
-from edge_runtime.inference.images import center_crop, decode_image, recolour, resize
-from edge_runtime.inference.preprocess import compile_preprocess
+from edge_runtime.inference.preprocessing.images import center_crop, decode_image, recolour, resize
+from edge_runtime.inference.preprocessing.preprocess import compile_preprocess
 from tests.fakes.models import BATCH_MAX, PREPROCESS, Build, release_manifest
 
 RANDOM = np.random.default_rng(7)

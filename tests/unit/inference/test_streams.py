@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from edge_runtime import Model
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
-from edge_runtime.inference.refusals import DeadlinePassed
-from edge_runtime.inference.results import Segments, Track, as_json, as_text
+from edge_runtime.inference.postprocessing.results import Segments, Track, as_json, as_text
+from edge_runtime.inference.requests.refusals import DeadlinePassed
 from edge_runtime.inference.streams import Hearer, Sessions
 from tests.fakes.streams import FRAME, RATE_HZ, Hearing, noise, remembering_model, silero
 
@@ -435,7 +435,7 @@ def test_silero_warms_up_at_its_own_sample_rate(tmp_path, shared) -> None:
 
 @pytest.mark.needs_shared
 def test_eight_streams_through_silero_equal_eight_alone(tmp_path, shared) -> None:
-    from edge_runtime.inference.wav import decode_audio
+    from edge_runtime.inference.preprocessing.wav import decode_audio
 
     silero(shared).write(tmp_path)
     with Model.open(tmp_path, backends=ONLY_ORT, threads=1) as model:

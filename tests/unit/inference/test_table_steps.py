@@ -9,8 +9,8 @@ import pytest
 from edge_runtime.contract.errors import ContractError, InferenceError
 from edge_runtime.contract.steps import parse_preprocess
 from edge_runtime.contract.tensor import InputSpec
-from edge_runtime.inference.table_steps import build_table_step, decode_table
-from edge_runtime.inference.values import Value
+from edge_runtime.inference.preprocessing.table_steps import build_table_step, decode_table
+from edge_runtime.inference.preprocessing.values import Value
 
 COLUMNS = {"op": "columns", "names": ["a", "b"], "dtype": "float32", "missing": "error"}
 SPEC = InputSpec(name="row", kind="table", dtype="float32", shape=["N", 2], accept=["csv", "json", "tensor"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.tensor import InputSpec
-from edge_runtime.inference.wav import decode_audio
+from edge_runtime.inference.preprocessing.wav import decode_audio
 
 SPEC = InputSpec(
     name="audio", kind="audio", dtype="float32", shape=["T"], sample_rate_hz=16000, channels=1, accept=["wav"]

@@ -16,8 +16,8 @@ import pytest
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.release import BatchSpec
-from edge_runtime.inference.accounting import SAMPLES, Accounting, Record
-from edge_runtime.inference.refusals import Cancelled, DeadlinePassed
+from edge_runtime.inference.requests.accounting import SAMPLES, Accounting, Record
+from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed
 from edge_runtime.serving.batched import BatchedInstance
 from edge_runtime.serving.batching import BatchPolicy
 from edge_runtime.serving.calls import BadCall, Call, SequenceStep, Values

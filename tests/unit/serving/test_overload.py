@@ -11,7 +11,7 @@ from time import monotonic
 import pytest
 
 from edge_runtime.contract.errors import EdgeError
-from edge_runtime.inference.refusals import Cancelled, DeadlinePassed, Overloaded
+from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed, Overloaded
 from edge_runtime.serving import answering, seating
 from edge_runtime.serving.calls import Call, Reply
 from edge_runtime.serving.host import ModelHost

@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_runtime.contract.steps import Color
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.scaling import scale_bilinear, scale_nearest
+from edge_runtime.inference.preprocessing.scaling import scale_bilinear, scale_nearest
 
 _JPEG: Final = base64.b64decode(
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABALDA4MChAODQ4SERATGCgaGBYWGDEjJR0oOjM9PDkzODdASFxOQERXRTc4UG1RV19iZ2hnPk1xeXBk"

@@ -12,7 +12,7 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.steps import Color
 from edge_runtime.contract.tensor import AxisRange, InputSpec, Shape
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.values import CHANNELS
+from edge_runtime.inference.preprocessing.values import CHANNELS
 
 
 def color_of(spec: InputSpec) -> Color | None:

@@ -26,8 +26,7 @@ from edge_runtime.contract.steps import (
     parse_postprocess,
 )
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.preprocess import Preprocessor, compile_preprocess
-from edge_runtime.inference.results import (
+from edge_runtime.inference.postprocessing.results import (
     Anomaly,
     Answer,
     Boxes,
@@ -39,12 +38,13 @@ from edge_runtime.inference.results import (
     Values,
     label_of,
 )
+from edge_runtime.inference.preprocessing.preprocess import Preprocessor, compile_preprocess
 from edge_runtime.inference.states import is_sequential
 
 if TYPE_CHECKING:
-    from edge_runtime.inference.framing import Framing
-    from edge_runtime.inference.geometry import Placement
-    from edge_runtime.inference.stream_answers import StreamReader
+    from edge_runtime.inference.postprocessing.stream_answers import StreamReader
+    from edge_runtime.inference.preprocessing.framing import Framing
+    from edge_runtime.inference.preprocessing.geometry import Placement
 
 _ABOUT_THE_QUESTION: Final = (Detect, Segment, Reconstruction)
 """Steps whose answer depends on what was asked, not on the model's tensors alone."""
@@ -164,7 +164,7 @@ def compile_postprocess(
     if not chains:
         raise ContractError(f"run model {release.name}", "its signature has no outputs")
     if stream is not None:
-        from edge_runtime.inference.stream_answers import compile_stream_reader
+        from edge_runtime.inference.postprocessing.stream_answers import compile_stream_reader
 
         shapes = {name: release.tensors[name].shape for name in reads}
         reader = compile_stream_reader(chains, stream, shapes)
@@ -179,7 +179,7 @@ def compile_postprocess(
 def _framing(release: ReleaseManifest) -> Framing | None:
     if not is_sequential(release):
         return None
-    from edge_runtime.inference.framing import compile_framing
+    from edge_runtime.inference.preprocessing.framing import compile_framing
 
     return compile_framing(compile_preprocess(release))
 
@@ -220,7 +220,7 @@ def _single(step: PostStep, labels: tuple[str, ...]) -> _Interpreter:
         case TopK():
             return partial(_top_k, step=step, labels=labels)
         case Segment():
-            from edge_runtime.inference.segment import check_segment
+            from edge_runtime.inference.postprocessing.segment import check_segment
 
             check_segment(step)
             return partial(_segment, step=step, labels=labels)
@@ -240,7 +240,7 @@ def _single(step: PostStep, labels: tuple[str, ...]) -> _Interpreter:
 
 
 def _detector(detect: Detect, nms: Nms | None, labels: tuple[str, ...], layers: Tensors) -> _Interpreter:
-    from edge_runtime.inference.detect import check_detect
+    from edge_runtime.inference.postprocessing.detect import check_detect
 
     check_detect(detect)
     # Who only compares tensors need not read them; a box without them is refused.
@@ -251,8 +251,8 @@ def _detector(detect: Detect, nms: Nms | None, labels: tuple[str, ...], layers: 
 def _boxes(
     sample: _Sample, *, detect: Detect, nms: Nms | None, labels: tuple[str, ...], priors: Array | None
 ) -> Boxes:
-    from edge_runtime.inference.detect import Asked, find_candidates
-    from edge_runtime.inference.suppression import suppress
+    from edge_runtime.inference.postprocessing.detect import Asked, find_candidates
+    from edge_runtime.inference.postprocessing.suppression import suppress
 
     if sample.placement is None:
         raise InferenceError("answer with boxes", "the question is not known", "give interpret the decoded inputs")
@@ -265,7 +265,7 @@ def _boxes(
 
 
 def _segment(sample: _Sample, *, step: Segment, labels: tuple[str, ...]) -> Mask:
-    from edge_runtime.inference.segment import classes_of
+    from edge_runtime.inference.postprocessing.segment import classes_of
 
     classes = classes_of(step, sample.only(step.from_), sample.placement)
     return Mask(classes, labels, frozenset(step.ignore))

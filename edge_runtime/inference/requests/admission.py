@@ -16,9 +16,9 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Final
 
-from edge_runtime.inference.accounting import CANCELLED, EXPIRED, QUEUE, REJECTED, Accounting
-from edge_runtime.inference.refusals import Cancelled, Closed, DeadlinePassed, Overloaded, Refused
-from edge_runtime.inference.turns import Refuse, Ticket, Turn, Work
+from edge_runtime.inference.requests.accounting import CANCELLED, EXPIRED, QUEUE, REJECTED, Accounting
+from edge_runtime.inference.requests.refusals import Cancelled, Closed, DeadlinePassed, Overloaded, Refused
+from edge_runtime.inference.requests.turns import Refuse, Ticket, Turn, Work
 
 _FIRST_PACE_S: Final = 0.05
 """How long a turn is taken to last before one was measured."""

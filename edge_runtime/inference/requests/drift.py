@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_runtime.contract.sketch import Sketch, SketchData
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.results import Anomaly, Answer, Boxes, Classes, Result, Scored
+from edge_runtime.inference.postprocessing.results import Anomaly, Answer, Boxes, Classes, Result, Scored
 
 EVERY: Final = 16
 """One request in so many is looked at; the others pay for a counter."""

@@ -15,7 +15,7 @@ from edge_runtime.contract.ids import shown
 from edge_runtime.contract.steps import Columns, PreStep, Relative, Standardize
 from edge_runtime.contract.tensor import InputSpec
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.values import Step, Value
+from edge_runtime.inference.preprocessing.values import Step, Value
 
 
 def build_table_step(step: PreStep) -> Step:

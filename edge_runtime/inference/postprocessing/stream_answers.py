@@ -12,9 +12,9 @@ from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.steps import Hysteresis, PostStep, RawTensor, Score
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.framing import Framing
-from edge_runtime.inference.hysteresis import SegmentFinder, check_hysteresis
-from edge_runtime.inference.results import Answer, Result, Segments, TensorAnswer, Track
+from edge_runtime.inference.postprocessing.hysteresis import SegmentFinder, check_hysteresis
+from edge_runtime.inference.postprocessing.results import Answer, Result, Segments, TensorAnswer, Track
+from edge_runtime.inference.preprocessing.framing import Framing
 
 _BUILT: Final = (Hysteresis, RawTensor, Score)
 

@@ -6,10 +6,10 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.tensor import TensorSpec
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.given import check_size, plain_array
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocess import Chain
-from edge_runtime.inference.values import Value
+from edge_runtime.inference.preprocessing.given import check_size, plain_array
+from edge_runtime.inference.preprocessing.preprocess import Chain
+from edge_runtime.inference.preprocessing.values import Value
 
 
 def feeds_of_prepared(predictor: Predictor, tensors: Tensors) -> dict[str, Array]:

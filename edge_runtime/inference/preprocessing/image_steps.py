@@ -10,8 +10,8 @@ import numpy as np
 from edge_runtime.contract.errors import ContractError, UnsupportedFeature
 from edge_runtime.contract.steps import Cast, Color, ColorStep, Crop, Layout, Normalize, PreStep, Resize, Tokenize
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.images import center_crop, recolour, resize
-from edge_runtime.inference.values import Step, Value, permute
+from edge_runtime.inference.preprocessing.images import center_crop, recolour, resize
+from edge_runtime.inference.preprocessing.values import Step, Value, permute
 
 _TABLE_FROM: Final = 4096
 """Bytes from which on looking up beats computing."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from edge_runtime.contract.steps import Nms
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.detect import Candidates
+from edge_runtime.inference.postprocessing.detect import Candidates
 
 
 def suppress(found: Candidates, step: Nms | None, *, min_score: float, most: int) -> Candidates:

@@ -18,7 +18,7 @@ from edge_runtime.contract.errors import ContractError, InferenceError, Unsuppor
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.steps import Detect
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.priors import cell_centres, square_priors
+from edge_runtime.inference.postprocessing.priors import cell_centres, square_priors
 
 _FORMULA: Final = re.compile(r"(?:(obj)(?:\^([0-9.]+))?\*)?cls(?:\^([0-9.]+))?")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Literal
 
-from edge_runtime.inference.refusals import Cancelled, DeadlinePassed, Refused
+from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed, Refused
 
 Work = Callable[[], None]
 Refuse = Callable[[Refused], None]

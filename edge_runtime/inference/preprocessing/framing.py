@@ -15,11 +15,11 @@ from edge_runtime.contract.errors import ContractError, InferenceError, Unsuppor
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.steps import Amplitude, Frame, Mono, PreStep, Resample, Stack
 from edge_runtime.contract.tensor import AxisRange, InputSpec
-from edge_runtime.inference.audio_steps import centred_reach
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.given import check_dtype, plain_array, with_batch
-from edge_runtime.inference.preprocess import Chain, Preprocessor, compile_steps
-from edge_runtime.inference.values import Step, Value
+from edge_runtime.inference.preprocessing.audio_steps import centred_reach
+from edge_runtime.inference.preprocessing.given import check_dtype, plain_array, with_batch
+from edge_runtime.inference.preprocessing.preprocess import Chain, Preprocessor, compile_steps
+from edge_runtime.inference.preprocessing.values import Step, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Framing:
             InferenceError: another dtype or shape, or bytes of no accepted encoding.
         """
         if isinstance(given, bytes):
-            from edge_runtime.inference.wav import decode_audio
+            from edge_runtime.inference.preprocessing.wav import decode_audio
 
             return decode_audio(given, self.source)
         given = plain_array(given, f"input {self.source.name}")

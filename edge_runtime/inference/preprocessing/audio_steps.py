@@ -13,7 +13,7 @@ from edge_runtime.contract.errors import ContractError, InferenceError, Unsuppor
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.steps import Amplitude, Dct, Frame, Log, Mel, Mono, PreStep, Resample, Stack, Stft
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.values import Step, Value
+from edge_runtime.inference.preprocessing.values import Step, Value
 
 _INT16_UNIT: Final = 32768.0
 _NUMBERS_MAX: Final = 1 << 27

@@ -10,7 +10,8 @@ import numpy as np
 from edge_runtime.contract.errors import ContractError, UnsupportedFeature
 from edge_runtime.contract.golden import TrueMask, TrueObject, Truth
 from edge_runtime.contract.ids import shown
-from edge_runtime.inference.agreement import (
+from edge_runtime.inference.backend import Array
+from edge_runtime.inference.checks.agreement import (
     area_under_curve,
     box_matches,
     f1,
@@ -20,9 +21,8 @@ from edge_runtime.inference.agreement import (
     resized_map,
     top1,
 )
-from edge_runtime.inference.backend import Array
-from edge_runtime.inference.hysteresis import segment_overlap
-from edge_runtime.inference.results import (
+from edge_runtime.inference.postprocessing.hysteresis import segment_overlap
+from edge_runtime.inference.postprocessing.results import (
     NO_CLASS,
     OUTSIDE,
     Anomaly,

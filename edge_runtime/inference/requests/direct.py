@@ -15,7 +15,7 @@ from numpy import ndarray
 from edge_runtime.contract.steps import ColorStep, Crop, Layout, Resize
 from edge_runtime.inference.backend import Array, DirectCall, DirectSession, Session, TensorInfo, Tensors
 from edge_runtime.inference.predictor import Predictor, Reader
-from edge_runtime.inference.preprocess import Inputs
+from edge_runtime.inference.preprocessing.preprocess import Inputs
 
 _MOST_SHAPES: Final = 64
 """Shapes remembered for one input; a caller with more of them takes the long way."""

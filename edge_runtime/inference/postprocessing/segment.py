@@ -7,8 +7,8 @@ import numpy as np
 from edge_runtime.contract.errors import ContractError, InferenceError
 from edge_runtime.contract.steps import Segment
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.geometry import Placement
-from edge_runtime.inference.results import NO_CLASS, OUTSIDE
+from edge_runtime.inference.postprocessing.results import NO_CLASS, OUTSIDE
+from edge_runtime.inference.preprocessing.geometry import Placement
 
 
 def classes_of(step: Segment, tensor: Array, placement: Placement | None) -> Array:

@@ -12,15 +12,15 @@ import numpy as np
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.tensor import AxisRange
-from edge_runtime.inference.accounting import FAILED, Accounting
-from edge_runtime.inference.admission import Admission
 from edge_runtime.inference.backend import Array, Binding, DirectSession, Session
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocess import Inputs
-from edge_runtime.inference.refusals import Overloaded
+from edge_runtime.inference.preprocessing.preprocess import Inputs
+from edge_runtime.inference.requests.accounting import FAILED, Accounting
+from edge_runtime.inference.requests.admission import Admission
+from edge_runtime.inference.requests.refusals import Overloaded
 
 if TYPE_CHECKING:
-    from edge_runtime.inference.finite import FiniteCheck
+    from edge_runtime.inference.requests.finite import FiniteCheck
 
 _Axes = tuple[tuple[str, int], ...]
 

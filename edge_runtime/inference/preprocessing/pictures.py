@@ -12,10 +12,10 @@ import numpy as np
 
 from edge_runtime.contract.steps import Decode, Resize
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.given import with_batch
-from edge_runtime.inference.images import open_picture, resize_picture
-from edge_runtime.inference.preprocess import Chain, Inputs, Preprocessor
-from edge_runtime.inference.values import CHANNELS, Value
+from edge_runtime.inference.preprocessing.given import with_batch
+from edge_runtime.inference.preprocessing.images import open_picture, resize_picture
+from edge_runtime.inference.preprocessing.preprocess import Chain, Inputs, Preprocessor
+from edge_runtime.inference.preprocessing.values import CHANNELS, Value
 
 
 class Prepared(NamedTuple):

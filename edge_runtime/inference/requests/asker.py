@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, final
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
-from edge_runtime.inference.accounting import EXPIRED, FAILED, INTERPRET, PREPARE, Accounting
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.direct import Direct, direct_call
+from edge_runtime.inference.postprocessing.results import Answer, TensorAnswer
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocess import Inputs
-from edge_runtime.inference.refusals import DeadlinePassed, Refused
-from edge_runtime.inference.results import Answer, TensorAnswer
+from edge_runtime.inference.preprocessing.preprocess import Inputs
+from edge_runtime.inference.requests.accounting import EXPIRED, FAILED, INTERPRET, PREPARE, Accounting
+from edge_runtime.inference.requests.direct import Direct, direct_call
+from edge_runtime.inference.requests.refusals import DeadlinePassed, Refused
 
 if TYPE_CHECKING:
-    from edge_runtime.inference.drift import Drift
-    from edge_runtime.inference.finite import FiniteCheck, NanPolicy
+    from edge_runtime.inference.requests.drift import Drift
+    from edge_runtime.inference.requests.finite import FiniteCheck, NanPolicy
     from edge_runtime.inference.streams import Sessions, Turn
 
 
@@ -46,7 +46,7 @@ class Asker:
     @cached_property
     def drift(self) -> Drift:
         """Confidence and inputs of what was answered with classes, objects or scores."""
-        from edge_runtime.inference.drift import Drift
+        from edge_runtime.inference.requests.drift import Drift
 
         return Drift()
 
@@ -132,7 +132,7 @@ class Asker:
         predictor = self._predictor
         if predictor.sequencer is None:
             return None
-        from edge_runtime.inference.prepared import feeds_of_prepared
+        from edge_runtime.inference.requests.prepared import feeds_of_prepared
         from edge_runtime.inference.streams import Hearer, Sessions
 
         return Sessions(Hearer(predictor.sequencer, predictor.run_once, partial(feeds_of_prepared, predictor), turn))
@@ -197,7 +197,7 @@ class Asker:
             decoded = preprocess.decode(inputs)
             return decoded, None, decoded
         if self._has_short_pictures and any(isinstance(given, bytes) for given in inputs.values()):
-            from edge_runtime.inference.pictures import prepare
+            from edge_runtime.inference.preprocessing.pictures import prepare
 
             prepared = prepare(preprocess, inputs)
             return prepared.decoded, prepared.feeds, prepared.seen
@@ -205,7 +205,7 @@ class Asker:
         return decoded, preprocess.after_decode(decoded), decoded
 
     def _run_prepared(self, tensors: Tensors) -> dict[str, Array]:
-        from edge_runtime.inference.prepared import feeds_of_prepared
+        from edge_runtime.inference.requests.prepared import feeds_of_prepared
 
         record = self._record()
         try:
@@ -231,7 +231,7 @@ class Asker:
 def _finite_check(predictor: Predictor, nan: NanPolicy) -> FiniteCheck | None:
     if nan == "off":
         return None
-    from edge_runtime.inference.finite import FiniteCheck
+    from edge_runtime.inference.requests.finite import FiniteCheck
 
     return FiniteCheck(predictor.preprocess, nan)
 

@@ -19,12 +19,12 @@ from edge_runtime.contract.release import ReleaseManifest, VariantManifest
 from edge_runtime.contract.steps import Columns, Decode, PreStep, Stack, parse_preprocess
 from edge_runtime.contract.tensor import AxisRange, InputSpec, TensorSpec
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.given import batched_layout, check_dtype, color_of, plain_array, with_batch
+from edge_runtime.inference.preprocessing.given import batched_layout, check_dtype, color_of, plain_array, with_batch
+from edge_runtime.inference.preprocessing.values import Step, Value, permute
 from edge_runtime.inference.states import StreamRules, compile_rules
-from edge_runtime.inference.values import Step, Value, permute
 
 if TYPE_CHECKING:
-    from edge_runtime.inference.geometry import Placement
+    from edge_runtime.inference.preprocessing.geometry import Placement
 
 Inputs = Mapping[str, bytes | Array]
 """Public inputs by name: encoded bytes of one sample, or an array as the signature says."""
@@ -147,7 +147,7 @@ class Preprocessor(msgspec.Struct, frozen=True):
         """
         for chain in self.chains:
             if chain.source.kind == "image":
-                from edge_runtime.inference.geometry import place
+                from edge_runtime.inference.preprocessing.geometry import place
 
                 height, width = decoded[chain.source.name].shape[-3:-1]
                 return place(chain.written, height, width)
@@ -171,7 +171,7 @@ class Preprocessor(msgspec.Struct, frozen=True):
         array = with_batch(given, spec, self.axes, color)
         if chain.decode is None or color in {None, chain.decode.color}:
             return array
-        from edge_runtime.inference.images import recolour
+        from edge_runtime.inference.preprocessing.images import recolour
 
         return recolour(array, color, chain.decode.color)
 
@@ -233,16 +233,16 @@ def _from_bytes(chain: Chain, content: bytes) -> Array:
     """Encoded bytes of one input as numbers; readers that a model does not need are not imported."""
     spec = chain.source
     if chain.decode is not None:
-        from edge_runtime.inference.images import decode_image
+        from edge_runtime.inference.preprocessing.images import decode_image
 
         return decode_image(content, chain.decode, spec.accept)
     match spec.kind:
         case "audio":
-            from edge_runtime.inference.wav import decode_audio
+            from edge_runtime.inference.preprocessing.wav import decode_audio
 
             return decode_audio(content, spec)
         case "table":
-            from edge_runtime.inference.table_steps import decode_table
+            from edge_runtime.inference.preprocessing.table_steps import decode_table
 
             return decode_table(content, spec, chain.columns)
         case _:
@@ -300,15 +300,15 @@ def compile_steps(steps: Sequence[PreStep]) -> tuple[Step, ...]:
     for step, following in zip_longest(steps, steps[1:]):
         op = str(type(step).__struct_config__.tag)
         if op in _AUDIO_OPS:
-            from edge_runtime.inference.audio_steps import build_audio_step
+            from edge_runtime.inference.preprocessing.audio_steps import build_audio_step
 
             compiled.append(build_audio_step(step, following))
         elif op in _TABLE_OPS:
-            from edge_runtime.inference.table_steps import build_table_step
+            from edge_runtime.inference.preprocessing.table_steps import build_table_step
 
             compiled.append(build_table_step(step))
         else:
-            from edge_runtime.inference.image_steps import build_image_step
+            from edge_runtime.inference.preprocessing.image_steps import build_image_step
 
             compiled.append(build_image_step(step))
     return tuple(compiled)

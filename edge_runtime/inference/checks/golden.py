@@ -25,11 +25,11 @@ from edge_runtime.contract.golden import (
 )
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import GOLDEN_FAILED
-from edge_runtime.inference.agreement import cosine, max_abs, snr_db, top1_agreement
 from edge_runtime.inference.arrays import read_npy, read_npz, write_npy, write_npz
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.golden_answers import against_answers, against_truth
-from edge_runtime.inference.results import Answer
+from edge_runtime.inference.checks.agreement import cosine, max_abs, snr_db, top1_agreement
+from edge_runtime.inference.checks.golden_answers import against_answers, against_truth
+from edge_runtime.inference.postprocessing.results import Answer
 
 _METRICS: Final[Mapping[str, Callable[[Array, Array], float]]] = {
     "snr_db": snr_db,

@@ -11,9 +11,9 @@ import numpy as np
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
-from edge_runtime.inference.accounting import NOT_FINITE, Record
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.preprocess import Preprocessor
+from edge_runtime.inference.preprocessing.preprocess import Preprocessor
+from edge_runtime.inference.requests.accounting import NOT_FINITE, Record
 
 NanPolicy = Literal["off", "sample", "reject"]
 """What to do about NaN and infinities: nothing, count them in one request of 64, or refuse the request."""

@@ -15,11 +15,11 @@ import numpy as np
 from edge_runtime.contract.errors import EdgeError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.steps import Color, Decode, Resize
-from edge_runtime.inference import opencv
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.geometry import Fit, crop_corner, fit_of
-from edge_runtime.inference.jpeg_header import read_jpeg_header
-from edge_runtime.inference.scaling import scale_bilinear, scale_nearest
+from edge_runtime.inference.preprocessing import opencv
+from edge_runtime.inference.preprocessing.geometry import Fit, crop_corner, fit_of
+from edge_runtime.inference.preprocessing.jpeg_header import read_jpeg_header
+from edge_runtime.inference.preprocessing.scaling import scale_bilinear, scale_nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage

@@ -1,0 +1,1 @@
+"""Is this model, on this machine, still the model that was promised?"""
