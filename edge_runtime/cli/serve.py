@@ -110,12 +110,16 @@ def serve(
     )
     keep_freed_memory()
     ended = threading.Event()
-    with serving(plan) as running:
+    with serving(plan, _say) as running:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: _end(ended))
         _announce(running, as_json=as_json)
         ended.wait()
-    sys.stderr.write("edge-runtime: drained and ended\n")
+    _say("drained and ended")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"edge-runtime: {line}\n")
 
 
 def _end(ended: threading.Event) -> None:
@@ -136,11 +140,13 @@ def _user_id(name: str) -> int:
 
 
 def _access(tls_cert: Path | None, tls_key: Path | None, token_file: Path | None) -> Access:
-    from edge_runtime.doors.access import Access, TlsFiles, read_token
+    from edge_runtime.doors.access import Access, TlsFiles, is_readable_by_others, read_token
 
     if (tls_cert is None) != (tls_key is None):
         raise ContractError("use TLS", "a certificate needs its key", "give both --tls-cert and --tls-key")
     tls = TlsFiles(tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None
+    if token_file is not None and is_readable_by_others(token_file):
+        _say(f"others can read token file {token_file}: chmod 600 it")
     return Access(tls, read_token(token_file) if token_file is not None else None)
 
 
@@ -150,7 +156,9 @@ def _announce(running: Serving, *, as_json: bool) -> None:
         print_json(
             {
                 "doors": [{"kind": door.kind, "address": door.address} for door in running.doors],
-                "models": [{"name": one.name, "version": one.version} for one in running.host.models()],
+                "models": [
+                    {"name": one.name, "version": one.version, "variant": one.variant} for one in running.host.models()
+                ],
             }
         )
         sys.stdout.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 import ssl
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -71,6 +72,14 @@ def read_token(path: Path) -> bytes:
             "write a random one: openssl rand -hex 32",
         )
     return token
+
+
+def is_readable_by_others(path: Path) -> bool:
+    """Whether more than its owner may do something to a file; not where nobody can tell."""
+    try:
+        return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+    except OSError:
+        return False
 
 
 def check_exposure(option: str, listen: Listen, access: Access) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.errors import UnsupportedFeature
 from edge_runtime.doors.door import Door
 from edge_runtime.inference.requests.accounting import Histogram, middle_of
 from edge_runtime.serving.events import Event
@@ -24,6 +24,16 @@ BOUNDS_S: Final = (*(float(f"{step}e{power}") for power in range(-5, 1) for step
 
 _LABELS: Final = ("model", "version")
 _DOOR: Final = ("door", "address")
+
+
+def check_metrics() -> None:
+    """Refuse to promise metrics that nothing can write. Raises: UnsupportedFeature: no prometheus_client."""
+    try:
+        import prometheus_client  # noqa: F401
+    except ImportError as error:
+        raise UnsupportedFeature(
+            "give metrics", "prometheus-client is not installed", "pip install 'edgefleet[serve]'"
+        ) from error
 
 
 class EventCounter:
@@ -59,16 +69,10 @@ class ServingMetrics:
         self._doors = doors
 
     def page(self) -> bytes:
-        """All metrics in Prometheus's text format. Raises: InferenceError: prometheus_client is not installed."""
-        try:
-            from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-        except ImportError as error:
-            raise InferenceError(
-                "give metrics",
-                "prometheus-client is not installed",
-                "pip install 'edgefleet[serve]'",
-                code="not_supported_here",
-            ) from error
+        """All metrics in Prometheus's text format. Raises: UnsupportedFeature: no prometheus_client."""
+        check_metrics()
+        from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+
         registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=registry)
         registry.register(self)

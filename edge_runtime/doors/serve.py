@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -10,20 +10,37 @@ from pathlib import Path
 from typing import Final
 
 from edge_runtime.contract.errors import ContractError
+from edge_runtime.contract.ids import shown
 from edge_runtime.doors.access import Access, check_exposure
 from edge_runtime.doors.door import Door, Listen
 from edge_runtime.doors.following import Following
-from edge_runtime.doors.metrics import EventCounter, ServingMetrics
+from edge_runtime.doors.metrics import EventCounter, ServingMetrics, check_metrics
 from edge_runtime.doors.v2.repository import Repository
 from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.installed import is_state_folder
-from edge_runtime.serving.batching import BatchPolicy
+from edge_runtime.serving.batching import ANY_MODEL, BatchPolicy
+from edge_runtime.serving.events import Event, Happened
 from edge_runtime.serving.host import ModelHost
 from edge_runtime.serving.opener import Isolation
 
 DRAIN_S: Final = 10.0
 """For requests in flight when the server ends."""
+
+
+Say = Callable[[str], None]
+"""Is told one line that the operator should read; any thread, must return soon."""
+
+_WORTH_A_LINE: Final = {
+    Happened.DEGRADED: "is degraded",
+    Happened.FAILED: "has failed",
+    Happened.RECOVERED: "is ready again",
+}
+
+
+def silent(line: str) -> None:
+    """Nobody reads along."""
+    del line
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +83,30 @@ class Serving:
 
 
 @contextmanager
-def serving(plan: ServePlan) -> Iterator[Serving]:
+def serving(plan: ServePlan, say: Say = silent) -> Iterator[Serving]:
     """Load everything, open every door; on the way out shut the doors, drain, and free the models.
+
+    Args:
+        plan: what, and through which doors.
+        say: is told what the operator should know and no client is: models that fail and recover.
 
     Raises:
         ContractError: a door would let the network in unprotected, nothing is to be served, or a release is broken.
         InferenceError: a release cannot be loaded.
+        UnsupportedFeature: a door or the metrics need a library that is not installed.
         TrustError: a file is not the promised one.
         TransportError: an address cannot be had.
     """
     _check(plan)
     with ExitStack() as stack:
         events = EventCounter()
-        host = stack.enter_context(_host(plan, events))
+        host = stack.enter_context(_host(plan, events, say))
         for release in plan.releases:
             if is_state_folder(release):
                 stack.enter_context(Following(host, release))
             else:
                 host.load(release)
+        _check_batching(plan, host, say)
         service = V2Service(host, software_version(), Repository(plan.repository) if plan.repository else None)
         stack.callback(service.regions.close)
         doors: list[Door] = []
@@ -110,9 +133,38 @@ def _check(plan: ServePlan) -> None:
     for option, listen in (("--http", plan.http), ("--grpc", plan.grpc), ("--metrics", plan.metrics)):
         if listen is not None:
             check_exposure(option, listen, plan.access)
+    if plan.metrics is not None:
+        check_metrics()
 
 
-def _host(plan: ServePlan, events: EventCounter) -> ModelHost:
+def _check_batching(plan: ServePlan, host: ModelHost, say: Say) -> None:
+    """A model named for batching is served, or may still come. Raises: ContractError."""
+    served = {one.name for one in host.models()}
+    for name in sorted(plan.batching.keys() - served - {ANY_MODEL}):
+        if plan.repository is None and not any(map(is_state_folder, plan.releases)):
+            raise ContractError(
+                f"batch the calls of model {shown(name)}",
+                "no such model is served",
+                f"name one of {', '.join(sorted(served))}",
+            )
+        say(f"model {shown(name)} is not served yet: its calls are batched once it is loaded")
+
+
+def _line(event: Event) -> str | None:
+    """What the operator reads about an event; None where the doors show all there is to it."""
+    if event.what not in _WORTH_A_LINE:
+        return None
+    on = f" on variant {event.variant}" if event.variant else ""
+    because = f": {event.detail}" if event.detail else ""
+    return f"model {event.model} {event.version} {_WORTH_A_LINE[event.what]}{on}{because}"
+
+
+def _host(plan: ServePlan, events: EventCounter, say: Say) -> ModelHost:
+    def listen(event: Event) -> None:
+        events(event)
+        if line := _line(event):
+            say(line)
+
     return ModelHost(
         plan.memory_bytes,
         threads=plan.threads,
@@ -120,7 +172,7 @@ def _host(plan: ServePlan, events: EventCounter) -> ModelHost:
         nan=plan.nan,
         batching=plan.batching,
         isolation=plan.isolation,
-        on_event=events,
+        on_event=listen,
     )
 
 

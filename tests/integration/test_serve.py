@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
+from tests.fakes.agents import children
 from tests.fakes.pixels import write_pixels
 from tests.fakes.pki import make_ca
 from tests.fakes.processes import begin
@@ -90,7 +92,7 @@ def test_a_server_says_where_it_is_answers_and_ends_with_one_line(
         ended = server.end(number)
 
     assert [door["kind"] for door in told["doors"]] == ["v2 HTTP", "v2 gRPC", "local"]
-    assert told["models"] == [{"name": "pixels", "version": "1.0.0"}]
+    assert told["models"] == [{"name": "pixels", "version": "1.0.0", "variant": "ort-fp32"}]
     assert answer.tolist() == LOGITS
     assert ended == (0, "edge-runtime: drained and ended")
     assert not (tmp_path / "socket").exists()
@@ -118,6 +120,7 @@ def test_the_network_is_let_in_with_tls_and_token_alone(release: Path, tmp_path:
     issued = make_ca(tmp_path).issue("server")
     token = tmp_path / "token"
     token.write_text("0123456789abcdef0123456789abcdef\n")
+    token.chmod(0o600)
     tls = ("--tls-cert", issued.cert_file, "--tls-key", issued.key_file)
 
     bare = refused(release, "--http", "0.0.0.0:0")
@@ -153,3 +156,57 @@ def test_a_port_that_is_taken_is_one_line(release: Path, tmp_path: Path) -> None
         address = server.document()["doors"][0]["address"].removeprefix("http://")
 
         assert "choose another port" in refused(release, "--http", address)
+
+
+def test_a_grpc_port_that_is_taken_is_one_line(release: Path, tmp_path: Path) -> None:
+    with running(tmp_path, release, "--grpc", ":0", "--json") as server:
+        said = refused(release, "--grpc", server.document()["doors"][0]["address"])
+
+    assert "the address is taken" in said
+    assert said.count("\n") == 1
+
+
+def test_a_model_named_for_batching_must_be_served_or_may_come_from_a_repository(
+    release: Path, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+
+    said = refused(release, "--batch", "nope=8:1ms")
+    with running(tmp_path, release, "--http", ":0", "--repository", repository, "--batch", "nope=8:1ms") as server:
+        noted = server.said("Ctrl-C drains and ends.")
+
+    assert "cannot batch the calls of model 'nope': no such model is served; name one of pixels" in said
+    assert "model 'nope' is not served yet" in noted
+
+
+def test_a_token_that_others_can_read_is_one_line_of_warning(release: Path, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef0123456789abcdef\n")
+    token.chmod(0o644)
+    options = ("--http", ":0", "--token-file", token)
+
+    with running(tmp_path, release, *options) as server:
+        open_to_all = server.said("Ctrl-C drains and ends.")
+    token.chmod(0o600)
+    (tmp_path / "private").mkdir()
+    with running(tmp_path / "private", release, *options) as server:
+        private = server.said("Ctrl-C drains and ends.")
+
+    assert f"others can read token file {token}" in " ".join(open_to_all.split())
+    assert "others can read" not in private
+
+
+def test_the_operator_reads_that_a_worker_died_and_clients_notice_nothing(release: Path, tmp_path: Path) -> None:
+    with running(tmp_path, release, "--http", ":0", "--isolate", "--json") as server:
+        address = server.document()["doors"][0]["address"].removeprefix("http://")
+        (worker,) = children(server.process.pid)
+        os.kill(worker, signal.SIGKILL)
+        with triton.InferenceServerClient(address) as client:
+            given = triton.InferInput("x", [1, 1, 2, 2], "FP32")
+            given.set_data_from_numpy(PIXELS)
+            answer = client.infer("pixels", [given]).as_numpy("logits")
+        said = server.said("is ready again")
+
+    assert answer.tolist() == LOGITS
+    assert "model pixels 1.0.0 is ready again on variant ort-fp32: started again: it ended with signal 9" in said

@@ -7,6 +7,7 @@ threads answer themselves, so a call changes threads once, between the library a
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -98,6 +99,8 @@ class GrpcDoor:
             TransportError: the address cannot be had.
             UnsupportedFeature: the gRPC library is missing.
         """
+        # Its core would write raw lines beside the sentences that we say.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         try:
             import grpc
         except ImportError as error:

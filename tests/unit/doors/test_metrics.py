@@ -20,7 +20,7 @@ from prometheus_client.samples import Sample
 from tritonclient.utils import InferenceServerException
 
 from edge_runtime.client.local import LocalClient
-from edge_runtime.contract.errors import ContractError, EdgeError
+from edge_runtime.contract.errors import ContractError, EdgeError, UnsupportedFeature
 from edge_runtime.doors import metrics
 from edge_runtime.doors.access import Access
 from edge_runtime.doors.door import Listen
@@ -193,9 +193,20 @@ from edge_runtime.doors.door import Listen
 from edge_runtime.doors.serve import ServePlan, serving
 with serving(ServePlan((Path({str(tmp_path / "release")!r}),), http=Listen("127.0.0.1", 0))) as running:
     address = running.doors[0].address
-    print(httpx.get(address + "/v2/health/ready").status_code, httpx.get(address + "/metrics").json()["error"])
+    metrics = httpx.get(address + "/metrics")
+    print(httpx.get(address + "/v2/health/ready").status_code, metrics.status_code, metrics.json()["error"])
 """
 
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
 
-    assert said.stdout.startswith("200 cannot give metrics: prometheus-client is not installed; pip install")
+    assert said.stdout.startswith("200 501 cannot give metrics: prometheus-client is not installed; pip install")
+
+
+def test_metrics_that_nothing_can_write_are_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+
+    with (
+        pytest.raises(UnsupportedFeature, match=r"pip install 'edgefleet\[serve\]'"),
+        serving(ServePlan((Path("never read"),), metrics=LOOPBACK)),
+    ):
+        pass
