@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from edge_runtime.client import frames
+from edge_runtime.client.elements import as_elements
 from edge_runtime.client.errors import BadRequest, NotUnderstood, Refused
 from edge_runtime.client.frames import IN_BODY, CallHead, Kind, Room, TensorRecord, aligned
 from edge_runtime.client.local_connection import LocalConnection
@@ -209,10 +210,11 @@ def _as_arrays(inputs: Inputs) -> tuple[list[Array], tuple[Any, ...]]:
             # The dtype itself: its name takes longer than everything else here.
             records.append((name, values.dtype, values.shape))
         else:
-            content = frames.pack_elements(values)
+            elements = as_elements(name, values)
+            content = frames.pack_elements(elements)
             arrays.append(np.frombuffer(content, np.uint8) if content else np.empty(0, np.uint8))
             sizes.append(len(content))
-            records.append((name, "bytes", (len(values),)))
+            records.append((name, "bytes", (len(elements),)))
     return arrays, (tuple(sizes), tuple(records))
 
 

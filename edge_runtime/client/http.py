@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from edge_runtime.client import frames
+from edge_runtime.client.elements import as_elements
 from edge_runtime.client.errors import BadRequest, NotUnderstood, Refused, ServerGone, TooLate, refused
 from edge_runtime.client.http_connection import HttpConnection, Reply, Server
 from edge_runtime.client.model import Answer, Array, Inputs, ModelDescription, Step, TensorDescription, Values
@@ -61,13 +62,11 @@ class HttpClient:
         self, address: str, *, token: str = "", tls: ssl.SSLContext | None = None, patience_s: float = 60.0
     ) -> None:
         parts = urlsplit(address)
-        if (
-            parts.scheme not in {"http", "https"}
-            or not parts.hostname
-            or not token.isascii()
-            or not token.isprintable()
-        ):
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ContractError(f"connect to {address}", "it is no address of a server", "use http://HOST:PORT")
+        token = token.strip()  # a file's last line ends
+        if not token.isascii() or not token.isprintable():
+            raise ContractError(f"connect to {address}", "no header can carry this token", "use printable ASCII")
         is_secret = parts.scheme == "https"
         server = Server(
             parts.hostname,
@@ -233,8 +232,9 @@ def _as_parts(inputs: Inputs) -> tuple[tuple[Any, ...], list[Any]]:
             part = bytes_of(np.ascontiguousarray(values, values.dtype.newbyteorder("<")))
             records.append((name, datatype, values.shape, values.nbytes))
         else:
-            part = memoryview(frames.pack_elements(values))
-            records.append((name, "BYTES", (len(values),), len(part)))
+            elements = as_elements(name, values)
+            part = memoryview(frames.pack_elements(elements))
+            records.append((name, "BYTES", (len(elements),), len(part)))
         if part.nbytes:
             parts.append(part)
     return tuple(records), parts

@@ -52,6 +52,7 @@ class HttpConnection:
         self._patience_s = server.patience_s
         self._scratch = bytearray(_SCRATCH_BYTES)
         self._filled = 0
+        self._has_answered = False
         self.is_usable = True
         """Whether another request may follow."""
         try:
@@ -65,8 +66,7 @@ class HttpConnection:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
             self._peer = server.tls.wrap_socket(plain, server_hostname=server.host) if server.tls else plain
         except OSError as error:
-            because = getattr(error, "verify_message", None) or error.strerror or str(error)
-            raise ServerGone(f"connect to {self._name}", because, "is `edge-runtime serve --http` running?") from error
+            raise ServerGone(f"connect to {self._name}", *_why(error)) from error
 
     @property
     def has_begun_to_answer(self) -> bool:
@@ -115,6 +115,7 @@ class HttpConnection:
             if self._filled == len(scratch):
                 raise self._strange(f"its head has more than {len(scratch)} bytes")
             self._filled += self._some(scratch[self._filled :], "the server closed the connection")
+        self._has_answered = True
         status, headers = self._read_head(bytes(scratch[:at]))
         start, length = at + len(_END), self._length(headers)
         text = self._text_length(headers, length)
@@ -131,7 +132,9 @@ class HttpConnection:
     def _some(self, into: memoryview, because: str) -> int:
         count = self._peer.recv_into(into)
         if not count:
-            raise ServerGone(f"ask {self._name}", because)
+            # What hangs up on the very first words may have expected others.
+            is_deaf = not self._has_answered and not isinstance(self._peer, ssl.SSLSocket)
+            raise ServerGone(f"ask {self._name}", because, "if it speaks TLS, use https://" if is_deaf else "")
         return count
 
     def _read_head(self, head: bytes) -> tuple[int, dict[bytes, bytes]]:
@@ -164,3 +167,14 @@ class HttpConnection:
 
     def _strange(self, because: str) -> NotUnderstood:
         return NotUnderstood(f"understand {self._name}", because, "does a server of the v2 protocol listen there?")
+
+
+def _why(error: OSError) -> tuple[str, str]:
+    """Why there is no connection, and what to do about it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        because = f"its certificate is not trusted ({error.verify_message})"
+        return because, "give its authority: tls=ssl.create_default_context(cafile=…)"
+    if isinstance(error, ssl.SSLError):
+        because = f"TLS was not agreed on ({error.reason or error.strerror or error})"
+        return because, "if it serves without a certificate, use http://"
+    return error.strerror or str(error), "is `edge-runtime serve --http` running?"

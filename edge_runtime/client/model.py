@@ -18,8 +18,8 @@ Array = npt.NDArray[Any]
 Values = Array | list[bytes]
 """An array, or BYTES: one element per sample (an encoded picture going in, a JSON document coming out)."""
 
-Inputs = Mapping[str, Array | Sequence[bytes]]
-"""All inputs of a model, by name."""
+Inputs = Mapping[str, Array | Sequence[bytes] | bytes]
+"""All inputs of a model, by name; bytes alone are one sample."""
 
 
 @dataclass(frozen=True, slots=True)

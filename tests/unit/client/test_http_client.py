@@ -189,8 +189,24 @@ def test_tls_is_spoken_with_servers_that_are_trusted_and_with_no_others(host: Mo
             for rows in (1, 50_000, 2):
                 batch = np.resize(MANY, (rows, 1, 2, 2))
                 np.testing.assert_array_equal(client.infer("pixels", {"x": batch})["logits"], batch.reshape(-1, 4) * 2)
-        with pytest.raises(ServerGone, match="certificate"):
+        with pytest.raises(ServerGone, match=r"its certificate is not trusted .*; give its authority"):
             connect(address, token=TOKEN.decode())
+        plain = connect(address.replace("https:", "http:"), token=TOKEN.decode())
+        with plain, pytest.raises(ServerGone, match="if it speaks TLS, use https"):
+            plain.describe("pixels")
+
+
+def test_a_server_without_tls_is_named_as_such(host: ModelHost) -> None:
+    with opened(host) as address, pytest.raises(ServerGone, match=r"TLS was not agreed on .*; if it .*, use http://"):
+        connect(address.replace("http:", "https:"))
+
+
+def test_a_token_may_end_like_the_file_it_came_from(host: ModelHost) -> None:
+    with (
+        opened(host, Access(token=TOKEN)) as address,
+        HttpClient(address, token=f"{TOKEN.decode()}\n") as client,
+    ):
+        assert client.infer("pixels", {"x": PIXELS}).model == "pixels"
 
 
 @pytest.mark.parametrize("address", ["http://", "http:", "ftp://here", "somewhere", "unix:", ""])
@@ -200,7 +216,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 
 
 def test_a_token_cannot_smuggle_a_header() -> None:
-    with pytest.raises(ContractError):
+    with pytest.raises(ContractError, match="no header can carry this token"):
         HttpClient("http://127.0.0.1:1", token="a\r\nX: y")
 
 
