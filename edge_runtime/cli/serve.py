@@ -39,7 +39,10 @@ def serve(
     ] = None,
     *,
     http: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help=f"Open Inference Protocol v2 over HTTP [{_DEFAULT_HTTP}].")
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help=f"Open Inference Protocol v2 over HTTP [no door given: {_DEFAULT_HTTP}]."
+        ),
     ] = None,
     grpc: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="The same protocol over gRPC (extra: serve).")
@@ -82,6 +85,8 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve models to other programs until interrupted.
+
+    Only doors that are named open; without --http, --grpc and --uds it is HTTP on 127.0.0.1:8000.
 
     Beyond this machine a network door demands TLS and a token. Port 0 takes any that is free.
     """
@@ -167,7 +172,9 @@ def _announce(running: Serving, *, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("model", "version", "variant", "door", "address")
+    table = Table()
+    for head in ("model", "version", "variant", "door", "address"):
+        table.add_column(head, overflow="fold")  # an address that is cut cannot be copied
     doors = [(door.kind, door.address) for door in running.doors]
     rows = [(one.name, one.version, one.variant or "") for one in running.host.models()] or [("(none yet)", "", "")]
     for row in rows:

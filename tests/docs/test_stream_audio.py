@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from converters.planning.recipe import parse_recipe
+from tests.bench.served import serving
 from tests.fakes.streams import Hearing, noise, recording
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/stream-audio.md").read_text()
@@ -36,9 +37,18 @@ def test_the_programs_on_the_page_find_segments_and_the_same_scores_in_every_ses
     hearing.write(tmp_path / "vad")
     Path("speech.wav").write_bytes(recording(noise(1.5) / 4, hearing.rate_hz))
     place: dict[str, object] = {}
+    told = []
 
-    for program in blocks("python"):
-        exec(compile(program, "stream-audio.md", "exec"), place)
+    with serving(tmp_path / "vad", tmp_path / "models.sock") as addresses:
+        for program in blocks("python"):
+            localised = program.replace("127.0.0.1:8000", addresses.http.partition("//")[2])
+            exec(compile(localised, "stream-audio.md", "exec"), place)
+            told.append(re.findall(r"speech from [\d.]+ s?\s?to .*", capsys.readouterr().out))
 
-    assert len(re.findall(r"speech from [\d.]+ to [\d.]+ s", capsys.readouterr().out)) > 3
+    in_process, many, our_client, stock_client = told
+    assert len(in_process) > 3
+    assert many == []
+    assert our_client == stock_client
+    # What is open at the end is told by the answer's second document.
+    assert [one.replace(" s to the end at", " to") for one in in_process] == our_client
     assert len(place["tracks"]) == 8  # type: ignore[arg-type]
