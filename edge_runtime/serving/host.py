@@ -84,6 +84,8 @@ class ModelHost:
         self._changing = threading.Lock()
         self._names: dict[str, Place] = {}
         self._versions: dict[tuple[str, str], Place] = {}
+        self._unloaded: set[str] = set()
+        """Names that were served once, for whoever still asks by them."""
 
     @property
     def used_bytes(self) -> int:
@@ -227,6 +229,7 @@ class ModelHost:
             rest = [place.live for key, place in self._versions.items() if key[0] == name]
             if not rest:
                 place = self._names.pop(name)
+                self._unloaded.add(name)
                 leaving.extend(place.draining)
                 shadow = place.shadow
             elif self._names[name].live in leaving:
@@ -240,7 +243,9 @@ class ModelHost:
         """The live version of a name, or exactly one version. Raises: UnknownModel, UnknownVersion."""
         place = self._names.get(name)
         if place is None:
-            raise UnknownModel(f"ask model {shown(name)}", "it is not served here", "ask for the list of models")
+            because = "it was unloaded" if name in self._unloaded else "it is not served here"
+            remedy = "list what is: POST /v2/repository/index, or models() of a local client"
+            raise UnknownModel(f"ask model {shown(name)}", because, remedy)
         if version:
             place = self._versions.get((name, version))
             if place is None:

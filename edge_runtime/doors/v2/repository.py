@@ -48,8 +48,13 @@ class Repository:
                 found.append(StoredRelease(manifest.name, manifest.version, folder))
         return sorted(found, key=lambda one: (one.name, _by_number(one.version)))
 
-    def find(self, name: str, version: str | None = None) -> StoredRelease:
+    def find(self, name: str, version: str | None = None, *, what: str = "load") -> StoredRelease:
         """The release of that name, its newest where no version is given.
+
+        Args:
+            name: of the model.
+            version: exactly this one.
+            what: is to be done with it, for the sentence that refuses.
 
         Raises:
             InferenceError: code `not_found`.
@@ -57,7 +62,7 @@ class Repository:
         fitting = [one for one in self.releases() if one.name == name and version in {None, one.version}]
         if not fitting:
             raise InferenceError(
-                f"load model {shown(name)}",
+                f"{what} model {shown(name)}",
                 "the repository holds no such release",
                 "ask for its index",
                 code="not_found",

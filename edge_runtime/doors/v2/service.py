@@ -101,8 +101,8 @@ class V2Service:
                 self.host.load(stored.folder, name=name)
 
     def unload(self, name: str) -> None:
-        """Drain and free a model that the repository holds. Raises: UnknownModel; InferenceError as `load`."""
-        self._repository(f"unload model {shown(name)}").find(name)
+        """Drain and free a model that the repository holds. Raises: UnknownModel, InferenceError."""
+        self._repository(f"unload model {shown(name)}").find(name, what="unload")
         with self._loading:
             self.host.unload(name)
 

@@ -29,6 +29,13 @@ def batched_layout(spec: InputSpec) -> str | None:
     return spec.layout if spec.layout.startswith("N") else f"N{spec.layout}"
 
 
+def check_named(given: object) -> None:
+    """Refuse inputs that come without their names. Raises: InferenceError."""
+    if type(given) is not dict and not isinstance(given, Mapping):
+        because = f"they are a {type(given).__name__}"
+        raise InferenceError("take the inputs", because, "give each by its name: {'image': …}")
+
+
 def plain_array(given: object, what: str) -> Array:
     """What was given as numpy's own kind of array, uncopied. Raises: InferenceError: it is none, or has holes."""
     if type(given) is np.ndarray:

@@ -19,7 +19,14 @@ from edge_runtime.contract.release import ReleaseManifest, VariantManifest
 from edge_runtime.contract.steps import Columns, Decode, PreStep, Stack, parse_preprocess
 from edge_runtime.contract.tensor import AxisRange, InputSpec, TensorSpec
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.preprocessing.given import batched_layout, check_dtype, color_of, plain_array, with_batch
+from edge_runtime.inference.preprocessing.given import (
+    batched_layout,
+    check_dtype,
+    check_named,
+    color_of,
+    plain_array,
+    with_batch,
+)
 from edge_runtime.inference.preprocessing.values import Step, Value, permute
 from edge_runtime.inference.states import StreamRules, compile_rules
 
@@ -134,6 +141,7 @@ class Preprocessor(msgspec.Struct, frozen=True):
 
     def are_prepared(self, tensors: Tensors) -> bool:
         """Whether arrays by name are canonical tensors rather than public inputs; where names are the same, by axes."""
+        check_named(tensors)
         if tensors.keys() != {chain.tensor for chain in self.chains}:
             return False
         # What is no array is told so by whoever takes public inputs.

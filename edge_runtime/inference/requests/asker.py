@@ -16,6 +16,7 @@ from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.postprocessing.results import Answer, TensorAnswer
 from edge_runtime.inference.predictor import Predictor
+from edge_runtime.inference.preprocessing.given import check_named
 from edge_runtime.inference.preprocessing.preprocess import Inputs
 from edge_runtime.inference.requests.accounting import EXPIRED, FAILED, INTERPRET, PREPARE, Accounting
 from edge_runtime.inference.requests.direct import Direct, direct_call
@@ -171,6 +172,7 @@ class Asker:
         """Canonical output tensors, the inputs after `decode`, and what to look at when asking what inputs are like."""
         record, preprocess = self._record(), self._predictor.preprocess
         try:
+            check_named(inputs)
             if self.check is not None:
                 self.check(inputs, record)
             began = perf_counter_ns()

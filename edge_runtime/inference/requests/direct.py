@@ -15,6 +15,7 @@ from numpy import ndarray
 from edge_runtime.contract.steps import ColorStep, Crop, Layout, Resize
 from edge_runtime.inference.backend import Array, DirectCall, DirectSession, Session, TensorInfo, Tensors
 from edge_runtime.inference.predictor import Predictor, Reader
+from edge_runtime.inference.preprocessing.given import check_named
 from edge_runtime.inference.preprocessing.preprocess import Inputs
 
 _MOST_SHAPES: Final = 64
@@ -47,16 +48,21 @@ class Gate:
         self._entries = tuple(entries)
 
     def feed(self, inputs: Inputs) -> dict[str, Array] | None:
-        """Inputs by file tensor name, or None when they must take the long way."""
+        """Inputs by file tensor name, or None when they must take the long way. Raises: InferenceError: no names."""
         fed = {}
-        for name, _, file_tensor, dtype, shapes in self._entries:
-            array = inputs.get(name)
-            if type(array) is not ndarray or array.dtype is not dtype:
-                return None
-            reshaped = shapes.get(array.shape, _UNKNOWN)
-            if reshaped is _UNKNOWN or not array.flags.c_contiguous:
-                return None
-            fed[file_tensor] = array if reshaped is None else array.reshape(reshaped)
+        # Asked forgiveness rather than for names: the question would cost each call more than the answer.
+        try:
+            for name, _, file_tensor, dtype, shapes in self._entries:
+                array = inputs.get(name)
+                if type(array) is not ndarray or array.dtype is not dtype:
+                    return None
+                reshaped = shapes.get(array.shape, _UNKNOWN)
+                if reshaped is _UNKNOWN or not array.flags.c_contiguous:
+                    return None
+                fed[file_tensor] = array if reshaped is None else array.reshape(reshaped)
+        except AttributeError:
+            check_named(inputs)
+            raise
         return fed if fed and len(fed) == len(inputs) else None
 
     def learn(self, inputs: Inputs, feeds: Tensors) -> None:

@@ -20,6 +20,7 @@ from edge_runtime import Model
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.inference.onnxruntime_session import guarded
 from edge_runtime.inference.postprocessing.results import TensorAnswer
+from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Overloaded, Refused
 from tests.fakes.models import Build, uint8_four_pixel_classifier, write_release
 from tests.fakes.probe import probe_input, probe_onnx, times_onnx, write_model, write_probe
@@ -40,9 +41,14 @@ def probe(probe_folder: Path) -> Iterator[Model]:
 
 
 @pytest.fixture
-def pixels(tmp_path) -> Iterator[Model]:
+def pixels_folder(tmp_path) -> Path:
     write_release(tmp_path, [Build("ort-fp32")])
-    with Model.open(tmp_path, backends=ONLY_ORT) as model:
+    return tmp_path
+
+
+@pytest.fixture
+def pixels(pixels_folder: Path) -> Iterator[Model]:
+    with Model.open(pixels_folder, backends=ONLY_ORT) as model:
         yield model
 
 
@@ -565,3 +571,24 @@ def test_as_many_calls_run_at_once_as_was_asked_for(probe_folder: Path) -> None:
         with ThreadPoolExecutor(3) as threads:
             assert all(threads.map(ask, range(3)))
         assert model.admission.slots == 3
+
+
+@pytest.mark.parametrize("nan", ["off", "reject"])
+def test_inputs_without_names_are_one_refusal(pixels_folder: Path, nan: NanPolicy) -> None:
+    with Model.open(pixels_folder, backends=ONLY_ORT, nan=nan) as model:
+        for ask in (model.infer, model.infer_batch, model.infer_tensors):
+            with pytest.raises(InferenceError, match="cannot take the inputs: they are a list; give each by its name"):
+                ask([{"image": b"png"}])
+
+
+def test_arrays_without_names_are_refused_on_the_short_way_as_well(probe: Model) -> None:
+    for ask in (probe.infer, probe.infer_batch, probe.infer_tensors):
+        with pytest.raises(InferenceError, match="cannot take the inputs: they are a list"):
+            ask([probe_input(1)])
+
+
+@pytest.mark.parametrize("given", [Path("a.png"), "a.png", [b"png"], None, 7])
+def test_an_input_that_is_neither_array_nor_bytes_is_one_refusal(pixels: Model, given: object) -> None:
+    for ask in (pixels.infer, pixels.infer_batch, pixels.infer_tensors):
+        with pytest.raises(InferenceError, match=r"cannot take input image: it is a .*; give a numpy array, or bytes"):
+            ask({"image": given})

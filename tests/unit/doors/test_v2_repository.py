@@ -1,0 +1,40 @@
+"""Loading and unloading by clients: each refusal says what was wanted, and what to do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.doors.v2.repository import Repository
+from edge_runtime.doors.v2.service import V2Service
+from edge_runtime.serving.calls import UnknownModel
+from edge_runtime.serving.host import ModelHost
+from tests.fakes.pixels import write_pixels
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[V2Service]:
+    write_pixels(tmp_path / "pixels", "1.0.0")
+    with ModelHost() as host:
+        yield V2Service(host, "1.2.3", Repository(tmp_path))
+
+
+def test_unloading_what_the_repository_does_not_hold_is_refused_as_such(service: V2Service) -> None:
+    with pytest.raises(InferenceError, match="cannot unload model 'nope': the repository holds no such release"):
+        service.unload("nope")
+
+
+def test_a_model_that_was_unloaded_is_told_apart_from_one_that_never_was_there(service: V2Service) -> None:
+    service.load("pixels")
+    service.unload("pixels")
+
+    with pytest.raises(UnknownModel, match="it was unloaded; list what is: POST /v2/repository/index"):
+        service.find("pixels", "")
+    with pytest.raises(UnknownModel, match="it is not served here; list what is: POST /v2/repository/index"):
+        service.find("nope", "")
+
+    service.load("pixels")
+    assert service.find("pixels", "").name == "pixels"
