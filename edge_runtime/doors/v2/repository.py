@@ -64,7 +64,7 @@ class Repository:
             raise InferenceError(
                 f"{what} model {shown(name)}",
                 "the repository holds no such release",
-                "ask for its index",
+                "ask for its index: POST /v2/repository/index",
                 code="not_found",
             )
         return fitting[-1]

@@ -23,7 +23,7 @@ def service(tmp_path: Path) -> Iterator[V2Service]:
 
 
 def test_unloading_what_the_repository_does_not_hold_is_refused_as_such(service: V2Service) -> None:
-    with pytest.raises(InferenceError, match="cannot unload model 'nope': the repository holds no such release"):
+    with pytest.raises(InferenceError, match="cannot unload model 'nope': the repository holds no such release; ask for its index: POST"):
         service.unload("nope")
 
 
