@@ -23,7 +23,8 @@ def service(tmp_path: Path) -> Iterator[V2Service]:
 
 
 def test_unloading_what_the_repository_does_not_hold_is_refused_as_such(service: V2Service) -> None:
-    with pytest.raises(InferenceError, match="cannot unload model 'nope': the repository holds no such release; ask for its index: POST"):
+    why = "cannot unload model 'nope': the repository holds no such release; ask for its index: POST"
+    with pytest.raises(InferenceError, match=why):
         service.unload("nope")
 
 
