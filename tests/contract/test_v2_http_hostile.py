@@ -544,6 +544,17 @@ def test_a_port_that_is_taken_is_one_clear_error(opened: OpenDoor) -> None:
         other.start()
 
 
+def test_a_web_page_cannot_make_its_visitors_browser_ask_a_door_without_a_token(opened: OpenDoor) -> None:
+    with httpx.Client(base_url=opened.door.address) as client:
+        path, page = "/v2/repository/models/pixels/unload", {"Origin": "https://elsewhere.example"}
+
+        refused = client.post(path, content="{}", headers=page)
+
+        assert refused.status_code == 403
+        assert "a web page asks" in refused.json()["error"]
+        assert client.get("/v2/models/pixels/ready").status_code == 200
+
+
 @pytest.fixture(scope="module")
 def guarded(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[OpenDoor, Path]]:
     ca = make_ca(tmp_path_factory.mktemp("ca"))

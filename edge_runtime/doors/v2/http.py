@@ -219,6 +219,9 @@ class _Server:
         """Token and size, before a body is received. Raises: HttpError."""
         if head.path not in _OPEN_TO_ALL and not self._access.admits(head.headers.get("authorization")):
             raise HttpError(401, "the Authorization header does not bear this server's token")
+        if "origin" in head.headers and self._access.token is None:
+            # A page from anywhere may make a browser on this machine post here; every browser says that it did.
+            raise HttpError(403, "a web page asks; start the server with a token for pages to send")
         if not isinstance(self._route(head.path), InferRoute):
             return Admitted(PLAIN_BODY_MAX_BYTES)
         stated = head.headers.get(JSON_LENGTH, "")
