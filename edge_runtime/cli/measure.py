@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_runtime.cli.output import Json, print_json
-from edge_runtime.interrupt import raise_on_interrupt
+from edge_runtime.interrupt import EXIT_INTERRUPTED, raise_on_interrupt
 
 if TYPE_CHECKING:
     from edge_runtime.tuning.bench import BenchReport
@@ -46,12 +46,11 @@ def bench(
     from edge_runtime.tuning.bench import bench as measure
     from edge_runtime.tuning.target import open_target
 
-    raise_on_interrupt()
     settings = BenchSettings(
         inputs=tuple(inputs or ()), variant=variant, threads=threads, backends=tuple(backend) if backend else None,
         seconds=seconds, callers=callers,
     )  # fmt: skip
-    with _progress() as progress:
+    with _interruptible(), _progress() as progress:
         report = measure(open_target(release, slot), settings, progress)
     if as_json:
         import msgspec
@@ -59,6 +58,18 @@ def bench(
         print_json({**msgspec.to_builtins(report), "is_busy": report.machine.is_busy})
     else:
         _print_bench(report)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C lets processes and files of the measurement be cleaned up, and then says what it says everywhere."""
+    raise_on_interrupt()
+    try:
+        yield
+    except KeyboardInterrupt:
+        # Here, because the command line's own library would call it "Aborted".
+        sys.stderr.write("edge-runtime: interrupted\n")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 @contextmanager
@@ -87,7 +98,7 @@ def _print_bench(report: BenchReport) -> None:
             f"{report.release} {report.version}, variant {report.variant}, {report.engine}, {_threads(report.threads)}"
         )
     )
-    console.print(Text(_machine_line(report.machine)), soft_wrap=True)
+    console.print(Text(_machine_line(report.machine)))
     console.print(Text(f"asked: {report.questions}, {report.whole.count} rounds, each in turns with the bare engine"))
     table = Table("stage")
     for head in ("min", "p50", "p90", "p99"):
@@ -186,7 +197,6 @@ def tune(
     from edge_runtime.tuning.tune import TuneSettings, forget_tuned
     from edge_runtime.tuning.tune import tune as find_best
 
-    raise_on_interrupt()
     target, folder = open_target(release, slot), state or default_folder()
     if forget:
         sys.stderr.write(f"edge-runtime: {forget_tuned(target, folder)}\n")
@@ -195,7 +205,7 @@ def tune(
         state=folder, inputs=tuple(inputs or ()), variant=variant, backends=tuple(backend) if backend else None,
         seconds=seconds,
     )  # fmt: skip
-    with _progress() as progress:
+    with _interruptible(), _progress() as progress:
         report = find_best(target, settings, progress)
     if as_json:
         import msgspec
@@ -210,21 +220,27 @@ def _print_tuned(report: TuneReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from edge_runtime.tuning.candidates import MARGIN
+
     console = Console()
     console.print(Text(f"{report.release} {report.version}, asked {report.questions}"))
-    console.print(Text(_machine_line(report.machine)), soft_wrap=True)
-    table = Table("variant")
+    console.print(Text(_machine_line(report.machine)))
+    table = Table()
+    names = [row.variant if row.provider is None else f"{row.variant} ({row.provider})" for row in report.rows]
+    # What is cut cannot be copied; a verdict may be read in several lines.
+    table.add_column("variant", overflow="fold", min_width=min(28, max(map(len, names))))
     for head in ("threads", "p50 ms", "to untuned", "CPU ms"):
         table.add_column(head, justify="right")
-    table.add_column("verdict")
-    for row in report.rows:
+    table.add_column("verdict", overflow="fold")
+    for name, row in zip(names, report.rows, strict=True):
         figures = [_shown(row.p50_ms, "{:.3f}"), _shown(row.ratio, "{:.2f} ×"), _shown(row.cpu_ms, "{:.3f}")]
         threads = "as it comes" if row.threads is None else str(row.threads)
-        name = row.variant if row.provider is None else f"{row.variant} ({row.provider})"
         style = "bold" if row.is_winner else ""
         table.add_row(*(Text(cell) for cell in (name, threads, *figures, row.verdict)), style=style)
     console.print(table)
-    console.print(Text(report.sentence), soft_wrap=True)
+    rule = "what decides is the ratio to untuned, taken in turns with it, and not p50"
+    console.print(Text(f"{rule}; within {MARGIN:.0%} nothing is faster"))
+    console.print(Text(report.sentence))
     if report.batch:
         sizes = ", ".join(f"{size}: {ms:.3f} ms" for size, ms in report.batch.items())
         console.print(Text(f"one sample by batch: {sizes}; {report.best_batch} at once is enough"), soft_wrap=True)

@@ -93,7 +93,7 @@ def open_pipeline(planned: Planned, tell: Tell, *, trust_code: bool = False) -> 
             opened.callback(sources[name].close)
         sinks: dict[str, RecordSink] = {}
         for name, sink in description.sinks.items():
-            sinks[name] = _open_sink(name, sink, tell, stopping)
+            sinks[name] = _open_sink(name, sink, planned.folder, tell, stopping)
             opened.callback(sinks[name].close)
         models: dict[str, Asked] = {}
         for name, model in description.models.items():
@@ -151,7 +151,7 @@ def _open_source(name: str, source: described.Source, folder: Path, tell: Tell) 
     return open_video(name, source, now)
 
 
-def _open_sink(name: str, sink: described.Sink, tell: Tell, stopping: threading.Event) -> RecordSink:
+def _open_sink(name: str, sink: described.Sink, folder: Path, tell: Tell, stopping: threading.Event) -> RecordSink:
     opened: Any
     match sink:
         case described.MqttSink():
@@ -173,7 +173,7 @@ def _open_sink(name: str, sink: described.Sink, tell: Tell, stopping: threading.
         case described.CallbackSink():
             from edge_runtime.pipelines.sinks.callback import Callback, load_function
 
-            opened = Callback(name, load_function(name, sink.function))
+            opened = Callback(name, load_function(name, sink.function, folder))
         case described.TableSink():
             from edge_runtime.pipelines.sinks.table import TableLines
 

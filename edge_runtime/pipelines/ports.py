@@ -41,8 +41,12 @@ class Asked(Protocol):
 class RecordSink(Protocol):
     """Where records go; used by one thread."""
 
-    def deliver(self, record: Record) -> None:
-        """Hand one record on. Raises: EdgeError; the record is lost, the next one may fare better."""
+    def deliver(self, record: Record) -> bool | None:
+        """Hand one record on; False: it was left out, as the sink's table says, and does not count as delivered.
+
+        Raises:
+            EdgeError: the record is lost, the next one may fare better.
+        """
 
     def close(self) -> None:
         """Finish what is under way (files, messages). Raises: EdgeError when something was lost on the way."""

@@ -175,11 +175,12 @@ class Pipeline:
         while (record := self._records[name].take()) is not None:
             began = time.perf_counter()
             try:
-                sink.deliver(record)
+                is_delivered = sink.deliver(record) is not False
             except EdgeError as error:
                 self._failed(stage, str(error))
             else:
-                stage.did(time.perf_counter() - began)
+                if is_delivered:
+                    stage.did(time.perf_counter() - began)
         try:
             sink.close()
         except EdgeError as error:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from edge_runtime.cli.main import app
 from edge_runtime.pipelines.description import Crops, Sink, Source
@@ -23,8 +24,35 @@ EXAMPLE = ROOT / "examples" / "camera_counter"
 
 
 def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    return str(found)
+    """The last one: the first pipeline has a test of its own."""
+    return str(re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[-1])
+
+
+def test_the_first_pipeline_on_the_page_reads_a_folder_of_digits(reader: Path) -> None:
+    (reader / "digits.toml").write_text(re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)[0])
+
+    done = CliRunner().invoke(app, ["pipeline", "digits.toml"])
+
+    assert done.exit_code == 0
+    answers = [json.loads(line) for line in (reader / "digits.jsonl").read_text().splitlines()]
+    assert len(answers) == len(list((EXAMPLE.parent / "fleet_on_a_laptop" / "model" / "live").glob("*.png")))
+    assert f"delivered {len(answers)} to screen, {len(answers)} to archive" in done.stderr
+
+
+@pytest.mark.parametrize(("kind", "title"), [(Source, "source"), (Crops, "crop"), (Sink, "sink")])
+def test_every_key_of_every_kind_has_its_row(kind: Any, title: str) -> None:
+    table = re.search(rf"^\| {title} \| key \|.*?(?=\n\n)", PAGE, re.MULTILINE | re.DOTALL)
+    assert table is not None
+    told: dict[str, set[str]] = {}
+    owner = ""
+    for first, keys in re.findall(r"^\| (.*?) ?\| (.*?) ?\|", table[0], re.MULTILINE)[1:]:
+        owner = first.strip("` ") or owner
+        told.setdefault(owner, set()).update(re.findall(r"`(\w+)`", keys))
+    shared = told.pop("each", set())
+
+    there = {str(one.__struct_config__.tag): set(one.__struct_encode_fields__) for one in get_args(kind)}
+
+    assert {owner: keys | shared for owner, keys in told.items()} == there
 
 
 def a_record() -> Record:

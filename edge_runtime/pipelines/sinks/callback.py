@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from edge_runtime.contract.errors import ContractError, InferenceError
 from edge_runtime.contract.ids import shown
@@ -43,17 +45,30 @@ class Callback:
                 raise InferenceError(f"close sink {self._name}", because, "correct the function") from error
 
 
-def load_function(name: str, function: str) -> Take:
-    """The function behind `module:function`. Raises: ContractError when there is none that can be called."""
+def load_function(name: str, function: str, folder: Path) -> Take:
+    """The function behind `module:function`.
+
+    Args:
+        name: of the sink.
+        function: as the file says.
+        folder: where the file lies; modules are looked for there as well.
+
+    Raises:
+        ContractError: there is none that can be called.
+    """
     module_name, colon, attribute = function.partition(":")
     cannot = f"open sink {name}"
     if not (colon and module_name and attribute):
         raise ContractError(cannot, f"{shown(function)} is not module:function", "name it that way")
+    # Last, so that no file beside a pipeline stands in for a module that is installed; and for good, because a function
+    # may import its own neighbours when it is called.
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:
         because = f"{function} cannot be loaded ({type(error).__name__}: {shown(str(error), 200)})"
-        raise ContractError(cannot, because, "put its folder into PYTHONPATH") from error
+        raise ContractError(cannot, because, f"put it into {folder}, or its folder into PYTHONPATH") from error
     if not callable(found):
         raise ContractError(cannot, f"{function} is a {type(found).__name__}", "name something that can be called")
     take: Take = found

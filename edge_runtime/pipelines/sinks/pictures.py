@@ -23,12 +23,12 @@ class PictureFiles:
         self._described = described
         self._seen = 0
 
-    def deliver(self, record: Record) -> None:
-        """Write one picture. Raises: InferenceError when the disk refuses."""
+    def deliver(self, record: Record) -> bool:
+        """Write one picture, or leave it out by `every`. Raises: InferenceError when the disk refuses."""
         place = self._seen
         self._seen += 1
         if place % self._described.every:
-            return
+            return False
         from PIL import Image
 
         buffer = io.BytesIO()
@@ -49,6 +49,7 @@ class PictureFiles:
             with suppress(OSError):
                 part.unlink()
             raise InferenceError(f"write {target}", error.strerror or str(error), "check the disk") from error
+        return True
 
     def close(self) -> None:
         """Nothing is held."""

@@ -156,6 +156,22 @@ def test_a_function_is_called_only_when_its_code_is_trusted(tmp_path: Path, rele
     assert [record.labels("pixels") for record in CALLED] == [("zero", "one", "two", "three")] * 3
 
 
+def test_a_function_beside_the_file_is_found_and_pictures_left_out_are_not_counted(
+    tmp_path: Path, release: Path
+) -> None:
+    photos(tmp_path / "photos", 3)
+    (tmp_path / "beside_it.py").write_text("def take(record): print('took', record.frame.number)\n")
+    sinks = '[sinks.mine]\nkind = "callback"\nfunction = "beside_it:take"\n'
+    path = write(tmp_path, release, sinks + '[sinks.drawn]\nkind = "pictures"\npath = "drawn"\nevery = 2')
+
+    code, output, summary = ran(path, "--trust-code")
+
+    assert code == 0
+    assert output.splitlines() == ["took 0", "took 1", "took 2"]
+    assert "delivered 3 to mine, 2 to drawn" in summary
+    assert len(list((tmp_path / "drawn").iterdir())) == 2
+
+
 def test_a_video_goes_in_and_an_annotated_one_comes_out(tmp_path: Path, release: Path) -> None:
     grey = [np.full((16, 16, 3), 20 * number, np.uint8) for number in range(12)]
     write_video(tmp_path / "door.avi", grey)

@@ -140,9 +140,9 @@ def test_a_broker_or_topic_that_no_client_takes_is_refused_before_a_frame_is_rea
 def test_every_nth_picture_becomes_a_file_that_is_never_half(tmp_path: Path) -> None:
     sink = PictureFiles(PicturesSink(path=tmp_path / "out", format="png", every=2))
 
-    for number in range(3):
-        sink.deliver(record(number))
+    delivered = [sink.deliver(record(number)) for number in range(3)]
 
+    assert delivered == [True, False, True]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["door-000000.png", "door-000002.png"]
     with Image.open(tmp_path / "out" / "door-000000.png") as image:
         assert np.asarray(image).std() > 0, "the box is drawn"
@@ -191,5 +191,5 @@ def test_what_a_function_raises_costs_one_record() -> None:
 )
 def test_a_function_that_is_none_is_refused(function: str, because: str) -> None:
     with pytest.raises(ContractError, match=because):
-        load_function("mine", function)
-    assert load_function("mine", "json:dumps") is json.dumps
+        load_function("mine", function, Path())
+    assert load_function("mine", "json:dumps", Path()) is json.dumps
