@@ -80,6 +80,11 @@ def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened
     """
     opened, source = _read_release(release)
     variants, skipped = _read_variants(opened, source, wishes.variant)
+    if wishes.backends is not None:
+        # Said as what it is: the device may well have the engine.
+        barred = [one for one in variants if one.manifest.target.engine not in wishes.backends]
+        skipped += [Rejected(one.manifest.id, NO_VARIANT, _barred(one)) for one in barred]
+        variants = [one for one in variants if one not in barred]
     usable = {name: registry[name] for name in registry if wishes.backends is None or name in wishes.backends}
     named = {one.manifest.target.engine for one in variants}
     providers = {name for one in variants for name in one.manifest.target.provider or ["cpu"]}
@@ -159,6 +164,10 @@ def _read_release(release: Release) -> tuple[OpenRelease, BlobSource]:
         return release
     folder = LayoutFolder(Path(release))
     return folder.open(), folder
+
+
+def _barred(variant: OpenVariant) -> str:
+    return f"{variant.manifest.target.engine} is not allowed by --backend"
 
 
 def _read_variants(

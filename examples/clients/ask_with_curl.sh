@@ -3,6 +3,10 @@
 #
 #   ask_with_curl.sh http://127.0.0.1:8000 MODEL INPUT OUTPUT PICTURE
 set -euo pipefail
+if [ $# -ne 5 ]; then
+  echo "usage: $0 http://127.0.0.1:8000 MODEL INPUT OUTPUT PICTURE" >&2
+  exit 2
+fi
 url=$1 model=$2 input=$3 output=$4 picture=$5
 
 curl -sSf "$url/v2/models/$model" >/dev/null # is it served? its inputs and outputs are in the answer

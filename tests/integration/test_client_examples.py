@@ -49,6 +49,17 @@ def example(name: str, *arguments: str | Path) -> str:
     return run(sys.executable, "-m", f"examples.clients.{name}", *arguments)
 
 
+@pytest.mark.parametrize("name", ["ask", "in_process", "shared_memory", "triton_client"])
+def test_an_example_without_arguments_says_how_it_is_called(name: str) -> None:
+    command = [sys.executable, "-m", f"examples.clients.{name}"]
+
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=60, check=False, text=True)
+
+    assert done.returncode == 1
+    assert f"python -m examples.clients.{name} " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_in_process(server: Server) -> None:
     assert "three" in example("in_process", server.release, server.photo)
 
