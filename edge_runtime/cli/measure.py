@@ -234,7 +234,7 @@ def _print_tuned(report: TuneReport) -> None:
     table.add_column("verdict", overflow="fold")
     for name, row in zip(names, report.rows, strict=True):
         figures = [_shown(row.p50_ms, "{:.3f}"), _shown(row.ratio, "{:.2f} ×"), _shown(row.cpu_ms, "{:.3f}")]
-        threads = "as it comes" if row.threads is None else str(row.threads)
+        threads = "default" if row.threads is None else str(row.threads)
         style = "bold" if row.is_winner else ""
         table.add_row(*(Text(cell) for cell in (name, threads, *figures, row.verdict)), style=style)
     console.print(table)
