@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 RUN_EXTRAS := device,ort,openvino,litert,serve,convert,server
 PACKAGES := edge_runtime devices converters fleet_server
 JOBS ?= 2
-# uv resolves and unpacks in seconds what takes pip minutes; pip does it where uv cannot be had.
+# uv resolves and unpacks in seconds what takes pip minutes; pip does it where uv cannot be had, or does not trust what pip trusts.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-install = if $(PIP) uv; then $(BIN)/uv pip install --quiet --python $(BIN)/python -e '$(1)'; else $(PIP) -e '$(1)'; fi
+install = { $(PIP) uv && $(BIN)/uv pip install --quiet --python $(BIN)/python -e '$(1)'; } || $(PIP) -e '$(1)'
 COMMA := ,
 # A fleet is many short starts of Python: without cached bytecode each of them compiles every import again.
 export PYTHONDONTWRITEBYTECODE :=

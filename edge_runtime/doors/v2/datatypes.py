@@ -155,11 +155,6 @@ def tensor_from_json(name: str, datatype: str, shape: Sequence[int], data: Buffe
     return _from_values(name, datatype, shape, values, depth)
 
 
-def tensor_from_values(name: str, datatype: str, shape: Sequence[int], values: Sequence[Any]) -> Values:
-    """A tensor from its elements, flat in row-major order. Raises: BadCall when they do not fit."""
-    return _from_values(name, datatype, shape, values, 1)
-
-
 def raw_bytes(values: Values) -> memoryview:
     """A tensor as the binary extension carries it; a view where the array is contiguous."""
     if isinstance(values, list):

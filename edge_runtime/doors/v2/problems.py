@@ -9,7 +9,6 @@ from edge_runtime.contract.errors import ContractError, EdgeError, TrustError
 
 BAD_INPUT: Final = "bad_input"
 NOT_FOUND: Final = "not_found"
-UNSUPPORTED: Final = "unsupported_feature"
 
 
 @dataclass(frozen=True, slots=True)
