@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from converters.errors import CannotWrite
-from converters.report.build_report import columns_that_fit
+from converters.report.build_report import columns_that_fit, print_columns
 from converters.report.compare import Comparison, Numbers, Side, VariantChange, compare
 from converters.report.page import number_text, page_environment, size_text
 from edge_runtime.contract.codec import decode
@@ -82,19 +82,10 @@ def print_comparison(found: Comparison, console: Console) -> None:
 
 def _print_table(found: Comparison, console: Console) -> list[str]:
     """One row for each variant; the columns that there is no room for come back."""
-    from rich.table import Table
     from rich.text import Text
 
     console.print(Text(found.title, style="bold"))
-    columns = columns_of(found, console.width)
-    shown = columns_that_fit(columns, console.width)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold underline")
-    for name in shown:
-        table.add_column(name, justify="left" if name in _TEXTS else "right", overflow="fold")
-    for row in zip(*(columns[name] for name in shown), strict=True):
-        table.add_row(*map(Text, row))
-    console.print(table)
-    return [name for name in columns if name not in shown]
+    return print_columns(columns_of(found, console.width), console, _TEXTS)
 
 
 def columns_of(found: Comparison, width: int) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -126,17 +126,29 @@ def print_report(report: BuildReport, console: Any) -> None:
 
 def _print_table(report: BuildReport, console: Any) -> list[str]:
     """One row for each candidate, and no cell broken; the columns that there is no room for come back."""
-    from rich.table import Table
     from rich.text import Text
 
     score = "unlabelled" if report.reference is None else f"{report.metric} {report.reference:.4f}"
     console.print(Text(f"{report.release} {report.version}: source model {score} on {report.count} samples", "bold"))
-    columns = _columns(report)
+    return print_columns(_columns(report), console, _TEXTS)
+
+
+def print_columns(columns: Mapping[str, Sequence[str]], console: Any, texts: Collection[str]) -> list[str]:
+    """A table of the columns that there is room for; the others come back.
+
+    Args:
+        columns: cells by heading.
+        console: where.
+        texts: headings of columns that stand at the left; numbers stand at the right.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
     shown = columns_that_fit(columns, console.width)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold underline")
     for name in shown:
         # What cannot be left out is folded in a window that is too narrow even for that, rather than cut off.
-        table.add_column(name, justify="left" if name in _TEXTS else "right", overflow="fold")
+        table.add_column(name, justify="left" if name in texts else "right", overflow="fold")
     for cells in zip(*(columns[name] for name in shown), strict=True):
         table.add_row(*map(Text, cells))
     console.print(table)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from edge_runtime.client.errors import NoAnswerInTime, NotUnderstood, ServerGone
 from edge_runtime.client.frames import ALIGNMENT
-from edge_runtime.client.stream import SOCKET_BUFFER_BYTES, room_for
+from edge_runtime.client.stream import SOCKET_BUFFER_BYTES, room_for, send_some
 
 _SCRATCH_BYTES: Final = 64 * 1024
 _ANSWER_MAX_BYTES: Final = 4 * 1024 * 1024 * 1024
@@ -103,11 +103,7 @@ class HttpConnection:
                 self._peer.sendall(part)
             return
         while parts:
-            sent = self._peer.sendmsg(parts[:64])
-            while parts and sent >= len(parts[0]):
-                sent -= len(parts.pop(0))
-            if parts:
-                parts[0] = parts[0][sent:]
+            send_some(self._peer, parts)
 
     def _receive(self) -> Reply:
         scratch = memoryview(self._scratch)

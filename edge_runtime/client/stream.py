@@ -163,11 +163,8 @@ class FrameStream:
     def _send_parts(self, parts: list[memoryview]) -> None:
         give_up = 0.0
         while parts:
-            sent = self._peer.sendmsg(parts[:64])
-            while parts and sent >= len(parts[0]):
-                sent -= len(parts.pop(0))
+            send_some(self._peer, parts)
             if parts:
-                parts[0] = parts[0][sent:]
                 give_up = self._check_pace(give_up)
 
     def _fill(self, wanted: int) -> bool:
@@ -203,6 +200,15 @@ class FrameStream:
 def bytes_of(array: npt.NDArray[Any]) -> memoryview:
     """The bytes of a C-contiguous array, where they are."""
     return array.reshape(-1).view(np.uint8).data
+
+
+def send_some(peer: socket.socket, parts: list[memoryview]) -> None:
+    """Send as much as the socket takes at once, and leave the rest in `parts`."""
+    sent = peer.sendmsg(parts[:64])
+    while parts and sent >= len(parts[0]):
+        sent -= len(parts.pop(0))
+    if parts:
+        parts[0] = parts[0][sent:]
 
 
 def room_for(size: int) -> memoryview:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.errors import EdgeError, InferenceError
-from edge_runtime.contract.ids import VariantId, parse_layer_name, shown
+from edge_runtime.contract.ids import VariantId, parse_layer_name
 from edge_runtime.contract.layout import OpenRelease, OpenVariant
-from edge_runtime.contract.reasons import INTERNAL
 from edge_runtime.contract.release import layer_of
 from edge_runtime.contract.variant_choice import Rejected
 from edge_runtime.inference.backend import BACKENDS, Array, BackendOptions, Registry, Tensors, concurrency_for
@@ -26,6 +25,7 @@ from edge_runtime.inference.requests.accounting import Accounting, Statistics
 from edge_runtime.inference.requests.admission import Admission
 from edge_runtime.inference.requests.asker import Asker
 from edge_runtime.inference.requests.lease import Lease, LeasePool, zero_feeds
+from edge_runtime.inference.requests.refusals import unforeseen
 from edge_runtime.inference.requests.turns import Ticket
 from edge_runtime.inference.states import STATELESS
 
@@ -172,11 +172,7 @@ class Model:
 
     def infer_batch(self, inputs: Inputs, *, deadline: float | None = None, priority: int = 0) -> list[Answer]:
         """The answers to a batch, in order. Args and Raises: as `infer`."""
-        self._admission.enter(deadline, priority)
-        try:
-            return self._asker.infer_batch(inputs, deadline)
-        finally:
-            self._admission.leave()
+        return self.ask(lambda asker: asker.infer_batch(inputs, deadline), deadline=deadline, priority=priority)
 
     def infer_tensors(
         self,
@@ -206,11 +202,7 @@ class Model:
 
     def run_canonical(self, feeds: Tensors, *, deadline: float | None = None, priority: int = 0) -> dict[str, Array]:
         """Canonical output tensors for what `predictor.preprocess` returns. Raises: as `infer`."""
-        self._admission.enter(deadline, priority)
-        try:
-            return self._asker.run_canonical(feeds)
-        finally:
-            self._admission.leave()
+        return self.ask(lambda asker: asker.run_canonical(feeds), deadline=deadline, priority=priority)
 
     def ask(self, question: Callable[[Asker], _T], *, deadline: float | None = None, priority: int = 0) -> _T:
         """What a function of the loaded variant returns, run in this thread when its turn comes.
@@ -254,7 +246,7 @@ class Model:
             except EdgeError as error:
                 outcome = error
             except Exception as error:  # noqa: BLE001 (whoever waits must hear of it, whatever it is)
-                outcome = InferenceError("answer", f"{type(error).__name__}: {shown(str(error))}", code=INTERNAL)
+                outcome = unforeseen(error)
             done(outcome)
 
         return self._admission.submit(work, refuse=done, deadline=deadline, priority=priority)

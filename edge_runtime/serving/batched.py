@@ -14,13 +14,12 @@ from typing import Final, final
 
 import numpy as np
 
-from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError
+from edge_runtime.contract.errors import ContractError, EdgeError
 from edge_runtime.contract.evidence import CheckResult
-from edge_runtime.contract.ids import VariantId, shown
-from edge_runtime.contract.reasons import INTERNAL
+from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest
 from edge_runtime.inference.requests.accounting import QUEUE, Record
-from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed
+from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed, unforeseen
 from edge_runtime.serving.batching import BatchPolicy, Waiting, next_batch
 from edge_runtime.serving.calls import Call, Values
 from edge_runtime.serving.instance import EngineFault, Instance, Open
@@ -248,7 +247,7 @@ class BatchedInstance:
         except EdgeError as error:
             outcome = error
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
-            outcome = InferenceError("answer", f"{type(error).__name__}: {shown(str(error))}", code=INTERNAL)
+            outcome = unforeseen(error)
         self._settle(entry, outcome)
 
     def _kind_of(self, call: Call) -> tuple[Hashable, int]:

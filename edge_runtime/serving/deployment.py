@@ -6,11 +6,9 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 
-from edge_runtime.contract.errors import EdgeError, InferenceError
-from edge_runtime.contract.ids import shown
-from edge_runtime.contract.reasons import INTERNAL
+from edge_runtime.contract.errors import EdgeError
 from edge_runtime.inference.requests.accounting import EXPIRED, FAILED, REJECTED, SUCCESS, Accounting
-from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Refused
+from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Refused, unforeseen
 from edge_runtime.inference.states import is_sequential
 from edge_runtime.serving.calls import Call, Reply, Ticket
 from edge_runtime.serving.describing import describe_inputs, describe_outputs, tensor_labels
@@ -164,7 +162,7 @@ class Deployment:
         except EdgeError as error:
             outcome = error
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
-            outcome = InferenceError("answer", f"{type(error).__name__}: {shown(str(error))}", code=INTERNAL)
+            outcome = unforeseen(error)
         done(outcome)
 
     def _seat_then(self, call: Call, done: Done, moved: Callable[[], None]) -> None:

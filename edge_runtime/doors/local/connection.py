@@ -11,12 +11,11 @@ from typing import Final
 from edge_runtime.client import frames
 from edge_runtime.client.frames import CallHead, DescriptionHead, Kind, RefusalHead, TensorRecord, WelcomeHead
 from edge_runtime.client.stream import Frame, FrameStream, Stalled, room_for
-from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError, TransportError
-from edge_runtime.contract.ids import shown
-from edge_runtime.contract.reasons import INTERNAL
+from edge_runtime.contract.errors import ContractError, EdgeError, TransportError
 from edge_runtime.doors.local.limits import Budget, Limits
 from edge_runtime.doors.local.planned import Planned, plan, take_inputs
 from edge_runtime.doors.local.regions import ForeignRegions
+from edge_runtime.inference.requests.refusals import unforeseen
 from edge_runtime.serving.calls import BadCall, Call, SequenceStep, TensorMeta
 from edge_runtime.serving.host import ModelHost
 
@@ -136,8 +135,7 @@ class Connection:
         except EdgeError as error:
             self._refuse(frame.number, error)
         except Exception as error:  # noqa: BLE001 - one call's failure, whatever it is, must not end the others
-            because = f"{type(error).__name__}: {shown(str(error))}"
-            self._refuse(frame.number, InferenceError("answer", because, code=INTERNAL))
+            self._refuse(frame.number, unforeseen(error))
 
     def _call(self, frame: Frame) -> None:
         arrived = time.monotonic()

@@ -14,16 +14,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, final
 
-from edge_runtime.contract.errors import EdgeError, InferenceError, TransportError, UnsupportedFeature
-from edge_runtime.contract.ids import shown
-from edge_runtime.contract.reasons import INTERNAL
+from edge_runtime.contract.errors import EdgeError, TransportError, UnsupportedFeature
 from edge_runtime.doors.access import Access
 from edge_runtime.doors.door import DoorStatistics, Listen
 from edge_runtime.doors.tally import Tally
 from edge_runtime.doors.v2.grpc_service import SERVICE, Caller, GrpcService, Method
 from edge_runtime.doors.v2.problems import retry_after_s, status_of
 from edge_runtime.doors.v2.wire import BYTES, INT, STRING, Field, Message
-from edge_runtime.inference.requests.refusals import Cancelled
+from edge_runtime.inference.requests.refusals import Cancelled, unforeseen
 from edge_runtime.serving.calls import BadCall
 
 if TYPE_CHECKING:
@@ -220,7 +218,7 @@ class _Handlers:
             except EdgeError as error:
                 self._refuse(context, error)
             except Exception as error:  # noqa: BLE001 - a client learns that it was not its fault, and no more of it
-                self._refuse(context, _internal(error))
+                self._refuse(context, unforeseen(error))
             else:
                 self._tally.answered()
                 return answered
@@ -260,10 +258,6 @@ def _caller(context: Any) -> Caller:
     if not context.add_callback(caller.leave):
         raise Cancelled
     return caller
-
-
-def _internal(error: Exception) -> EdgeError:
-    return InferenceError("answer", f"{type(error).__name__}: {shown(str(error))}", code=INTERNAL)
 
 
 def _retry_metadata(code: int, message: str, delay_s: float) -> tuple[tuple[str, str | bytes], ...]:

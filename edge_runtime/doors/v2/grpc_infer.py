@@ -9,7 +9,7 @@ from typing import Any
 from edge_runtime.contract.ids import shown
 from edge_runtime.doors.v2.datatypes import raw_bytes, tensor_from_bytes
 from edge_runtime.doors.v2.messages import INFER_REQUEST
-from edge_runtime.doors.v2.protocol import Schedule, Wish, call_of, outputs_of, read_schedule, read_wish
+from edge_runtime.doors.v2.protocol import Schedule, Wish, call_of, outputs_of, read_schedule, read_wishes
 from edge_runtime.doors.v2.regions import SystemRegions, read_range
 from edge_runtime.doors.v2.typed_contents import tensor_from_contents
 from edge_runtime.doors.v2.wire import Document
@@ -49,13 +49,11 @@ def read_infer(content: bytes, regions: SystemRegions, now: float, deadline: flo
     schedule = read_schedule(parameters, now)
     if deadline is not None and (schedule.deadline is None or deadline < schedule.deadline):
         schedule = Schedule(deadline, schedule.priority, schedule.sequence)
-    wishes = tuple(
-        read_wish(output.get("name", ""), read_parameters(output.get("parameters", ())))
+    named = (
+        (output.get("name", ""), read_parameters(output.get("parameters", ())))
         for output in document.get("outputs", ())
     )
-    for wish in wishes:
-        if wish.region is not None:
-            regions.check(wish.region)
+    wishes = read_wishes(named, regions)
     inputs = _read_inputs(document, regions)
     return Asked(
         document.get("model_name", ""),

@@ -22,7 +22,7 @@ from edge_runtime.doors.v2.datatypes import (
 from edge_runtime.doors.v2.http_answer import BINARY, JSON, HttpAnswer
 from edge_runtime.doors.v2.http_body import HttpError, MemoryBudget, fold, unfold, wanted_coding
 from edge_runtime.doors.v2.http_parser import Request
-from edge_runtime.doors.v2.protocol import Wish, call_of, outputs_of, read_schedule, read_wish
+from edge_runtime.doors.v2.protocol import Wish, call_of, outputs_of, read_schedule, read_wishes
 from edge_runtime.doors.v2.regions import SystemRegions, read_range
 from edge_runtime.serving.calls import VARIES, BadCall, Call, Reply, TensorMeta, Values
 from edge_runtime.serving.served import Served
@@ -145,10 +145,7 @@ def read_infer(
         question = _READER.decode(body[:end])
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadCall("read the request", f"its JSON is no inference request ({shown(str(error), 300)})") from None
-    wishes = tuple(read_wish(wish.name, wish.parameters) for wish in question.outputs)
-    for wish in wishes:
-        if wish.region is not None:
-            regions.check(wish.region)
+    wishes = read_wishes(((wish.name, wish.parameters) for wish in question.outputs), regions)
     if not is_aside and _takes_long(question):
         raise TooHeavy
     default = _flag(question.parameters, "binary_data_output", default=False)

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_runtime.contract.ids import shown
 from edge_runtime.doors.v2.datatypes import BYTES, datatype_of, shape_of
-from edge_runtime.doors.v2.regions import RegionRange, read_range
+from edge_runtime.doors.v2.regions import RegionRange, SystemRegions, read_range
 from edge_runtime.inference.backend import Array
 from edge_runtime.serving.calls import BadCall, Call, Reply, SequenceStep, TensorMeta, Values
 from edge_runtime.serving.served import Served
@@ -92,6 +92,15 @@ def read_schedule(parameters: Mapping[str, object], now: float) -> Schedule:
         DEFAULT_PRIORITY - level if level else 0,
         _sequence_step(parameters),
     )
+
+
+def read_wishes(named: Iterable[tuple[str, Mapping[str, object]]], regions: SystemRegions) -> tuple[Wish, ...]:
+    """Which outputs are wanted, and how; a region that cannot hold one is refused before work. Raises: BadCall."""
+    wishes = tuple(read_wish(name, parameters) for name, parameters in named)
+    for wish in wishes:
+        if wish.region is not None:
+            regions.check(wish.region)
+    return wishes
 
 
 def read_wish(name: str, parameters: Mapping[str, object]) -> Wish:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.ids import shown
+from edge_runtime.contract.reasons import INTERNAL
 
 DEADLINE: Final = "deadline"
 CANCELLED: Final = "cancelled"
 OVERLOADED: Final = "overloaded"
 CLOSED: Final = "closed"
+
+
+def unforeseen(error: Exception) -> InferenceError:
+    """What whoever waits for an answer hears of an error that nobody expected."""
+    return InferenceError("answer", f"{type(error).__name__}: {shown(str(error))}", code=INTERNAL)
 
 
 class Refused(InferenceError):
