@@ -52,6 +52,8 @@ class Predictor(msgspec.Struct, frozen=True):
     """The file's tensor behind each canonical input."""
     file_outputs: Mapping[str, TensorInfo]
     """The file's tensor behind each canonical output."""
+    readers: Mapping[str, Reader | None]
+    """What turns a file's output into that canonical tensor; None where it is the tensor already."""
 
     def infer(self, inputs: Inputs) -> Answer:
         """The answer to one sample, by public output name. Raises: InferenceError."""
@@ -99,7 +101,11 @@ class Predictor(msgspec.Struct, frozen=True):
             _check_shape(name, array, info)
             fed[info.name] = array
         raw = self.session.run(fed)
-        return {name: self._read(name, raw[info.name]) for name, info in self.file_outputs.items()}
+        outputs = {}
+        for name, info in self.file_outputs.items():
+            read, array = self.readers[name], raw[info.name]
+            outputs[name] = array if read is None else read(array)
+        return outputs
 
     def interpret(self, tensors: Tensors, decoded: Tensors | None = None) -> list[Answer]:
         """Answers from canonical output tensors, one per sample.
@@ -124,21 +130,6 @@ class Predictor(msgspec.Struct, frozen=True):
     def close(self) -> None:
         """Free the engine's memory."""
         self.session.close()
-
-    def reader(self, name: str) -> Reader | None:
-        """What turns the file's output into that canonical tensor; None where it is the tensor already."""
-        spec = self.release.tensors.get(name)
-        if spec is None:
-            return None  # a state, which goes back as it came
-        binding = self.variant.io.outputs[name]
-        is_moved = bool(binding.layout and spec.layout and binding.layout != spec.layout)
-        if binding.scale is None and not is_moved and self.file_outputs[name].dtype == spec.dtype:
-            return None
-        return partial(_read, binding=binding, spec=spec)
-
-    def _read(self, name: str, array: Array) -> Array:
-        read = self.reader(name)
-        return array if read is None else read(array)
 
 
 def load_predictor(
@@ -179,7 +170,8 @@ def load_predictor(
     except BaseException:
         session.close()
         raise
-    return Predictor(release, variant, preprocess, postprocess, session, sequencer, inputs, outputs)
+    readers = {name: _reader(variant.io.outputs[name], release.tensors.get(name), outputs[name]) for name in outputs}
+    return Predictor(release, variant, preprocess, postprocess, session, sequencer, inputs, outputs, readers)
 
 
 def _sequencer(
@@ -222,6 +214,15 @@ def _bound(bindings: Mapping[str, TensorBinding], infos: tuple[TensorInfo, ...],
             )
         found[name] = info
     return found
+
+
+def _reader(binding: TensorBinding, spec: TensorSpec | None, info: TensorInfo) -> Reader | None:
+    if spec is None:
+        return None  # a state, which goes back as it came
+    is_moved = bool(binding.layout and spec.layout and binding.layout != spec.layout)
+    if binding.scale is None and not is_moved and info.dtype == spec.dtype:
+        return None
+    return partial(_read, binding=binding, spec=spec)
 
 
 def _read(array: Array, *, binding: TensorBinding, spec: TensorSpec) -> Array:

@@ -89,7 +89,7 @@ class Direct:
         self.canonical = _gate({} if predictor.sequencer else {name: name for name in files}, files)
         places = {info.name: place for place, info in enumerate(predictor.session.outputs)}
         self.readers: dict[str, tuple[int, Reader | None]] = {
-            name: (places[info.name], predictor.reader(name)) for name, info in predictor.file_outputs.items()
+            name: (places[info.name], predictor.readers[name]) for name, info in predictor.file_outputs.items()
         }
         raw = predictor.postprocess.raw or {}
         if any(not info.shape for info in predictor.file_outputs.values()):

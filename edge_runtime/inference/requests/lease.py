@@ -57,7 +57,7 @@ class Lease:
         self._admission = admission
         self._record = accounting.record
         self._samples = max((len(array) for array in self.inputs.values() if array.ndim), default=1)
-        self._readers = {name: (info.name, predictor.reader(name)) for name, info in predictor.file_outputs.items()}
+        self._readers = {name: (info.name, predictor.readers[name]) for name, info in predictor.file_outputs.items()}
         self._keeps_outputs = all(read is None for _, read in self._readers.values())
         self._last: Mapping[str, Array] | None = None
         self._outputs: Mapping[str, Array] = {}
