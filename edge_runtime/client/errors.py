@@ -58,6 +58,11 @@ _BY_CODE: Final[dict[str, type[Refused]]] = {
 }
 
 
+def too_late() -> TooLate:
+    """A deadline that lies behind when the call is made: the server is not asked."""
+    return TooLate("ask a model", "its deadline has passed", "allow it more time", code="deadline")
+
+
 def refused(code: str, cannot: str, because: str, remedy: str = "", *, retry_after_s: float = 0.0) -> Refused:
     """The error for a server's reason; a code that this client does not know is a plain `Refused`."""
     error = _BY_CODE.get(code, Refused)(cannot, because, remedy, code=code)

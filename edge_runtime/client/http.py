@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_runtime.client import frames
 from edge_runtime.client.elements import as_elements
-from edge_runtime.client.errors import BadRequest, NotUnderstood, Refused, ServerGone, TooLate, refused
+from edge_runtime.client.errors import BadRequest, NotUnderstood, Refused, ServerGone, refused, too_late
 from edge_runtime.client.http_connection import HttpConnection, Reply, Server
 from edge_runtime.client.model import Answer, Array, Inputs, ModelDescription, Step, TensorDescription, Values
 from edge_runtime.client.pool import Pool
@@ -96,7 +96,7 @@ class HttpClient:
     ) -> Answer:
         """Ask a model, as `Client.infer`."""
         if deadline_s is not None and deadline_s <= 0:
-            raise TooLate("ask a model", "its deadline has passed", "allow it more time", code="deadline")
+            raise too_late()
         records, parts = _as_parts(inputs)
         wanted = tuple(outputs) if outputs is not None else ()
         key = (model, version, wanted, deadline_s, priority, step, records)

@@ -9,7 +9,7 @@ from typing import TypeVar, final
 
 from edge_runtime.client import frames
 from edge_runtime.client.buffers import SharedBuffers
-from edge_runtime.client.errors import Refused, ServerGone, TooLate
+from edge_runtime.client.errors import Refused, ServerGone, too_late
 from edge_runtime.client.exchange import Exchange, Question
 from edge_runtime.client.frames import Kind
 from edge_runtime.client.local_connection import LocalConnection
@@ -108,40 +108,32 @@ class LocalClient:
     def _with_one(self, act: Callable[[Exchange], T], *, may_repeat: bool = True) -> T:
         exchange, is_used = self._pool.take()
         try:
-            found = act(exchange)
+            return self._try(exchange, act)
         except ServerGone:
-            exchange.close()
             if not (is_used and may_repeat):
                 raise
-            # Started again since the last call, most likely.
-            exchange = self._pool.open()
-            found = self._guarded(exchange, act)
-        except BaseException as error:
-            self._settle(exchange, error)
+        # Started again since the last call, most likely.
+        return self._try(self._pool.open(), act)
+
+    def _try(self, exchange: Exchange, act: Callable[[Exchange], T]) -> T:
+        try:
+            found = act(exchange)
+        except Refused:
+            self._pool.give_back(exchange)
+            raise
+        except BaseException:
+            # Nobody knows what comes next on it.
+            exchange.close()
             raise
         self._pool.give_back(exchange)
         return found
-
-    def _guarded(self, exchange: Exchange, act: Callable[[Exchange], T]) -> T:
-        try:
-            return act(exchange)
-        except BaseException as error:
-            self._settle(exchange, error)
-            raise
-
-    def _settle(self, exchange: Exchange, error: BaseException) -> None:
-        """A refusal leaves a connection sound; after anything else nobody knows what comes next on it."""
-        if isinstance(error, Refused):
-            self._pool.give_back(exchange)
-        else:
-            exchange.close()
 
 
 def _left_us(deadline_s: float | None) -> int:
     if deadline_s is None:
         return 0
     if deadline_s <= 0:
-        raise TooLate("ask a model", "its deadline has passed", "allow it more time", code="deadline")
+        raise too_late()
     return max(1, int(deadline_s * 1e6))
 
 
