@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import mmap
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -200,6 +201,14 @@ def concurrency_for(manifest: VariantManifest, options: BackendOptions) -> int:
         return 1
     cores = len(os.sched_getaffinity(0))
     return max(2, cores // (threads_for(manifest, options) or cores))
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: str) -> Array:
+    """Zeros that begin with a memory page, so that engines and accelerators can work on them where they lie."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    room = np.zeros(size + mmap.PAGESIZE, np.uint8)
+    start = -room.ctypes.data % mmap.PAGESIZE
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def static_shape(sizes: Iterable[object]) -> tuple[int | None, ...]:

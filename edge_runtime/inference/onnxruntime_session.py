@@ -6,12 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NoReturn
 
-import numpy as np
-
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import ENGINE_FAILED, LOAD_FAILED
-from edge_runtime.inference.backend import Array, Binding, DirectCall, TensorInfo, Tensors, as_fed, static_shape
+from edge_runtime.inference.backend import (
+    Array,
+    Binding,
+    DirectCall,
+    TensorInfo,
+    Tensors,
+    aligned_zeros,
+    as_fed,
+    static_shape,
+)
 
 _DTYPES: Final = {
     "float": "float32", "double": "float64", "float16": "float16", "bool": "bool", "int8": "int8", "uint8": "uint8",
@@ -46,10 +53,10 @@ class OnnxRuntimeSession:
         """As `DirectSession.bind`."""
         if self._session is None:
             _refuse()
-        inputs = {info.name: np.zeros(shapes[info.name], info.dtype) for info in self.inputs}
+        inputs = {info.name: aligned_zeros(shapes[info.name], info.dtype) for info in self.inputs}
         sizes = _output_sizes(self._session, shapes)
         outputs = {
-            info.name: None if (size := sizes[info.name]) is None else np.zeros(size, info.dtype)
+            info.name: None if (size := sizes[info.name]) is None else aligned_zeros(size, info.dtype)
             for info in self.outputs
         }
         return _OnnxRuntimeBinding(self._ort, self._session, inputs, outputs)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 import pytest
 
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
-from edge_runtime.inference.backend import BACKENDS, Backend, BackendOptions, load_backend
+from edge_runtime.inference.backend import BACKENDS, Backend, BackendOptions, DirectSession, load_backend
 from tests.fakes.litert_models import four_pixel_tflite
 from tests.fakes.models import Build, four_pixel_classifier
 
@@ -77,6 +79,24 @@ def test_an_answer_belongs_to_the_caller_and_survives_the_next_call(backend: Bac
     session.run({"x": PIXELS * 0})
 
     assert first.tolist() == [[0.0, 2.0, 1.0, 0.5]]
+
+
+def test_bound_memory_is_read_where_it_lies_and_an_answer_lasts_until_the_next_run(backend: Backend) -> None:
+    session = backend.open({"model": model(backend)}, variant(backend), BackendOptions())
+    if not isinstance(session, DirectSession):
+        pytest.skip("its interpreter forbids views of its memory while it runs")
+    binding = session.bind({"x": (2, 1, 2, 2)})
+    other = session.bind({"x": (1, 1, 2, 2)})
+
+    binding.inputs["x"][...] = PIXELS
+    answers = [binding.run()["logits"].tolist()]
+    binding.inputs["x"][1] = 0
+    other.run()
+    session.run({"x": PIXELS * 3})
+    answers.append(binding.run()["logits"].tolist())
+
+    assert answers == [[[0.0, 2.0, 1.0, 0.5]] * 2, [[0.0, 2.0, 1.0, 0.5], [0.0] * 4]]
+    assert binding.inputs["x"].ctypes.data % mmap.PAGESIZE == 0
 
 
 def test_a_free_batch_axis_takes_another_size_with_each_call(backend: Backend) -> None:

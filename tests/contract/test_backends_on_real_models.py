@@ -30,8 +30,13 @@ PAIRS = [
     if (name, engine) != UNTRANSLATED and "states" not in RECIPES[name]
 ]
 
-DIRECT = [(name, engine) for name, engine in PAIRS if engine == "onnxruntime"]
-"""The engine whose sessions can be asked without checks, and on memory that stays."""
+DIRECT = [(name, engine) for name, engine in PAIRS if engine in {"onnxruntime", "openvino"}]
+"""The engines whose sessions can be asked without checks, and on memory that stays."""
+
+
+def identity(pair: tuple[str, str]) -> str:
+    """Name of a test with this model and engine."""
+    return "-".join([*Path(pair[0]).parts, pair[1]])
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Loaded:
         return self.session.run(self.question(seed))
 
 
-@pytest.fixture(scope="module", params=PAIRS, ids=["-".join(Path(pair[0]).parts + pair[1:]) for pair in PAIRS])
+@pytest.fixture(scope="module", params=PAIRS, ids=map(identity, PAIRS))
 def loaded(request: pytest.FixtureRequest, shared: Path) -> Iterator[Loaded]:
     name, engine = request.param
     models = shared / "models"
@@ -149,7 +154,7 @@ def test_as_many_callers_as_were_asked_for_get_their_own_answers(loaded: Loaded)
     assert together == [[True] * 4] * CALLERS
 
 
-@pytest.mark.parametrize("loaded", DIRECT, indirect=True, ids=[Path(name).stem for name, _ in DIRECT])
+@pytest.mark.parametrize("loaded", DIRECT, indirect=True, ids=map(identity, DIRECT))
 def test_without_its_checks_and_on_bound_memory_a_session_says_the_same(loaded: Loaded) -> None:
     session, question, expected = loaded.session, loaded.question(3), loaded.answer(3)
     assert isinstance(session, DirectSession)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,10 +17,12 @@ from edge_runtime.inference.backend import (
     PROBE_ONNX,
     Array,
     BackendOptions,
+    Binding,
     Files,
     Session,
     TensorInfo,
     Tensors,
+    aligned_zeros,
     as_fed,
     concurrency_for,
     file_bytes,
@@ -77,7 +80,7 @@ class OpenVinoBackend:
         try:
             core = ov.Core()
             compiled = core.compile_model(core.read_model(model=content, weights=weights), device, properties)
-            return _OpenVinoSession(compiled, _bound_names(manifest), concurrency_for(manifest, options))
+            return _OpenVinoSession(ov, compiled, _bound_names(manifest), concurrency_for(manifest, options))
         except InferenceError:
             raise
         except Exception as error:
@@ -92,31 +95,83 @@ class OpenVinoBackend:
 class _OpenVinoSession:
     """As many callers at once as it has requests; each request has memory of its own and shares the weights."""
 
-    def __init__(self, compiled: Any, bound: frozenset[str], concurrency: int) -> None:
-        make = compiled.create_infer_request
-        self._requests: Pool[Any] | None = Pool(make, concurrency, first=make())
+    def __init__(self, ov: Any, compiled: Any, bound: frozenset[str], concurrency: int) -> None:
+        self._ov = ov
+        self._make = compiled.create_infer_request
+        self._requests: Pool[Any] | None = Pool(self._make, concurrency, first=self._make())
         self.inputs = tuple(_info(port, bound) for port in compiled.inputs)
         self.outputs = tuple(_info(port, bound) for port in compiled.outputs)
+        self._names = [info.name for info in self.inputs]
 
     def run(self, inputs: Tensors) -> dict[str, Array]:
-        if self._requests is None:
-            raise InferenceError("run the model", "it was closed", "open it again")
-        fed = as_fed(inputs, self.inputs)
-        with self._requests.borrowed() as request:
+        answers = self.call(as_fed(inputs, self.inputs))
+        return {info.name: array for info, array in zip(self.outputs, answers, strict=True)}
+
+    def call(self, fed: dict[str, Array]) -> Sequence[Array]:
+        """As `DirectSession.call`."""
+        with self._open_requests().borrowed() as request:
             try:
-                request.infer([fed[info.name] for info in self.inputs], share_inputs=True)
+                request.infer([fed[name] for name in self._names], share_inputs=True, share_outputs=True)
                 # Copied: the request's own buffers are overwritten by the next call.
-                return {
-                    info.name: np.array(request.get_output_tensor(index).data)
-                    for index, info in enumerate(self.outputs)
-                }
+                return [np.array(view) for view in _views(request, self.outputs)]
             except Exception as error:
-                raise InferenceError(
-                    "run the model", f"OpenVINO failed ({shown(str(error), 300)})", code=ENGINE_FAILED
-                ) from error
+                raise _failed(error) from error
+
+    def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> Binding:
+        """As `DirectSession.bind`; with a request of its own, because a request remembers what it was bound to."""
+        self._open_requests()
+        inputs = {info.name: aligned_zeros(shapes[info.name], info.dtype) for info in self.inputs}
+        try:
+            return _OpenVinoBinding(self._ov, self._make(), inputs, self.outputs)
+        except Exception as error:
+            raise _failed(error) from error
 
     def close(self) -> None:
         self._requests = None
+
+    def _open_requests(self) -> Pool[Any]:
+        if self._requests is None:
+            raise InferenceError("run the model", "it was closed", "open it again")
+        return self._requests
+
+
+class _OpenVinoBinding:
+    """A request that reads the caller's buffers where they lie, and writes those of its outputs whose size is known."""
+
+    def __init__(self, ov: Any, request: Any, inputs: dict[str, Array], outputs: tuple[TensorInfo, ...]) -> None:
+        self.inputs = inputs
+        self._request = request
+        self._outputs = outputs
+        for place, array in enumerate(inputs.values()):
+            request.set_input_tensor(place, ov.Tensor(array, shared_memory=True))
+        self._fixed: dict[str, Array] = {}
+        sizes = [tuple(size for size in info.shape if size is not None) for info in outputs]
+        if all(len(size) == len(info.shape) for size, info in zip(sizes, outputs, strict=True)):
+            self._fixed = {
+                info.name: aligned_zeros(size, info.dtype) for size, info in zip(sizes, outputs, strict=True)
+            }
+        for place, array in enumerate(self._fixed.values()):
+            request.set_output_tensor(place, ov.Tensor(array, shared_memory=True))
+
+    def run(self) -> Mapping[str, Array]:
+        try:
+            self._request.infer(share_outputs=True)
+            if self._fixed:
+                return self._fixed
+            return {
+                info.name: view for info, view in zip(self._outputs, _views(self._request, self._outputs), strict=True)
+            }
+        except Exception as error:
+            raise _failed(error) from error
+
+
+def _views(request: Any, outputs: tuple[TensorInfo, ...]) -> Iterator[Array]:
+    """The request's own memory, which its next call writes anew."""
+    return (request.get_output_tensor(place).data for place in range(len(outputs)))
+
+
+def _failed(error: Exception) -> InferenceError:
+    return InferenceError("run the model", f"OpenVINO failed ({shown(str(error), 300)})", code=ENGINE_FAILED)
 
 
 def _properties(manifest: VariantManifest, options: BackendOptions) -> dict[str, Scalar]:
