@@ -1,4 +1,4 @@
-"""tritonclient over gRPC in a process of its own, whose C library keeps freed memory as ours does when it serves.
+"""tritonclient over gRPC in a process of its own: what its C library does with freed memory is not left to others.
 
 Reads from standard input how often to ask; writes how many microseconds each call took, as JSON.
 """
@@ -6,7 +6,6 @@ Reads from standard input how often to ask; writes how many microseconds each ca
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -16,19 +15,12 @@ from contextlib import contextmanager
 import numpy as np
 import tritonclient.grpc
 
-from edge_runtime.doors.memory import KEPT_BYTES
-
-SETTINGS = {"MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES), "MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES)}
-"""glibc's own variables, mallopt(3): nothing in the client changes."""
-
 
 @contextmanager
-def keeping_client(address: str, shape: Sequence[int]) -> Iterator[Callable[[int], list[float]]]:
+def grpc_client(address: str, shape: Sequence[int]) -> Iterator[Callable[[int], list[float]]]:
     """Asks so often, and tells how long each call took, in microseconds."""
-    command = [sys.executable, "-m", "tests.bench.keeping_client", address, json.dumps(list(shape))]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | SETTINGS
-    ) as process:
+    command = [sys.executable, "-m", "tests.bench.grpc_client", address, json.dumps(list(shape))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
         def ask(count: int) -> list[float]:
             assert process.stdin
