@@ -148,6 +148,11 @@ class Model:
         return self.variant.digest
 
     @property
+    def asker(self) -> Asker:
+        """The loaded variant as it is asked, without the waiting line: for whoever keeps a line of his own."""
+        return self._asker
+
+    @property
     def admission(self) -> Admission:
         """The waiting line: who runs, who waits, and when nobody does."""
         return self._admission

@@ -18,11 +18,12 @@ from edge_runtime.contract.errors import ContractError, EdgeError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest
+from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.requests.accounting import QUEUE, Record
 from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed, unforeseen
 from edge_runtime.serving.batching import BatchPolicy, Waiting, next_batch
 from edge_runtime.serving.calls import Call, Values
-from edge_runtime.serving.instance import EngineFault, Instance, Open
+from edge_runtime.serving.instance import Instance, Open
 from edge_runtime.serving.variants import Origin
 
 _PACE: Final = 0.2
@@ -124,7 +125,7 @@ class BatchedInstance:
         return self._inner.is_gone
 
     def answer(self, call: Call, record: Record) -> dict[str, Values]:
-        """The wanted outputs of this call. Raises: BadCall, EngineFault, InferenceError."""
+        """The wanted outputs of this call. Raises: BadInput, EngineFault, InferenceError."""
         kind, rows = self._kind_of(call)
         waiting = Waiting(kind, rows, monotonic(), call.priority, call.deadline)
         entry = _Entry(call, waiting, perf_counter_ns())

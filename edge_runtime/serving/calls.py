@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.inference.backend import Array
+from edge_runtime.inference.blame import BadInput
 
 Values = Array | list[bytes]
 """An array, or BYTES: one element per sample, encoded as the input accepts it (JPEG, PNG, WAV, a row of text)."""
@@ -72,10 +73,8 @@ class Ticket(Protocol):
         """Give up on it; True when it had not begun and now never will."""
 
 
-class BadCall(InferenceError):
-    """The call itself is to blame: a wrong name, shape, dtype, or bytes that cannot be read."""
-
-    default_code = "bad_input"
+class BadCall(BadInput):
+    """The call itself is to blame, as it came through a door."""
 
 
 class UnknownModel(InferenceError):

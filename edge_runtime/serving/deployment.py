@@ -7,12 +7,13 @@ from collections.abc import Callable
 from functools import cached_property
 
 from edge_runtime.contract.errors import EdgeError
+from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.requests.accounting import EXPIRED, FAILED, REJECTED, SUCCESS, Accounting
 from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Refused, unforeseen
 from edge_runtime.inference.states import is_sequential
 from edge_runtime.serving.calls import Call, Reply, Ticket
 from edge_runtime.serving.describing import describe_inputs, describe_outputs, tensor_labels
-from edge_runtime.serving.instance import EngineFault, Open
+from edge_runtime.serving.instance import Open
 from edge_runtime.serving.opener import Isolation
 from edge_runtime.serving.seating import Keeper, Retired, Seat, Seating
 from edge_runtime.serving.statistics import ServedStatistics, read_statistics
@@ -70,7 +71,7 @@ class Deployment:
         )
 
     def call(self, call: Call) -> Reply:
-        """Answer in the caller's thread. Raises: Retired, BadCall, InferenceError."""
+        """Answer in the caller's thread. Raises: Retired, BadInput, InferenceError."""
         seating = self.seating
         while True:
             seat = seating.seat or seating.seated(call.deadline)

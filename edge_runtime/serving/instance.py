@@ -9,7 +9,6 @@ from typing import Final, Protocol
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.ids import VariantId
-from edge_runtime.contract.reasons import ENGINE_FAILED
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.model import Model
 from edge_runtime.inference.requests.accounting import Record
@@ -18,12 +17,6 @@ from edge_runtime.serving.answering import Answerer
 from edge_runtime.serving.calls import Call, Values
 from edge_runtime.serving.sequences import OpenSequences
 from edge_runtime.serving.variants import Origin
-
-
-class EngineFault(InferenceError):
-    """The engine, its accelerator or its process failed; the call is not to blame and may be asked elsewhere."""
-
-    default_code = ENGINE_FAILED
 
 
 class Instance(Protocol):
@@ -42,7 +35,7 @@ class Instance(Protocol):
         """Whether it will never answer again."""
 
     def answer(self, call: Call, record: Record) -> dict[str, Values]:
-        """The wanted outputs; counts samples and stages. Raises: BadCall, EngineFault, InferenceError."""
+        """The wanted outputs; counts samples and stages. Raises: BadInput, EngineFault, InferenceError."""
 
     def open_sequences(self) -> Collection[int | str]:
         """Ids of the sequences that are lost when it closes."""
@@ -107,17 +100,12 @@ class LocalInstance:
         return False
 
     def answer(self, call: Call, record: Record) -> dict[str, Values]:
-        """The wanted outputs; counts samples and stages. Raises: BadCall, EngineFault, InferenceError."""
-        try:
-            if self._check_finite is not None and not call.is_vouched_for:
-                self._check_finite(call.inputs, record)
-            if self._sequences is not None and call.sequence is not None:
-                return self._sequences.answer(call.sequence, call, record)
-            return self._answerer.answer(call, record)
-        except InferenceError as error:
-            if error.code != ENGINE_FAILED:
-                raise
-            raise EngineFault(error.cannot, error.because, error.remedy) from error
+        """The wanted outputs; counts samples and stages. Raises: BadInput, EngineFault, InferenceError."""
+        if self._check_finite is not None and not call.is_vouched_for:
+            self._check_finite(call.inputs, record)
+        if self._sequences is not None and call.sequence is not None:
+            return self._sequences.answer(call.sequence, call, record)
+        return self._answerer.answer(call, record)
 
     def open_sequences(self) -> Collection[int | str]:
         """Ids of the sequences that are lost when it closes."""

@@ -16,6 +16,7 @@ from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.reasons import GOLDEN_FAILED, HUNG, MEMORY
 from edge_runtime.contract.release import VariantManifest
+from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.opening import estimate_peak_bytes
 from edge_runtime.inference.requests.accounting import EXPIRED, REJECTED, Accounting
 from edge_runtime.inference.requests.admission import Admission
@@ -23,7 +24,7 @@ from edge_runtime.inference.requests.refusals import DeadlinePassed, Overloaded
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.caretaker import Caretaker
 from edge_runtime.serving.events import Event, Happened, Listener
-from edge_runtime.serving.instance import EngineFault, Instance, Open, is_out_of_memory
+from edge_runtime.serving.instance import Instance, Open, is_out_of_memory
 from edge_runtime.serving.load_failures import all_refused, leads_on, load_failure
 from edge_runtime.serving.residency import Residency
 from edge_runtime.serving.variants import Origin, is_accelerated, last_resort, stand_in

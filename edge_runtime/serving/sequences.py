@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.postprocessing.results import as_json
 from edge_runtime.inference.requests.accounting import RUN, SAMPLES
@@ -45,7 +44,7 @@ class OpenSequences:
         """The outputs wanted of the next step of a sequence.
 
         Raises:
-            BadCall: the sequence was not started, or the inputs are not what the model takes.
+            BadInput: the sequence was not started, or the inputs are not what the model takes.
             InferenceError: as the engine; or codes `session_in_use`, `session_ended`, `sessions_full`.
         """
         canonical, public = self._outputs.split(call.outputs)
@@ -59,10 +58,6 @@ class OpenSequences:
             else:
                 tensors = session.infer_tensors(only_arrays(call.inputs), last=step.end)
                 reply, samples = {name: tensors[name] for name in canonical}, max(map(len, tensors.values()), default=0)
-        except InferenceError as error:
-            if error.code == InferenceError.default_code:
-                raise BadCall(error.cannot, error.because, error.remedy) from error
-            raise
         finally:
             self._drop_if_ended(step.id, session)
         record.time(RUN, perf_counter_ns() - begun)

@@ -113,7 +113,7 @@ class Served:
         """The answer, worked out in this thread.
 
         Raises:
-            BadCall: the call is to blame.
+            BadInput: the call is to blame.
             UnknownVersion: this version was unloaded.
             InferenceError: there is no answer; `code` says why (`deadline`, `overloaded`, `engine_failed`, …).
         """

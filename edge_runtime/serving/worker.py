@@ -21,10 +21,10 @@ from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.layout import OCI_INDEX, Descriptor
 from edge_runtime.contract.reasons import HUNG, LOAD_FAILED
 from edge_runtime.inference.backend import Registry
+from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.requests.accounting import SAMPLES, Record
 from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.serving.calls import BadCall, Call, Values
-from edge_runtime.serving.instance import EngineFault
 from edge_runtime.serving.variants import Origin
 from edge_runtime.serving.worker_limits import WorkerLimits
 from edge_runtime.serving.worker_messages import (
@@ -103,7 +103,7 @@ class WorkerInstance:
         self._asking = threading.Lock()
 
     def answer(self, call: Call, record: Record) -> dict[str, Values]:
-        """The wanted outputs; counts samples and stages. Raises: BadCall, EngineFault, InferenceError."""
+        """The wanted outputs; counts samples and stages. Raises: BadInput, EngineFault, InferenceError."""
         step = call.sequence
         sequence = None if step is None else (step.id, step.start, step.end)
         with self._asking:

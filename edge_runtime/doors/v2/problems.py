@@ -24,7 +24,6 @@ _BY_CODE: Final = {
     "bad_input": Status(400, "INVALID_ARGUMENT"),
     "not_finite": Status(400, "INVALID_ARGUMENT"),
     # Bytes that no step could read, a shape that the model does not take.
-    "inference": Status(400, "INVALID_ARGUMENT"),
     "contract": Status(400, "INVALID_ARGUMENT"),
     "exists": Status(409, "ALREADY_EXISTS"),
     "unauthorized": Status(401, "UNAUTHENTICATED"),

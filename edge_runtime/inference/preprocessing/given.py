@@ -12,6 +12,7 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.steps import Color
 from edge_runtime.contract.tensor import AxisRange, InputSpec, Shape
 from edge_runtime.inference.backend import Array
+from edge_runtime.inference.blame import BadInput
 from edge_runtime.inference.preprocessing.values import CHANNELS
 
 
@@ -30,10 +31,10 @@ def batched_layout(spec: InputSpec) -> str | None:
 
 
 def check_named(given: object) -> None:
-    """Refuse inputs that come without their names. Raises: InferenceError."""
+    """Refuse inputs that come without their names. Raises: BadInput."""
     if type(given) is not dict and not isinstance(given, Mapping):
         because = f"they are a {type(given).__name__}"
-        raise InferenceError("take the inputs", because, "give each by its name: {'image': …}")
+        raise BadInput("take the inputs", because, "give each by its name: {'image': …}")
 
 
 def plain_array(given: object, what: str) -> Array:

@@ -139,7 +139,7 @@ class Preprocessor(msgspec.Struct, frozen=True):
             {**whole, **{name: array[row : row + 1] for name, array in parts.items()}} for row in range(sizes.pop())
         ]
 
-    def are_prepared(self, tensors: Tensors) -> bool:
+    def are_prepared(self, tensors: Mapping[str, object]) -> bool:
         """Whether arrays by name are canonical tensors rather than public inputs; where names are the same, by axes."""
         check_named(tensors)
         if tensors.keys() != {chain.tensor for chain in self.chains}:

@@ -1,31 +1,59 @@
-"""Asks a loaded variant and counts what that took.
+"""Asks a loaded variant, and tells who is to blame when there is no answer: the question or the engine.
 
-Whoever calls holds a slot of the model's admission, so nothing here waits; `Model` is the same with the waiting.
+Whoever calls holds a slot of the model's admission, so nothing here waits. `Model` asks and is counted; what serves
+many callers counts calls itself and takes `straight`, `run`, `ask` and `interpret`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from time import monotonic, perf_counter_ns
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
-from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import Array, Tensors
+from edge_runtime.inference.blame import BadInput, blame_engine, blame_question
 from edge_runtime.inference.postprocessing.results import Answer, TensorAnswer
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.given import check_named
 from edge_runtime.inference.preprocessing.preprocess import Inputs
 from edge_runtime.inference.requests.accounting import EXPIRED, FAILED, INTERPRET, PREPARE, Accounting
-from edge_runtime.inference.requests.direct import Direct, direct_call
+from edge_runtime.inference.requests.direct import Direct, Gate, direct_call
 from edge_runtime.inference.requests.refusals import DeadlinePassed, Refused
 
 if TYPE_CHECKING:
     from edge_runtime.inference.requests.drift import Drift
     from edge_runtime.inference.requests.finite import FiniteCheck, NanPolicy
     from edge_runtime.inference.streams import Sessions, Turn
+
+
+class Asked(NamedTuple):
+    """What the engine answered to one question, before anybody interprets it."""
+
+    tensors: dict[str, Array]
+    """Canonical output tensors."""
+    decoded: Tensors | None
+    """The inputs after `decode`; None: the caller had prepared them."""
+    seen: Inputs
+    """What to look at when asking what inputs are like."""
+    samples: int
+    prepare_ns: int
+    run_ns: int
+
+
+class _Made(NamedTuple):
+    """What became of inputs."""
+
+    decoded: Tensors | None
+    feeds: dict[str, Array] | None
+    """None: a sequence, which is prepared row by row while it runs."""
+    seen: Inputs
+    samples: int
+    run: Callable[[], dict[str, Array]]
+    """Has the engine answer to it."""
 
 
 @final
@@ -36,11 +64,12 @@ class Asker:
         self._predictor = predictor
         self._record = accounting.record
         self._call = direct_call(predictor.session)
-        self._direct = Direct(predictor)
+        self.direct = Direct(predictor)
+        """The short way."""
         # What the shortest way needs, at hand.
-        self._feed, self._raw = self._direct.public.feed, self._direct.raw
+        self._feed, self._raw = self.direct.public.feed, self.direct.raw
         # Whoever compares the answer with the picture needs all of its pixels.
-        self._has_short_pictures = not predictor.postprocess.compares
+        self._has_short_pictures = not predictor.postprocess.compares and predictor.sequencer is None
         self.check = _finite_check(predictor, nan)
         """The NaN policy, for whoever asks without this class; None where nothing is looked at."""
 
@@ -61,22 +90,20 @@ class Asker:
         for public, place, read in outputs:
             rows = raw[place] if read is None else read(raw[place])
             if len(rows) != 1:
-                return _only(self._predictor.interpret(self._direct.tensors(raw)))
+                return _only(self._predictor.interpret(self.direct.tensors(raw)))
             answer[public] = TensorAnswer(rows[0])
         return answer
 
     def infer_batch(self, inputs: Inputs, deadline: float | None = None) -> list[Answer]:
         """The answers to a batch, in order. Raises: InferenceError."""
         if not self._predictor.postprocess.needs_question and (fed := self._feed(inputs)) is not None:
-            tensors, decoded, seen = self._direct.tensors(self._run(fed, inputs)), None, inputs
+            tensors, decoded, seen = self.direct.tensors(self._run(fed, inputs)), None, inputs
         else:
-            tensors, decoded, seen = self._prepare_and_run(inputs, deadline)
+            asked = self._counted(self.ask, inputs, deadline)
+            tensors, decoded, seen = asked.tensors, asked.decoded, asked.seen
         began = perf_counter_ns()
-        answers = self._predictor.interpret(tensors, decoded)
-        record = self._record()
-        record.time(INTERPRET, perf_counter_ns() - began)
-        if not self._direct.raw:
-            self.drift.saw(answers, seen)
+        answers = self.interpret(tensors, decoded, seen)
+        self._record().time(INTERPRET, perf_counter_ns() - began)
         return answers
 
     def infer_tensors(
@@ -90,42 +117,32 @@ class Asker:
             deadline: the engine is not asked after it.
 
         Raises:
-            InferenceError: names, dtypes or shapes that the model does not take, or the engine failed.
+            BadInput: names, dtypes or shapes that the model does not take.
+            InferenceError: the engine failed.
         """
         if outputs is not None:
             self._check_known(outputs)
-        direct = self._direct
         fed = self._feed(tensors)
         if fed is None:
-            fed = direct.canonical.feed(tensors)
+            fed = self.direct.canonical.feed(tensors)
         if fed is not None:
-            answers = direct.tensors(self._run(fed, tensors))
-        elif self._predictor.preprocess.are_prepared(tensors):
-            answers = self._run_prepared(tensors)
+            answers = self.direct.tensors(self._run(fed, tensors))
         else:
-            answers, _, _ = self._prepare_and_run(tensors, deadline)
+            answers = self._counted(self.ask_either, tensors, deadline).tensors
         return answers if outputs is None else {name: answers[name] for name in outputs}
 
     def run_canonical(self, feeds: Tensors) -> dict[str, Array]:
         """Canonical output tensors for what `Preprocessor` returns. Raises: InferenceError."""
-        if self.check is not None:
-            record = self._record()
-            try:
-                self.check(feeds, record)
-            except BaseException:
-                record.count(FAILED)
-                raise
-        return self._run_feeds(feeds)
-
-    def _run_feeds(self, feeds: Tensors) -> dict[str, Array]:
         record = self._record()
         try:
+            if self.check is not None:
+                self.check(feeds, record)
             began = perf_counter_ns()
             tensors = self._predictor.run_canonical(feeds)
             record.answered(perf_counter_ns() - began, _rows(feeds))
-        except BaseException:
+        except BaseException as error:  # noqa: BLE001 - raised again
             record.count(FAILED)
-            raise
+            blame_engine(error)
         return tensors
 
     def sessions(self, turn: Turn) -> Sessions | None:
@@ -136,7 +153,7 @@ class Asker:
         from edge_runtime.inference.requests.prepared import feeds_of_prepared
         from edge_runtime.inference.streams import Hearer, Sessions
 
-        return Sessions(Hearer(predictor.sequencer, predictor.run_once, partial(feeds_of_prepared, predictor), turn))
+        return Sessions(Hearer(predictor.sequencer, self._run_once, partial(feeds_of_prepared, predictor), turn))
 
     @contextmanager
     def counted(self, given: Mapping[str, object]) -> Iterator[None]:
@@ -148,9 +165,63 @@ class Asker:
             began = perf_counter_ns()
             yield
             record.answered(perf_counter_ns() - began, 1)
+        except InferenceError as error:
+            record.count(FAILED)
+            blame_question(error)
         except BaseException:
             record.count(FAILED)
             raise
+
+    def straight(self, inputs: Inputs) -> dict[str, Array] | None:
+        """Public inputs or canonical tensors that need no preparation, by file tensor; None: they may need some."""
+        fed = self._feed(inputs)
+        return self.direct.canonical.feed(inputs) if fed is None else fed
+
+    def run(self, fed: dict[str, Array]) -> Sequence[Array]:
+        """The engine's outputs, in its order, for what `straight` returned; not counted. Raises: as `ask`."""
+        try:
+            return self._call(fed)
+        except BaseException as error:  # noqa: BLE001 - raised again
+            blame_engine(error)
+
+    def ask(self, inputs: Inputs, deadline: float | None = None) -> Asked:
+        """What the engine answers to public inputs; not counted.
+
+        Raises:
+            BadInput: the question is to blame.
+            DeadlinePassed: while the inputs were prepared; the engine was not asked.
+            EngineFault: the engine is to blame.
+            InferenceError: there is not enough memory.
+        """
+        return self._ask(self._prepare, self.direct.public, inputs, deadline)
+
+    def ask_either(self, inputs: Inputs, deadline: float | None = None) -> Asked:
+        """As `ask`, to public inputs or to canonical tensors, whichever they are; where names are the same, by axes."""
+        if self._are_prepared(inputs):
+            return self._ask(self._take_prepared, self.direct.canonical, inputs, deadline)
+        return self.ask(inputs, deadline)
+
+    def interpret(self, tensors: Tensors, decoded: Tensors | None, seen: Inputs) -> list[Answer]:
+        """Answers from canonical output tensors, one per sample.
+
+        Args:
+            tensors: what the engine answered.
+            decoded: the inputs after `decode`; None: nobody knows them.
+            seen: what to look at when asking what inputs are like.
+
+        Raises:
+            InferenceError: the model does not answer as its release says.
+        """
+        try:
+            answers = self._predictor.interpret(tensors, decoded)
+        except EdgeError:
+            raise
+        except Exception as error:
+            because = f"{type(error).__name__}: {shown(str(error))}"
+            raise InferenceError("read the model's answer", because, "build the release again") from error
+        if not self._raw:
+            self.drift.saw(answers, seen)
+        return answers
 
     def _run(self, fed: dict[str, Array], inputs: Inputs) -> Sequence[Array]:
         record = self._record()
@@ -160,74 +231,92 @@ class Asker:
             began = perf_counter_ns()
             raw = self._call(fed)
             ended = perf_counter_ns()
-        except BaseException:
+        except BaseException as error:  # noqa: BLE001 - raised again
             record.count(FAILED)
-            raise
+            blame_engine(error)
         for array in fed.values():
             record.answered(ended - began, len(array))
             break
         return raw
 
-    def _prepare_and_run(self, inputs: Inputs, deadline: float | None) -> tuple[dict[str, Array], Tensors, Inputs]:
-        """Canonical output tensors, the inputs after `decode`, and what to look at when asking what inputs are like."""
-        record, preprocess = self._record(), self._predictor.preprocess
+    def _run_once(self, feeds: Tensors) -> dict[str, Array]:
         try:
-            check_named(inputs)
+            return self._predictor.run_once(feeds)
+        except BaseException as error:  # noqa: BLE001 - raised again
+            blame_engine(error)
+
+    def _counted(
+        self, ask: Callable[[Inputs, float | None], Asked], inputs: Inputs, deadline: float | None
+    ) -> Asked:
+        record = self._record()
+        try:
             if self.check is not None:
+                check_named(inputs)
                 self.check(inputs, record)
-            began = perf_counter_ns()
-            decoded, feeds, seen = self._prepare(inputs)
-            prepared = perf_counter_ns()
-            if feeds is not None:
-                self._direct.public.learn(inputs, feeds)
-            if deadline is not None and monotonic() >= deadline:
-                raise DeadlinePassed
-            started = perf_counter_ns()
-            tensors = self._predictor.run_decoded(decoded) if feeds is None else self._predictor.run_canonical(feeds)
-            ended = perf_counter_ns()
+            asked = ask(inputs, deadline)
         except BaseException as error:
             record.count(EXPIRED if isinstance(error, Refused) else FAILED)
             raise
-        record.time(PREPARE, prepared - began)
-        record.answered(ended - started, preprocess.count(decoded))
-        return tensors, decoded, seen
+        record.time(PREPARE, asked.prepare_ns)
+        record.answered(asked.run_ns, asked.samples)
+        return asked
 
-    def _prepare(self, inputs: Inputs) -> tuple[Tensors, dict[str, Array] | None, Inputs]:
-        """As `_prepare_and_run`, with feeds; no feeds for a sequence, which is prepared row by row while it runs."""
-        preprocess = self._predictor.preprocess
-        if self._predictor.sequencer:
-            decoded = preprocess.decode(inputs)
-            return decoded, None, decoded
+    def _ask(
+        self, prepare: Callable[[Inputs], _Made], gate: Gate, inputs: Inputs, deadline: float | None
+    ) -> Asked:
+        began = perf_counter_ns()
+        try:
+            check_named(inputs)
+            made = prepare(inputs)
+        except BaseException as error:  # noqa: BLE001 - raised again
+            blame_question(error)
+        prepared = perf_counter_ns()
+        if deadline is not None and monotonic() >= deadline:
+            raise DeadlinePassed
+        try:
+            tensors = made.run()
+        except BaseException as error:  # noqa: BLE001 - raised again
+            blame_engine(error)
+        ended = perf_counter_ns()
+        if made.feeds is not None:
+            # Not before the file has taken them: the short way does not ask whether it does.
+            gate.learn(inputs, made.feeds)
+        return Asked(tensors, made.decoded, made.seen, made.samples, prepared - began, ended - prepared)
+
+    def _prepare(self, inputs: Inputs) -> _Made:
+        predictor, preprocess = self._predictor, self._predictor.preprocess
         if self._has_short_pictures and any(isinstance(given, bytes) for given in inputs.values()):
             from edge_runtime.inference.preprocessing.pictures import prepare
 
             prepared = prepare(preprocess, inputs)
-            return prepared.decoded, prepared.feeds, prepared.seen
-        decoded = preprocess.decode(inputs)
-        return decoded, preprocess.after_decode(decoded), decoded
+            decoded, feeds, seen = prepared.decoded, prepared.feeds, prepared.seen
+        else:
+            decoded = seen = preprocess.decode(inputs)
+            if predictor.sequencer is not None:
+                return _Made(decoded, None, seen, preprocess.count(decoded), partial(predictor.run_decoded, decoded))
+            feeds = preprocess.after_decode(decoded)
+        return _Made(decoded, feeds, seen, preprocess.count(decoded), partial(predictor.run_canonical, feeds))
 
-    def _run_prepared(self, tensors: Tensors) -> dict[str, Array]:
+    def _are_prepared(self, inputs: Inputs) -> bool:
+        """Where the names alone say that canonical tensors are meant, they are, whatever else is wrong with them."""
+        preprocess = self._predictor.preprocess
+        check_named(inputs)
+        tensors = {chain.tensor for chain in preprocess.chains}
+        is_meant = inputs.keys() == tensors != {chain.source.name for chain in preprocess.chains}
+        return is_meant or preprocess.are_prepared(inputs)
+
+    def _take_prepared(self, tensors: Inputs) -> _Made:
         from edge_runtime.inference.requests.prepared import feeds_of_prepared
 
-        record = self._record()
-        try:
-            if self.check is not None:
-                self.check(tensors, record)
-            feeds = feeds_of_prepared(self._predictor, tensors)
-        except BaseException:
-            record.count(FAILED)
-            raise
-        answers = self._run_feeds(feeds)
-        self._direct.canonical.learn(tensors, feeds)
-        return answers
+        feeds = feeds_of_prepared(self._predictor, tensors)
+        return _Made(None, feeds, tensors, _rows(feeds), partial(self._predictor.run_canonical, feeds))
 
     def _check_known(self, outputs: Collection[str]) -> None:
         known = sorted(self._predictor.file_outputs.keys() & self._predictor.release.tensors.keys())
         for name in outputs:
             if name not in known:
-                raise InferenceError(
-                    f"give output {shown(name)}", "the model has no such tensor", f"choose of {', '.join(known)}"
-                )
+                because, remedy = "the model has no such tensor", f"choose of {', '.join(known)}"
+                raise BadInput(f"give output {shown(name)}", because, remedy)
 
 
 def _finite_check(predictor: Predictor, nan: NanPolicy) -> FiniteCheck | None:
@@ -240,7 +329,7 @@ def _finite_check(predictor: Predictor, nan: NanPolicy) -> FiniteCheck | None:
 
 def _only(answers: list[Answer]) -> Answer:
     if len(answers) != 1:
-        raise InferenceError("answer", f"the inputs hold {len(answers)} samples", "use infer_batch")
+        raise BadInput("answer", f"the inputs hold {len(answers)} samples", "use infer_batch")
     return answers[0]
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.tensor import TensorSpec
-from edge_runtime.inference.backend import Array, Tensors
+from edge_runtime.inference.backend import Array
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.given import check_size, plain_array
 from edge_runtime.inference.preprocessing.preprocess import Chain
 from edge_runtime.inference.preprocessing.values import Value
 
 
-def feeds_of_prepared(predictor: Predictor, tensors: Tensors) -> dict[str, Array]:
+def feeds_of_prepared(predictor: Predictor, tensors: Mapping[str, object]) -> dict[str, Array]:
     """Feeds, as `Preprocessor` returns them, from canonical tensors.
 
     Raises:
@@ -30,7 +32,7 @@ def feeds_of_prepared(predictor: Predictor, tensors: Tensors) -> dict[str, Array
     return feeds
 
 
-def _fed(predictor: Predictor, chain: Chain, array: Array) -> Array:
+def _fed(predictor: Predictor, chain: Chain, given: object) -> Array:
     spec = predictor.release.tensors[chain.tensor]
     if predictor.variant.io.inputs[chain.tensor].absorbs:
         raise InferenceError(
@@ -38,7 +40,7 @@ def _fed(predictor: Predictor, chain: Chain, array: Array) -> Array:
             f"variant {predictor.variant.id} does the last steps inside its file",
             f"give {chain.source.name}",
         )
-    array = plain_array(array, f"tensor {chain.tensor}")
+    array = plain_array(given, f"tensor {chain.tensor}")
     _check(predictor, chain.tensor, spec, array)
     return chain.finish(Value(array, spec.layout))
 

@@ -463,7 +463,7 @@ def test_submitted_questions_come_back_on_another_thread_whatever_happens(probe:
     probe.submit(lambda _: 1 // 0, done)
     assert ended.acquire(timeout=FAR_S)
 
-    assert outcomes == [("dict", False), ("InferenceError", False), ("InferenceError", False)]
+    assert outcomes == [("dict", False), ("BadInput", False), ("InferenceError", False)]
 
 
 def test_a_coroutine_awaits_an_answer(probe: Model) -> None:

@@ -16,13 +16,13 @@ import pytest
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.release import BatchSpec
+from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.requests.accounting import SAMPLES, Accounting, Record
 from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed
 from edge_runtime.serving.batched import BatchedInstance
 from edge_runtime.serving.batching import BatchPolicy
 from edge_runtime.serving.calls import BadCall, Call, SequenceStep, Values
 from edge_runtime.serving.host import ModelHost
-from edge_runtime.serving.instance import EngineFault
 from tests.fakes.models import Build
 from tests.fakes.pixels import write_pixels
 from tests.fakes.probe import probe_input, write_probe

@@ -12,7 +12,8 @@ import pytest
 
 from edge_runtime.contract import reasons
 from edge_runtime.contract.errors import EdgeError, InferenceError
-from edge_runtime.serving.calls import BYTES, BadCall, Call, Reply, TensorMeta, UnknownModel, UnknownVersion
+from edge_runtime.inference.blame import BadInput
+from edge_runtime.serving.calls import BYTES, Call, Reply, TensorMeta, UnknownModel, UnknownVersion
 from edge_runtime.serving.host import ModelHost
 from edge_runtime.serving.seating import ServedState
 from tests.fakes.pixels import picture
@@ -85,7 +86,7 @@ def test_each_encoded_picture_gets_its_row_and_its_public_answer(host: ModelHost
 def test_a_bad_call_is_refused_as_such_and_harms_nobody(host: ModelHost, first: Path, call: Call) -> None:
     served = host.load(first)
 
-    with pytest.raises(BadCall):
+    with pytest.raises(BadInput):
         served.call(call)
 
     assert brightest(served.call(about(1))) == 1
@@ -164,7 +165,7 @@ def test_a_submitted_call_tells_its_outcome_once_whatever_it_is(host: ModelHost,
 
     assert isinstance(answered, Reply)
     assert brightest(answered) == 3
-    assert isinstance(refused, BadCall)
+    assert isinstance(refused, BadInput)
     assert outcomes.empty()
 
 

@@ -11,8 +11,9 @@ from time import monotonic
 import pytest
 
 from edge_runtime.contract.errors import EdgeError
+from edge_runtime.inference.requests import asker
 from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed, Overloaded
-from edge_runtime.serving import answering, seating
+from edge_runtime.serving import seating
 from edge_runtime.serving.calls import Call, Reply
 from edge_runtime.serving.host import ModelHost
 from edge_runtime.serving.served import Served
@@ -116,7 +117,7 @@ def test_the_engine_is_not_asked_when_preparing_took_too_long(
     with ModelHost(registry={"onnxruntime": FaultyBackend(faults, "onnxruntime")}) as host:
         served = host.load(release)
         before = faults.runs
-        monkeypatch.setattr(answering, "monotonic", lambda: float("inf"))
+        monkeypatch.setattr(asker, "monotonic", lambda: float("inf"))
 
         with pytest.raises(DeadlinePassed):
             served.call(about(0, deadline=monotonic() + 60))
