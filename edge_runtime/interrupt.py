@@ -70,8 +70,16 @@ def run_command(command: str, module: str) -> NoReturn:
         sys.stderr.write(f"{command}: interrupted\n")
     else:
         sys.exit(0)
-    # Threads of native libraries that were stopped in the middle of work crash while the interpreter takes itself down.
+    end_at_once(EXIT_INTERRUPTED)
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End the process without waiting for its threads.
+
+    Those that native libraries have in the middle of work may never end, or crash while the interpreter takes itself
+    down.
+    """
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()
-    os._exit(EXIT_INTERRUPTED)
+    os._exit(code)

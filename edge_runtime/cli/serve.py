@@ -13,6 +13,7 @@ import typer
 
 from edge_runtime.cli.output import Json, print_json
 from edge_runtime.contract.errors import ContractError
+from edge_runtime.interrupt import end_at_once
 
 if TYPE_CHECKING:
     from edge_runtime.doors.access import Access
@@ -82,6 +83,9 @@ def serve(
         Nan,
         typer.Option(help="What to do about NaN and infinities in inputs; sample: count them in one request of 64."),
     ] = Nan.REJECT,
+    drain: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="For requests in flight when the server is ended.")
+    ] = 10.0,
     as_json: Json = False,
 ) -> None:
     """Serve models to other programs until interrupted.
@@ -112,6 +116,7 @@ def serve(
         backends=tuple(backend or ()),
         batching=parse_policies(batch or ()),
         nan=nan.value,
+        drain_s=drain,
     )
     keep_freed_memory()
     ended = threading.Event()
@@ -120,7 +125,10 @@ def serve(
             signal.signal(number, lambda *_: _end(ended))
         _announce(running, as_json=as_json)
         ended.wait()
-    _say("drained and ended")
+    hung = " and ".join(running.hung)
+    _say(f"ended, giving up {hung} that did not come back" if hung else "drained and ended")
+    # Whatever still runs is given up: a thread that hangs in an engine would keep the process for ever.
+    end_at_once(0)
 
 
 def _say(line: str) -> None:

@@ -15,6 +15,7 @@ from edge_runtime.serving.host import ModelHost
 
 _log: Final = logging.getLogger(__name__)
 _LOOK_EVERY_S: Final = 1.0
+_PATIENCE_S: Final = 1.0
 
 
 @final
@@ -53,7 +54,8 @@ class Following:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ending.set()
-        self._thread.join()
+        # It may be loading, and what loads may hang; the host frees what comes too late.
+        self._thread.join(_PATIENCE_S)
 
     def look(self) -> None:
         """Serve what the slots point to now; what cannot be served leaves its predecessor in place."""

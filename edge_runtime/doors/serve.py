@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,8 @@ from edge_runtime.serving.opener import Isolation
 
 DRAIN_S: Final = 10.0
 """For requests in flight when the server ends."""
+_LAST_WORD_S: Final = 2.0
+"""For the models afterwards: whoever waited for what an engine still works on was cut off."""
 
 
 Say = Callable[[str], None]
@@ -80,6 +83,9 @@ class Serving:
 
     host: ModelHost
     doors: tuple[Door, ...]
+    hung: list[str] = field(default_factory=list)
+    """What had not come back when it ended (`2 calls of model m 1.0.0`): whoever waits for its threads waits for ever.
+    """
 
 
 @contextmanager
@@ -100,7 +106,8 @@ def serving(plan: ServePlan, say: Say = silent) -> Iterator[Serving]:
     _check(plan)
     with ExitStack() as stack:
         events = EventCounter()
-        host = stack.enter_context(_host(plan, events, say))
+        host, hung = _host(plan, events, say), list[str]()
+        stack.callback(lambda: hung.extend(host.close(_LAST_WORD_S)))
         for release in plan.releases:
             if is_state_folder(release):
                 stack.enter_context(Following(host, release))
@@ -111,10 +118,10 @@ def serving(plan: ServePlan, say: Say = silent) -> Iterator[Serving]:
         stack.callback(service.regions.close)
         doors: list[Door] = []
         doors += _doors(plan, service, ServingMetrics(host, events, lambda: doors))
+        stack.callback(_stop, doors, plan.drain_s)
         for door in doors:
             door.start()
-            stack.callback(door.stop, plan.drain_s)
-        yield Serving(host, tuple(doors))
+        yield Serving(host, tuple(doors), hung)
 
 
 def software_version() -> str:
@@ -123,6 +130,19 @@ def software_version() -> str:
         return version("edgefleet")
     except PackageNotFoundError:
         return "0"
+
+
+def _stop(doors: Sequence[Door], drain_s: float) -> None:
+    """All at once: they share the time, and none lets clients in while another drains."""
+    stopping = [threading.Thread(target=door.stop, args=(drain_s,), name="stop-door") for door in doors]
+    with suppress(RuntimeError):  # this process may have no more threads: the rest one after another
+        for thread in stopping:
+            thread.start()
+    for door, thread in zip(doors, stopping, strict=True):
+        if thread.ident is None:
+            door.stop(drain_s)
+        else:
+            thread.join()
 
 
 def _check(plan: ServePlan) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+Job = Callable[[], object]
+
 
 class Caretaker:
     """Runs each job in a thread of its own, so that one which hangs in an engine holds up no other."""
@@ -12,11 +14,11 @@ class Caretaker:
     def __init__(self) -> None:
         self._is_closing = threading.Event()
 
-    def soon(self, job: Callable[[], None]) -> None:
+    def soon(self, job: Job) -> None:
         """Run a job now, whether or not the host is closing."""
         threading.Thread(target=job, name="serving-job", daemon=True).start()
 
-    def after(self, delay_s: float, job: Callable[[], None]) -> None:
+    def after(self, delay_s: float, job: Job) -> None:
         """Run a job later; never once `close` was called."""
 
         def wait() -> None:

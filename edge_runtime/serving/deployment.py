@@ -15,7 +15,8 @@ from edge_runtime.serving.calls import Call, Reply, Ticket
 from edge_runtime.serving.describing import describe_inputs, describe_outputs, tensor_labels
 from edge_runtime.serving.instance import Open
 from edge_runtime.serving.opener import Isolation
-from edge_runtime.serving.seating import Keeper, Retired, Seat, Seating
+from edge_runtime.serving.seat import Seat
+from edge_runtime.serving.seating import Keeper, Retired, Seating
 from edge_runtime.serving.statistics import ServedStatistics, read_statistics
 from edge_runtime.serving.variants import Origin
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, final
 
@@ -31,6 +32,7 @@ from edge_runtime.serving.worker_limits import WorkerLimits
 _QUEUE_LIMIT: Final = 64
 _DRAIN_S: Final = 3600.0
 _SHADOW_ROOM: Final = 8
+_PATIENCE_S: Final = 30.0
 _DRAIN_CHECK_S: Final = 0.5
 """Between two looks at whether the sequences of a replaced version have ended."""
 
@@ -86,6 +88,9 @@ class ModelHost:
         self._versions: dict[tuple[str, str], Place] = {}
         self._unloaded: set[str] = set()
         """Names that were served once, for whoever still asks by them."""
+        self._coming: set[Deployment] = set()
+        """What is being loaded."""
+        self._is_closed = False
 
     @property
     def used_bytes(self) -> int:
@@ -120,14 +125,11 @@ class ModelHost:
         if (fresh.name, fresh.version) in self._versions:
             raise _already_served(fresh)
         self._bring_in(fresh, beside=None)
-        with self._changing:
+        with self._placing(fresh):
             place = Place(fresh)
-            is_new = self._versions.setdefault((fresh.name, fresh.version), place) is place
-            if is_new:
-                self._names.setdefault(fresh.name, Place(fresh))
-        if not is_new:
-            fresh.seating.retire()
-            raise _already_served(fresh)
+            if self._versions.setdefault((fresh.name, fresh.version), place) is not place:
+                raise _already_served(fresh)
+            self._names.setdefault(fresh.name, Place(fresh))
         return Served(place)
 
     def swap(
@@ -149,7 +151,7 @@ class ModelHost:
         fresh = self._described(release, name, variant, isolation)
         place = self._names.get(fresh.name)
         self._bring_in(fresh, beside=None if place is None else place.live)
-        with self._changing:
+        with self._placing(fresh):
             place = self._names.setdefault(fresh.name, Place(fresh))
             former, place.live = place.live, fresh
             leaving = [former] if former is not fresh else []
@@ -211,11 +213,12 @@ class ModelHost:
 
         shadow = Shadow(place.live, candidate, leave, share=share, room=room)
         with self._changing:
-            is_alone = place.shadow is None
+            is_alone = place.shadow is None and not self._is_closed
             if is_alone:
                 place.shadow = shadow
         if not is_alone:
             shadow.abandon()
+            self._check_open(candidate)
             raise ContractError(f"start a shadow of {candidate.name}", "one runs already", "stop it first")
         return shadow
 
@@ -257,10 +260,19 @@ class ModelHost:
         """Every version that is served, each pinned, in the order in which they were loaded."""
         return tuple(Served(place) for place in list(self._versions.values()))
 
-    def close(self) -> None:
-        """Drain and free everything; safe to repeat."""
+    def close(self, patience_s: float = _PATIENCE_S) -> tuple[str, ...]:
+        """Drain and free everything; safe to repeat.
+
+        Args:
+            patience_s: for calls in flight and loads all together.
+
+        Returns:
+            What did not come back in time (`2 calls of model m 1.0.0`). It frees its memory should it ever do so.
+        """
+        give_up = time.monotonic() + patience_s
         self._keeper.caretaker.close()
         with self._changing:
+            self._is_closed = True
             places = (*self._versions.values(), *self._names.values())
             leaving = {one for place in places for one in (place.live, *place.draining)}
             shadows = [place.shadow for place in places if place.shadow is not None]
@@ -268,8 +280,11 @@ class ModelHost:
             self._names.clear()
         for shadow in shadows:
             shadow.stop()
-        for one in leaving:
-            one.seating.retire()
+        hung = []
+        for one in (*leaving, *self._coming.copy()):
+            if left := one.seating.retire(max(0.0, give_up - time.monotonic())):
+                hung.append(f"{left} of model {one.name} {one.version}")
+        return tuple(hung)
 
     def __enter__(self) -> ModelHost:
         return self
@@ -295,11 +310,30 @@ class ModelHost:
         return Deployment(name, origin, opens, self._keeper, isolation)
 
     def _bring_in(self, fresh: Deployment, beside: Deployment | None) -> None:
+        self._check_open(fresh)
+        self._coming.add(fresh)
         try:
             fresh.seating.load(None if beside is None else beside.seating)
         except EdgeError as error:
             self._tell(Happened.REFUSED, fresh, reason=error.code, detail=error.because)
             raise
+        finally:
+            self._coming.discard(fresh)
+
+    @contextmanager
+    def _placing(self, fresh: Deployment) -> Iterator[None]:
+        """Change the tables for what was loaded; it leaves memory where it finds no place in them."""
+        try:
+            with self._changing:
+                self._check_open(fresh)
+                yield
+        except EdgeError:
+            fresh.seating.retire()
+            raise
+
+    def _check_open(self, fresh: Deployment) -> None:
+        if self._is_closed:
+            raise ContractError(f"serve {fresh.name} {fresh.version}", "the models were closed", "open them again")
 
     def _end_drained(self, place: Place) -> None:
         """Retire versions whose last sequence has ended; look again later while there are others."""

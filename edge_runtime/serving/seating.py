@@ -27,6 +27,7 @@ from edge_runtime.serving.events import Event, Happened, Listener
 from edge_runtime.serving.instance import Instance, Open, is_out_of_memory
 from edge_runtime.serving.load_failures import all_refused, leads_on, load_failure
 from edge_runtime.serving.residency import Residency
+from edge_runtime.serving.seat import Seat
 from edge_runtime.serving.variants import Origin, is_accelerated, last_resort, stand_in
 
 _PATIENCE_S: Final = 30.0
@@ -62,25 +63,6 @@ class Keeper:
     tell: Listener
     backoff: Backoff
     queue_limit: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Seat:
-    """An instance with the line in front of it; what replaces it gets a seat of its own."""
-
-    instance: Instance
-    admission: Admission
-
-    def vacate(self) -> None:
-        """Turn away whoever waits (they look for what came instead), let calls in flight end, free the memory.
-
-        A call that does not come back is not waited for much longer: should it ever end, it frees the memory.
-        """
-        self.admission.close()
-        if self.admission.wait_idle(_PATIENCE_S):
-            self.instance.close()
-        else:
-            self.admission.on_idle(self.instance.close)
 
 
 class Seating:
@@ -190,19 +172,20 @@ class Seating:
             seat, self.seat = self.seat, None
             self._keeper.residency.give_back(self)
         if seat is not None:
-            seat.vacate()
+            seat.vacate(_PATIENCE_S)
             self._tell(Happened.EVICTED, reason=MEMORY)
 
-    def retire(self) -> None:
-        """Leave memory for good when calls in flight have ended; later calls raise Retired. Safe to repeat."""
-        with self._changing:
-            was_retired, self._is_retired = self._is_retired, True
-            seat, self.seat = self.seat, None
-        if seat is not None:
-            seat.vacate()
-        self._keeper.residency.give_back(self)
+    def retire(self, patience_s: float | None = None) -> str:
+        """Leave memory for good when calls in flight have ended; later calls raise Retired. Safe to repeat.
+
+        Returns:
+            What did not come back in time, and frees the memory should it ever do so (`2 calls`); else nothing.
+        """
+        was_retired, self._is_retired = self._is_retired, True
+        left = self._leave(_PATIENCE_S if patience_s is None else patience_s)
         if not was_retired:
             self._tell(Happened.UNLOADED)
+        return left
 
     def replace(self, seat: Seat, fault: EngineFault) -> bool:
         """Put a stand-in where an engine failed; False when there is none, and the fault is the answer."""
@@ -215,7 +198,7 @@ class Seating:
             if fresh is None and (fresh := self._start_again(seat, fault)) is not None:
                 self.seat = fresh
                 self._tell(Happened.RECOVERED, fresh, reason=fault.code, detail=f"started again: {fault.because}")
-                self._keeper.caretaker.soon(seat.vacate)
+                self._keeper.caretaker.soon(lambda: seat.vacate(_PATIENCE_S))
                 return True
             if fresh is None and seat.instance.is_gone:
                 fresh = self._open_stand_in(seat, last_resort(self.origin, failed, self._broken))
@@ -229,8 +212,19 @@ class Seating:
         if fresh is None and not seat.instance.is_gone:
             return False
         # Calls in flight may hang in the engine that failed: nobody waits for them here.
-        self._keeper.caretaker.soon(seat.vacate)
+        self._keeper.caretaker.soon(lambda: seat.vacate(_PATIENCE_S))
         return fresh is not None
+
+    def _leave(self, patience_s: float) -> str:
+        if not self._changing.acquire(timeout=patience_s):
+            # Whatever it loads there: should it ever come back, it leaves.
+            self._keeper.caretaker.soon(lambda: self._leave(threading.TIMEOUT_MAX))
+            return "1 load"
+        seat, self.seat = self.seat, None
+        self._changing.release()
+        left = 0 if seat is None else seat.vacate(patience_s)
+        self._keeper.residency.give_back(self)
+        return f"{left} call{'s' * (left > 1)}" if left else ""
 
     def _open_stand_in(self, seat: Seat, other: VariantManifest | None) -> Seat | None:
         failed = seat.instance.variant
@@ -366,7 +360,7 @@ class Seating:
             self._tell(Happened.RECOVERED, fresh)
         leaving = former if is_wanted else fresh
         if leaving is not None:
-            leaving.vacate()
+            leaving.vacate(_PATIENCE_S)
 
     def _account_for_seat(self) -> None:
         if self.seat is None or self._is_retired:

@@ -52,6 +52,47 @@ def four_pixel_classifier(weights: npt.NDArray[np.float32] = WEIGHTS) -> bytes:
     )
 
 
+def hanging_classifier(above: float) -> bytes:
+    """The same, but the engine never comes back from pictures with a pixel above that value."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["goes_on"]),
+            helper.make_node("Mul", ["sum", "sum"], ["square"]),
+        ],
+        "turn",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("square", TensorProto.FLOAT, []),
+        ],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Greater", ["most", "above"], ["hangs"]),
+        helper.make_node("Cast", ["hangs"], ["times"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["times", "for_ever"], ["turns"]),
+        helper.make_node("Loop", ["turns", "", "nothing"], ["never"], body=body),
+        helper.make_node("Flatten", ["x"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "weights"], ["answers"]),
+        helper.make_node("Add", ["answers", "never"], ["logits"]),
+    ]
+    return _model(
+        nodes,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, 2, 2])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 4])],
+        [
+            numpy_helper.from_array(WEIGHTS, "weights"),
+            numpy_helper.from_array(np.float32(above), "above"),
+            numpy_helper.from_array(np.float32(0), "nothing"),
+            numpy_helper.from_array(np.int64(2**62), "for_ever"),
+        ],
+    )
+
+
 def uint8_four_pixel_classifier() -> bytes:
     """`image` uint8 [N, 2, 2, 1] → `logits` float32 [N, 4]; divides by 255 and permutes inside the graph."""
     nodes = [

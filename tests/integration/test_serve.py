@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,16 +14,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton
 
 from tests.fakes.agents import children
+from tests.fakes.models import hanging_classifier
 from tests.fakes.pixels import write_pixels
 from tests.fakes.pki import make_ca
 from tests.fakes.processes import begin
-from tests.fakes.v2_http_door import LOGITS, PIXELS
+from tests.fakes.v2_http_door import LOGITS, PIXELS, post
 
 EDGE_RUNTIME = (sys.executable, "-m", "edge_runtime.cli")
 
@@ -56,6 +61,23 @@ class Server:
         """Exit code and last line after a signal."""
         self.process.send_signal(number)
         return self.process.wait(60), self.log.read_text().splitlines()[-1]
+
+
+def connected(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def waiting_calls(address: str) -> float:
+    with urlopen(f"http://{address}/metrics", timeout=30) as answer:
+        told = answer.read().decode()
+    return float(re.search(r"^edge_runtime_queue_length\{.*} (.*)$", told, re.MULTILINE)[1])  # type: ignore[index]
+
+
+def cpu_s(pid: int) -> float:
+    """What a process has used so far (proc_pid_stat(5): utime and stime, counted behind the name in brackets)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -210,3 +232,31 @@ def test_the_operator_reads_that_a_worker_died_and_clients_notice_nothing(releas
 
     assert answer.tolist() == LOGITS
     assert "model pixels 1.0.0 is ready again on variant ort-fp32: started again: it ended with signal 9" in said
+
+
+def test_what_an_engine_never_answers_does_not_keep_a_server_that_is_ended(tmp_path: Path) -> None:
+    write_pixels(tmp_path / "release", "1.0.0", content=hanging_classifier(above=1.0))
+    write_pixels(tmp_path / "repository" / "its-golden-set-hangs", "2.0.0", content=hanging_classifier(above=0.5))
+    given = triton_grpc.InferInput("x", [1, 1, 2, 2], "FP32")
+    given.set_data_from_numpy(PIXELS + 1)
+    doors = ("--http", ":0", "--grpc", ":0", "--repository", tmp_path / "repository", "--drain", 0.2)
+    with running(tmp_path, tmp_path / "release", *doors, "--json") as server:
+        http, grpc = (door["address"].removeprefix("http://") for door in server.document()["doors"])
+        with triton_grpc.InferenceServerClient(grpc) as client, connected(http) as loader:
+            before = cpu_s(server.process.pid)
+            loader.sendall(post("/v2/repository/models/pixels/load", b""))
+            while cpu_s(server.process.pid) < before + 1.0:
+                time.sleep(0.02)
+            for _ in range(40):
+                client.async_infer("pixels", [given], lambda result, error: None)
+            # Some wait: all that may run at once do.
+            while waiting_calls(http) == 0:
+                time.sleep(0.02)
+            code, last = server.end()
+
+    assert code == 0
+    assert re.fullmatch(
+        r"edge-runtime: ended, giving up \d+ calls? of model pixels 1\.0\.0 and 1 load of model pixels 2\.0\.0 "
+        "that did not come back",
+        last,
+    )

@@ -116,9 +116,10 @@ class LocalDoor:
             thread.join(max(0.0, give_up - time.monotonic()))
         for connection in live:
             connection.hang_up()
+        give_up = time.monotonic() + _LAST_WORD_S
         for thread in live.values():
-            # Only a call that nobody can interrupt is still under way then; nobody waits for it.
-            thread.join(_LAST_WORD_S)
+            # Only calls that nobody can interrupt are still under way then; nobody waits for them.
+            thread.join(max(0.0, give_up - time.monotonic()))
 
     def __enter__(self) -> LocalDoor:
         self.start()
