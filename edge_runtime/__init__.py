@@ -30,6 +30,10 @@ def _import_model() -> object:
     try:
         from edge_runtime.inference.model import Model
     finally:
+        if gc.get_freeze_count() == 0:  # else somebody keeps objects frozen on purpose
+            # All of it counts as old from here on: as young it would be walked over a moment later, in the first call.
+            gc.freeze()
+            gc.unfreeze()
         if was_enabled:
             gc.enable()
     return Model

@@ -330,8 +330,9 @@ PostStep = Union[  # noqa: UP007
     TopK, Detect, Nms, Segment, Reconstruction, Hysteresis, Score, Regression, Embedding, RawTensor
 ]
 
-_PRE_OPS: Final = frozenset(str(kind.__struct_config__.tag) for kind in PreStep.__args__)  # type: ignore[attr-defined]
-_POST_OPS: Final = frozenset(str(kind.__struct_config__.tag) for kind in PostStep.__args__)  # type: ignore[attr-defined]
+# By operation, so that msgspec looks into the types of those steps alone that a release takes.
+_PRE: Final[dict[str, type[PreStep]]] = {kind.__struct_config__.tag: kind for kind in PreStep.__args__}  # type: ignore[attr-defined]
+_POST: Final[dict[str, type[PostStep]]] = {kind.__struct_config__.tag: kind for kind in PostStep.__args__}  # type: ignore[attr-defined]
 _StepT = TypeVar("_StepT")
 
 
@@ -342,12 +343,12 @@ def parse_preprocess(steps: list[RawStep]) -> tuple[PreStep, ...]:
         UnsupportedFeature: an operation, or a value of one of its enums, that this reader does not know.
         ContractError: a known operation with missing or mistyped fields.
     """
-    return tuple(_parse(step, PreStep, _PRE_OPS, "preprocess") for step in steps)  # type: ignore[arg-type]
+    return tuple(_parse(step, _PRE, "preprocess") for step in steps)
 
 
 def parse_postprocess(steps: list[RawStep]) -> tuple[PostStep, ...]:
     """Type the steps that turn canonical tensors into an answer. Raises: as `parse_preprocess`."""
-    return tuple(_parse(step, PostStep, _POST_OPS, "postprocess") for step in steps)  # type: ignore[arg-type]
+    return tuple(_parse(step, _POST, "postprocess") for step in steps)
 
 
 def raw_steps(steps: tuple[PreStep, ...] | tuple[PostStep, ...]) -> list[RawStep]:
@@ -357,9 +358,10 @@ def raw_steps(steps: tuple[PreStep, ...] | tuple[PostStep, ...]) -> list[RawStep
     return decoded
 
 
-def _parse(step: RawStep, kind: type[_StepT], known: frozenset[str], where: str) -> _StepT:
+def _parse(step: RawStep, known: dict[str, type[_StepT]], where: str) -> _StepT:
     op = step.get("op")
-    if not isinstance(op, str) or op not in known:
+    kind = known.get(op) if isinstance(op, str) else None
+    if kind is None:
         raise UnsupportedFeature(f"run {where} step {shown(op)}", "this runtime does not know it", "update the runtime")
     try:
         return msgspec.convert(step, type=kind)

@@ -6,8 +6,10 @@ Nothing here depends on which optional libraries a machine has: the same pixels 
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -24,12 +26,20 @@ from edge_runtime.inference.preprocessing.scaling import scale_bilinear, scale_n
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
     from PIL.Image import Resampling
+    from PIL.ImageFile import ImageFile
 
 MAX_PIXELS: Final = 64 * 1024 * 1024
 """Largest image decoded; a small file can unfold into gigabytes."""
 
 _ORIENTATION: Final = 0x0112
 _CODECS: Final = {"jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WEBP"}
+_READERS: Final = {
+    "JPEG": (b"\xff\xd8\xff", "PIL.JpegImagePlugin"),
+    "PNG": (b"\x89PNG", "PIL.PngImagePlugin"),
+    "BMP": (b"BM", "PIL.BmpImagePlugin"),
+    "WEBP": (b"RIFF", "PIL.WebPImagePlugin"),
+}
+"""How a file of each of Pillow's formats begins, and the module that reads it."""
 _PIL_MODES: Final = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
 _EIGHT_BIT_MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
 
@@ -56,11 +66,9 @@ def open_picture(content: bytes, step: Decode, accepted: Sequence[str]) -> Itera
     Raises:
         InferenceError: as `decode_image`, here or while the context lasts.
     """
-    from PIL import Image, UnidentifiedImageError
-
     codecs = _codecs(step, accepted)
     try:
-        with Image.open(io.BytesIO(content), formats=codecs) as image:
+        with _opened(content, codecs) as image:
             _check_size(image.width, image.height)
             if image.mode not in _EIGHT_BIT_MODES:
                 raise InferenceError("decode an image", f"its pixels are {image.mode}, not 8-bit", "convert it first")
@@ -70,13 +78,25 @@ def open_picture(content: bytes, step: Decode, accepted: Sequence[str]) -> Itera
                 ImageOps.exif_transpose(image, in_place=True)
             mode = _PIL_MODES[step.color]
             yield image if image.mode == mode else image.convert(mode)
-    except UnidentifiedImageError as error:
-        # Pillow's own sentence names the buffer's address, which tells nobody anything.
-        raise _not_whole(codecs, "") from error
     except EdgeError:
         raise
     except Exception as error:  # damaged metadata makes Pillow raise struct.error, and much besides
         raise _not_whole(codecs, f" ({shown(str(error), 120)})") from error
+
+
+def _opened(content: bytes, codecs: list[str]) -> ImageFile:
+    """As `Image.open`, which imports the readers of five formats to find the right one. Raises: InferenceError."""
+    codec = next((one for one in codecs if content.startswith(_READERS[one][0])), None)
+    if codec is not None:
+        import_module(_READERS[codec][1])
+        from PIL.Image import OPEN
+
+        read, is_its_own = OPEN[codec]
+        # What a reader raises to say that a file is none of its own.
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):
+            if is_its_own is None or is_its_own(content[:16]) is True:
+                return read(io.BytesIO(content), "")
+    raise _not_whole(codecs, "")
 
 
 def pixels_of(picture: PilImage) -> Array:

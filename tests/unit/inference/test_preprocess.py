@@ -13,7 +13,7 @@ from PIL import Image
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.steps import ColorStep, Decode, Resize
 from edge_runtime.contract.tensor import TensorSpec
-from edge_runtime.inference.preprocessing.images import center_crop, decode_image, recolour, resize
+from edge_runtime.inference.preprocessing.images import center_crop, decode_image, open_picture, recolour, resize
 from edge_runtime.inference.preprocessing.preprocess import compile_preprocess
 from tests.fakes.models import BATCH_MAX, PREPROCESS, Build, release_manifest
 
@@ -128,6 +128,19 @@ def test_a_camera_held_sideways_is_turned_only_when_the_release_says_so() -> Non
 def test_bytes_that_are_no_complete_image_of_an_accepted_kind_are_one_clear_error(content: bytes) -> None:
     with pytest.raises(InferenceError, match="cannot decode an image"):
         decode_image(content, DECODE, ["png"])
+
+
+@pytest.mark.parametrize("codec", ["PNG", "BMP", "WEBP", "JPEG", "MPO"])
+def test_a_picture_is_read_by_the_one_reader_that_its_beginning_names_as_pillow_itself_would(codec: str) -> None:
+    wishes = {"save_all": True, "append_images": [Image.fromarray(PHOTO[0][::-1])]} if codec == "MPO" else {}
+    content = encoded(Image.fromarray(PHOTO[0]), codec, **wishes)
+    with Image.open(io.BytesIO(content)) as image:
+        expected = np.asarray(image.convert("RGB"))
+
+    with open_picture(content, DECODE, ["webp", "bmp", "png", "jpeg"]) as picture:
+        found = np.asarray(picture)
+
+    assert np.array_equal(found, expected)
 
 
 def test_an_image_that_would_unfold_into_gigabytes_is_refused_before_it_does() -> None:

@@ -38,6 +38,7 @@ def tensor_answer(tmp_path_factory) -> set[str]:
 def test_an_answer_to_a_tensor_waits_for_no_pictures_sounds_tests_or_command_line(tensor_answer: set[str]) -> None:
     foreign = {
         "PIL", "cv2", "typer", "rich", "tarfile", "zipfile", "asyncio", "logging", "json", "pydantic", "subprocess",
+        "hashlib", "_hashlib", "dataclasses", "importlib.metadata", "tempfile", "shutil",
     }  # fmt: skip
     parts = {
         "images", "image_steps", "opencv", "jpeg_header", "pictures", "geometry", "golden", "agreement", "arrays",
@@ -66,8 +67,24 @@ def test_an_answer_to_a_picture_waits_for_pillow_alone(tmp_path) -> None:
         f".infer({{'image': open({str(picture)!r}, 'rb').read()}})"
     )
 
-    assert "PIL" in modules
-    assert {"cv2", "tarfile", "typer"} & modules == set()
+    assert "PIL.PngImagePlugin" in modules
+    others = {f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Ppm", "Tiff", "WebP")}
+    assert (others | {"cv2", "tarfile", "typer", "subprocess", "hashlib"}) & modules == set()
+
+
+def test_what_an_import_made_is_not_walked_over_in_the_first_answer() -> None:
+    program = (
+        "import gc\n{before}\nfrom edge_runtime import Model\n"
+        "print(gc.isenabled(), len(gc.get_objects(generation=0)) < gc.get_threshold()[0], gc.get_freeze_count() > 0)"
+    )
+
+    def told(before: str) -> str:
+        command = [sys.executable, "-c", program.format(before=before)]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+
+    assert told("") == "True True False\n"
+    # Who froze objects of its own before, or wants no collection, keeps it so.
+    assert told("gc.freeze(); gc.disable()").split() == ["False", "False", "True"]
 
 
 def test_the_run_command_needs_neither_pydantic_nor_what_moves_updates(tmp_path: Path) -> None:
