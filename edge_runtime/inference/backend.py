@@ -16,6 +16,7 @@ from edge_runtime.contract.device_profile import EngineFact
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.release import VariantManifest
+from edge_runtime.inference.blame import BadInput
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -78,7 +79,7 @@ class Session(Protocol):
         """Tensors that every call returns."""
 
     def run(self, inputs: Tensors) -> dict[str, Array]:
-        """Outputs by file tensor name, owned by the caller. Raises: InferenceError."""
+        """Outputs by file tensor name, owned by the caller. Raises: BadInput: it was not asked, EngineFault."""
 
     def close(self) -> None:
         """Free the engine's memory; later calls of `run` raise InferenceError."""
@@ -99,7 +100,7 @@ class Binding(Protocol):
         """Run on what the inputs hold now; outputs by file tensor name, valid until the next run.
 
         Raises:
-            InferenceError: the engine failed.
+            EngineFault: the engine failed.
         """
 
 
@@ -217,14 +218,14 @@ def static_shape(sizes: Iterable[object]) -> tuple[int | None, ...]:
 
 
 def as_fed(inputs: Tensors, expected: tuple[TensorInfo, ...]) -> dict[str, Array]:
-    """Inputs as engines want them, C-contiguous, after a check of names and dtypes. Raises: InferenceError."""
+    """Inputs as engines want them, C-contiguous, after a check of names and dtypes. Raises: BadInput."""
     wanted = {info.name: info for info in expected}
     if inputs.keys() != wanted.keys():
-        raise InferenceError(
+        raise BadInput(
             "run the model", f"it takes {sorted(wanted)} and got {sorted(inputs)}", "feed exactly these tensors"
         )
     for name, info in wanted.items():
         if inputs[name].dtype.name != info.dtype:
-            raise InferenceError("run the model", f"tensor {name} is {inputs[name].dtype.name}, not {info.dtype}")
+            raise BadInput("run the model", f"tensor {name} is {inputs[name].dtype.name}, not {info.dtype}")
     # Not ascontiguousarray, which gives a scalar an axis.
     return {name: np.asarray(array, order="C") for name, array in inputs.items()}

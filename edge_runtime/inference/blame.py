@@ -47,12 +47,10 @@ def blame_engine(error: BaseException) -> NoReturn:
 
     Raises:
         BadInput: the question does not fit what the file takes.
-        EngineFault: anything that nobody foresaw, and what the adapter calls a failure of its engine.
+        EngineFault: anything that nobody foresaw, and what the adapter calls so.
         InferenceError: as it came, with its code; `memory` where there was not enough.
     """
     if isinstance(error, InferenceError):
-        if error.code == ENGINE_FAILED and not isinstance(error, EngineFault):
-            raise EngineFault(error.cannot, error.because, error.remedy) from error
         blame_question(error)
     if isinstance(error, MemoryError):
         raise InferenceError("run the model", "there is not enough memory for it", code=MEMORY) from error

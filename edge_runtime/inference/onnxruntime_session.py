@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.reasons import ENGINE_FAILED, LOAD_FAILED
+from edge_runtime.contract.reasons import LOAD_FAILED
 from edge_runtime.inference.backend import (
     Array,
     Binding,
@@ -19,6 +19,7 @@ from edge_runtime.inference.backend import (
     as_fed,
     static_shape,
 )
+from edge_runtime.inference.blame import EngineFault
 
 _DTYPES: Final = {
     "float": "float32", "double": "float64", "float16": "float16", "bool": "bool", "int8": "int8", "uint8": "uint8",
@@ -135,8 +136,8 @@ def _bound_call(ort: Any, session: Any, binding: Any) -> Callable[[], None]:
     return partial(inner, memory, settings)
 
 
-def _failed(error: Exception) -> InferenceError:
-    return InferenceError("run the model", f"onnxruntime failed ({shown(str(error), 300)})", code=ENGINE_FAILED)
+def _failed(error: Exception) -> EngineFault:
+    return EngineFault("run the model", f"onnxruntime failed ({shown(str(error), 300)})")
 
 
 def _refuse(*_: object) -> NoReturn:

@@ -25,6 +25,7 @@ from edge_runtime.inference.backend import (
     Tensors,
     load_backend,
 )
+from edge_runtime.inference.blame import BadInput
 from edge_runtime.inference.postprocessing.postprocess import Postprocessor, compile_postprocess
 from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.preprocessing.preprocess import Inputs, Preprocessor, compile_preprocess
@@ -243,7 +244,7 @@ def _check_shape(name: str, array: Array, info: TensorInfo) -> None:
     )
     if not sizes_fit:
         wanted = ["any" if size is None else size for size in info.shape]
-        raise InferenceError(
+        raise BadInput(
             "run the model",
             f"tensor {name} has shape {list(array.shape)}, its file takes {wanted}",
             "give as many samples at once as the variant's batch allows",

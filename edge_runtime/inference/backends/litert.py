@@ -16,7 +16,7 @@ import numpy as np
 from edge_runtime.contract.device_profile import EngineFact
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.reasons import ENGINE_FAILED, LOAD_FAILED
+from edge_runtime.contract.reasons import LOAD_FAILED
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.backend import (
     Array,
@@ -31,6 +31,7 @@ from edge_runtime.inference.backend import (
     static_shape,
     threads_for,
 )
+from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.requests.pool import Pool
 
 _PROBE: Final = base64.b64decode(
@@ -186,9 +187,7 @@ class _LiteRtSession:
             try:
                 return interpreter.run(fed)
             except Exception as error:
-                raise InferenceError(
-                    "run the model", f"LiteRT failed ({shown(str(error), 300)})", code=ENGINE_FAILED
-                ) from error
+                raise EngineFault("run the model", f"LiteRT failed ({shown(str(error), 300)})") from error
 
     def close(self) -> None:
         self._interpreters = None

@@ -10,7 +10,7 @@ import numpy as np
 from edge_runtime.contract.device_profile import EngineFact
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.reasons import ENGINE_FAILED, LOAD_FAILED
+from edge_runtime.contract.reasons import LOAD_FAILED
 from edge_runtime.contract.release import Scalar, VariantManifest
 from edge_runtime.inference import vendor_telemetry
 from edge_runtime.inference.backend import (
@@ -29,6 +29,7 @@ from edge_runtime.inference.backend import (
     static_shape,
     threads_for,
 )
+from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.requests.pool import Pool
 
 _DEVICES: Final = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
@@ -170,8 +171,8 @@ def _views(request: Any, outputs: tuple[TensorInfo, ...]) -> Iterator[Array]:
     return (request.get_output_tensor(place).data for place in range(len(outputs)))
 
 
-def _failed(error: Exception) -> InferenceError:
-    return InferenceError("run the model", f"OpenVINO failed ({shown(str(error), 300)})", code=ENGINE_FAILED)
+def _failed(error: Exception) -> EngineFault:
+    return EngineFault("run the model", f"OpenVINO failed ({shown(str(error), 300)})")
 
 
 def _properties(manifest: VariantManifest, options: BackendOptions) -> dict[str, Scalar]:

@@ -69,7 +69,7 @@ def test_bytes_that_break_their_parser_are_to_blame(pixels: Model, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "fault", [RuntimeError("device lost"), InferenceError("run", "device lost", code=ENGINE_FAILED)]
+    "fault", [RuntimeError("device lost"), EngineFault("run", "device lost")]
 )
 def test_an_engine_that_fails_is_to_blame_whoever_asks(pixels: Model, faults: Faults, fault: Exception) -> None:
     pixels.infer(question())

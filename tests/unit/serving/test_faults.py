@@ -11,6 +11,7 @@ import pytest
 from edge_runtime.contract import reasons
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.inference.backend import BACKENDS
+from edge_runtime.inference.blame import EngineFault
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.calls import Reply
 from edge_runtime.serving.events import Event, Happened
@@ -20,7 +21,7 @@ from tests.fakes.faulty_backend import ENGINE, Faults, FaultyBackend, accelerate
 from tests.unit.serving.releases import about, accelerated, brightest, plain
 
 FACTS = accelerated_facts()
-BROKEN = InferenceError("run the model", "the accelerator was unplugged", code=reasons.ENGINE_FAILED)
+BROKEN = EngineFault("run the model", "the accelerator was unplugged")
 NEVER = Backoff(first_s=1e6, cap_s=1e6)
 AT_ONCE = Backoff(first_s=0.01, cap_s=0.05)
 
