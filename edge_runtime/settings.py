@@ -31,7 +31,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Needed until the device has joined a fleet; holds a one-time secret."""
     labels: dict[str, str] = {}
     slots: list[SlotId] = msgspec.field(default_factory=lambda: [SlotId("main")])
-    backends: list[Literal["onnxruntime", "openvino", "litert", "tensorrt"]] = []
+    backends: list[Literal["onnxruntime", "openvino", "litert", "tensorrt", "tflite_runtime"]] = []
     """Engines the agent may use; empty: every engine that works here."""
     profile: str | None = None
     """Id of the device's profile, for limits that a release sets by profile."""

@@ -16,6 +16,7 @@ _COMMANDS: Final = (
     "edge_runtime.cli.pipeline",
     "edge_runtime.cli.measure",
     "edge_runtime.cli.device",
+    "edge_runtime.cli.engine",
 )
 
 

@@ -153,6 +153,24 @@ BACKENDS: Final[Registry] = {
     "tensorrt": "edge_runtime.inference.backends.tensorrt:TensorRtBackend",
 }
 
+OTHER_LIBRARIES: Final[Registry] = {
+    "tflite_runtime": "edge_runtime.inference.backends.tflite_runtime:TfliteRuntimeBackend"
+}
+"""Backends that take the place of another in `BACKENDS` when the device's owner names them."""
+_INSTEAD_OF: Final = {"tflite_runtime": "litert"}
+
+
+def allowed(registry: Registry, names: Collection[str] | None) -> Registry:
+    """The backends, by engine name, that are left when only these may be used; None: all of the registry.
+
+    `tflite_runtime` names the library in which files of engine `litert` run.
+    """
+    if names is None:
+        return registry
+    chosen = {name: entry for name, entry in registry.items() if name in names}
+    chosen |= {_INSTEAD_OF[name]: entry for name, entry in OTHER_LIBRARIES.items() if name in names}
+    return chosen
+
 
 def load_backend(name: str, registry: Registry = BACKENDS) -> Backend:
     """The backend of that name. Raises: UnsupportedFeature when this runtime has none."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_runtime.contract.device_profile import DeviceFacts, EngineFact
-from edge_runtime.inference.backend import BACKENDS, QuickBackend, Registry, load_backend
+from edge_runtime.inference.backend import BACKENDS, QuickBackend, Registry, allowed, load_backend
 
 _ACCELERATORS: Final = {
     ("litert", "edgetpu"): "edgetpu-v1",
@@ -36,13 +36,13 @@ def engines(
             others are not woken up, and the CPU needs no proof before that. None: all are tried.
     """
     found = []
-    for name in registry:
-        if names is None or name in names:
-            backend = load_backend(name, registry)
-            if providers is not None and isinstance(backend, QuickBackend):
-                found.append(backend.find(providers))
-            else:
-                found.append(backend.probe())
+    usable = allowed(registry, names)
+    for name in usable:
+        backend = load_backend(name, usable)
+        if providers is not None and isinstance(backend, QuickBackend):
+            found.append(backend.find(providers))
+        else:
+            found.append(backend.probe())
     return [fact for fact in found if fact is not None]
 
 

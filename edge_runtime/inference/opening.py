@@ -29,7 +29,7 @@ from edge_runtime.contract.layout import (
 from edge_runtime.contract.reasons import LOAD_FAILED, NO_VARIANT
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest, layer_of
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
-from edge_runtime.inference.backend import Array, BackendOptions, Registry
+from edge_runtime.inference.backend import Array, BackendOptions, Registry, allowed
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.postprocessing.postprocess import parse_labels
 from edge_runtime.inference.predictor import Predictor, load_predictor
@@ -80,12 +80,12 @@ def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened
     """
     opened, source = _read_release(release)
     variants, skipped = _read_variants(opened, source, wishes.variant)
+    usable = allowed(registry, wishes.backends)
     if wishes.backends is not None:
         # Said as what it is: the device may well have the engine.
-        barred = [one for one in variants if one.manifest.target.engine not in wishes.backends]
+        barred = [one for one in variants if one.manifest.target.engine not in {*usable, *wishes.backends}]
         skipped += [Rejected(one.manifest.id, NO_VARIANT, _barred(one)) for one in barred]
         variants = [one for one in variants if one not in barred]
-    usable = {name: registry[name] for name in registry if wishes.backends is None or name in wishes.backends}
     named = {one.manifest.target.engine for one in variants}
     providers = {name for one in variants for name in one.manifest.target.provider or ["cpu"]}
     facts = wishes.facts or machine_facts(engines(named, usable, providers=providers))

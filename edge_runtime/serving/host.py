@@ -12,7 +12,7 @@ from typing import Final, final
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.errors import ContractError, EdgeError
 from edge_runtime.contract.ids import shown
-from edge_runtime.inference.backend import BACKENDS, Registry
+from edge_runtime.inference.backend import BACKENDS, Registry, allowed
 from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.batched import check_batchable, gathering
@@ -76,8 +76,7 @@ class ModelHost:
         on_event: Listener = ignore,
         registry: Registry = BACKENDS,
     ) -> None:
-        usable = {name: registry[name] for name in registry if backends is None or name in backends}
-        self._opener = Opener(usable, threads, facts, nan, worker_limits or WorkerLimits())
+        self._opener = Opener(allowed(registry, backends), threads, facts, nan, worker_limits or WorkerLimits())
         self._keeper = Keeper(Residency(memory_bytes), Caretaker(), on_event, backoff or Backoff(), queue_limit)
         self._batching = batching or {}
         self._isolation: Isolation = isolation

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import mmap
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.inference.backend import BACKENDS, Backend, BackendOptions, DirectSession, load_backend
+from edge_runtime.inference.backends.tflite_runtime import TfliteRuntimeBackend
 from tests.fakes.litert_models import four_pixel_tflite
 from tests.fakes.models import Build, four_pixel_classifier
 
 PIXELS = np.array([[[[0.0, 1.0], [0.5, 0.25]]]], dtype=np.float32)
 
 
+def in_a_worker() -> Backend:
+    """The worker of tflite-runtime, with the library of this environment in it; the lab tries the real wheel."""
+    return TfliteRuntimeBackend(Path(sys.executable), "ai_edge_litert")
+
+
 # TensorRT needs an NVIDIA GPU: what can be tried without one, tests/unit/inference/test_tensorrt.py tries.
-@pytest.fixture(params=sorted(BACKENDS.keys() - {"tensorrt"}))
+@pytest.fixture(params=[*sorted(BACKENDS.keys() - {"tensorrt"}), "tflite_runtime"])
 def backend(request: pytest.FixtureRequest) -> Backend:
-    return load_backend(request.param)
+    return in_a_worker() if request.param == "tflite_runtime" else load_backend(request.param)
 
 
 def model(backend: Backend) -> bytes:

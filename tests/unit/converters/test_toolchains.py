@@ -11,15 +11,8 @@ from pathlib import Path
 import pytest
 
 from converters.errors import BadToolchain
-from converters.toolchains import (
-    TOOLCHAINS,
-    Toolchain,
-    find_installed,
-    find_python,
-    install,
-    need_installed,
-    toolchains_folder,
-)
+from converters.toolchains import TOOLCHAINS, find_installed, install, need_installed, toolchains_folder
+from edge_runtime.inference.environments import Pinned, find_python
 
 OURS = (sys.version_info.major, sys.version_info.minor)
 
@@ -40,8 +33,8 @@ def wheel(folder: Path, name: str, python: str) -> Path:
     return path
 
 
-def toolchain(*pins: str, probe: str = "pass", made_for: tuple[int, int] = OURS) -> Toolchain:
-    return Toolchain("t", "for tests", pins, made_for, OURS, 1, probe)
+def toolchain(*pins: str, probe: str = "pass", made_for: tuple[int, int] = OURS) -> Pinned:
+    return Pinned("t", "for tests", pins, made_for, OURS, 1, probe)
 
 
 def test_an_environment_is_made_once_and_runs_without_anything_of_ours(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.release import EngineRequirement, TensorBinding, TensorMap, VariantManifest
+from edge_runtime.inference import tflite
 from edge_runtime.inference.backend import BackendOptions, load_backend
 from edge_runtime.inference.backends import litert
 from edge_runtime.inference.predictor import load_predictor
@@ -62,7 +63,7 @@ def test_an_accelerator_that_this_runtime_cannot_drive_is_refused_not_replaced_b
 
 
 def test_a_file_for_the_edge_tpu_is_not_run_by_the_cpu_where_its_library_is_missing(monkeypatch) -> None:
-    monkeypatch.setattr(litert, "_EDGETPU_LIBRARY", "libedgetpu-that-nobody-has.so.1")
+    monkeypatch.setattr(tflite, "EDGETPU_LIBRARY", "libedgetpu-that-nobody-has.so.1")
 
     with pytest.raises(InferenceError, match=r"libedgetpu-that-nobody-has\.so\.1.*plug the device in") as caught:
         load_backend("litert").open({"model": int8_four_pixel_tflite()}, int8_variant("edgetpu"), REAL)
@@ -77,7 +78,7 @@ def test_the_edge_tpu_that_the_variant_names_is_the_one_that_is_asked_for(monkey
         asked.append(options)
         raise ValueError("no device")
 
-    monkeypatch.setattr(litert, "_load_edgetpu", load)
+    monkeypatch.setattr(litert, "load_edgetpu", load)
     variant = int8_variant("edgetpu")
     second = msgspec.structs.replace(variant, engine=EngineRequirement(options={"edgetpu_device": "usb:1"}))
 

@@ -1,0 +1,55 @@
+"""`edge-runtime engine install | list`: which engines work here, and environments for those that need their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_runtime.cli.output import Json, print_json
+
+app = typer.Typer()
+_group = typer.Typer(help="Inference engines of this device.", no_args_is_help=True)
+app.add_typer(_group, name="engine")
+
+
+@_group.command()
+def install(
+    name: Annotated[str, typer.Argument(help="tflite-runtime.")],
+    *,
+    python: Annotated[
+        Path | None, typer.Option(help="Interpreter of an environment that has it already; default: one is made.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Let an engine run in an environment of its own; --backend tflite_runtime then has files of LiteRT run there."""
+    from rich.console import Console
+
+    from edge_runtime.inference.engine_install import install_engine
+
+    with Console(stderr=True).status(f"installing {name}") as status:
+        chosen, fact = install_engine(name, python, status.update)
+    if as_json:
+        print_json({"name": name, "python": str(chosen), "version": fact.version, "providers": fact.providers})
+    else:
+        typer.echo(f"{name} {fact.version} ({', '.join(fact.providers)}) runs with {chosen}")
+
+
+@_group.command("list")
+def show(as_json: Json = False) -> None:
+    """Show the engines that work here, found by running a model with each."""
+    from edge_runtime.inference.backend import BACKENDS, OTHER_LIBRARIES
+    from edge_runtime.inference.facts import engines
+
+    found = {name: fact for name in (*BACKENDS, *OTHER_LIBRARIES) for fact in engines({name})}
+    if as_json:
+        print_json({name: {"version": fact.version, "providers": fact.providers} for name, fact in found.items()})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("backend", "version", "providers")
+    for name, fact in found.items():
+        table.add_row(name, fact.version, ", ".join(fact.providers))
+    Console().print(table)

@@ -1,0 +1,57 @@
+"""Makes or takes the Python environment of an engine that cannot live in ours, and names it once a model ran in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from edge_runtime.contract.device_profile import EngineFact
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.ids import shown
+from edge_runtime.inference.backends.tflite_runtime import TfliteRuntimeBackend
+from edge_runtime.inference.engines import TFLITE_RUNTIME, engines_folder, name_python
+from edge_runtime.inference.environments import Pinned, Progress, install
+
+# The last version of the wheel. It was built for Python 3.9 to 3.11 and against the C interface of numpy 1.
+_TFLITE_RUNTIME: Final = Pinned(
+    name=TFLITE_RUNTIME,
+    purpose="TensorFlow Lite before LiteRT, for boards whose delegates were built for it",
+    pins=("tflite-runtime==2.14.0", "numpy==1.26.4"),
+    made_for=(3, 11),
+    oldest=(3, 9),
+    size_mb=110,
+    probe="import tflite_runtime.interpreter",
+)
+
+
+def install_engine(name: str, python: Path | None, progress: Progress) -> tuple[Path, EngineFact]:
+    """Have an engine run in an environment of its own from now on.
+
+    Args:
+        name: of the engine, as its package is called.
+        python: interpreter of an environment that has it; None: one is made.
+        progress: told what happens.
+
+    Returns:
+        The interpreter, and what was found by running a model with it.
+
+    Raises:
+        InferenceError: there is no such engine, or it does not run there.
+        CannotInstall: no environment can be made.
+    """
+    if name != TFLITE_RUNTIME:
+        because = "no engine of that name needs an environment of its own"
+        raise InferenceError(f"install engine {shown(name)}", because, f"use {TFLITE_RUNTIME}")
+    chosen = python or _made(progress)
+    fact = TfliteRuntimeBackend().tried(chosen)
+    name_python(name, chosen)
+    return chosen, fact
+
+
+def _made(progress: Progress) -> Path:
+    try:
+        parent = engines_folder()
+        parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise InferenceError("write to the folder of engines", str(error), "set EDGEFLEET_ENGINES") from error
+    return install(_TFLITE_RUNTIME, f"install engine {TFLITE_RUNTIME}", parent, progress).python

@@ -1,0 +1,191 @@
+"""Python environments of their own for packages that cannot live in ours: made once, called as programs.
+
+An environment is named by the digest of its pins, so a new version of edgefleet never runs an old one by mistake.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from edge_runtime.contract.digest import digest_of
+from edge_runtime.contract.errors import EdgeError
+
+INSTALL_TIMEOUT_S: Final = 1800.0
+_PROBE_TIMEOUT_S: Final = 180.0
+_STAMP: Final = "ready.json"
+_SHOWN_LINES: Final = 3
+
+Progress = Callable[[str], None]
+"""Told what happens."""
+
+
+class CannotInstall(EdgeError):
+    """An environment cannot be made."""
+
+    default_code = "cannot_install"
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """What an environment holds: exact pins of every package, installed without resolving anything."""
+
+    name: str
+    purpose: str
+    pins: tuple[str, ...]
+    made_for: tuple[int, int]
+    """Python that its packages ask for; an older one from `oldest` on works too, though they deny it."""
+    oldest: tuple[int, int]
+    size_mb: int
+    probe: str
+    """Python statement that only a working environment survives."""
+
+    @property
+    def key(self) -> str:
+        """Name of its folder."""
+        return f"{self.name}-{digest_of(' '.join(self.pins).encode()).removeprefix('sha256:')[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """An environment that is ready to run."""
+
+    pinned: Pinned
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / "bin" / "python"
+
+    def environment(self) -> dict[str, str]:
+        """Variables to run it with: its programs first (it calls some by name), and no packages of ours."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        path = os.pathsep.join([str(self.folder / "bin"), kept.get("PATH", "")])
+        return {**kept, "PATH": path, "VIRTUAL_ENV": str(self.folder)}
+
+
+class _Stamp(msgspec.Struct, frozen=True, kw_only=True):
+    """Written last: an environment without it is half-made."""
+
+    pins: list[str]
+    python: str
+
+
+def find_installed(pinned: Pinned, parent: Path) -> Installed | None:
+    """The ready environment below `parent`; None when there is none, or only a half-made one."""
+    place = parent / pinned.key
+    return Installed(pinned, place) if (place / _STAMP).is_file() else None
+
+
+def install(pinned: Pinned, what: str, parent: Path, progress: Progress) -> Installed:
+    """Make the environment, unless it is ready already.
+
+    Args:
+        pinned: what it holds.
+        what: this act, as an error names it ("install toolchain tflite").
+        parent: folder of all environments, which exists.
+        progress: told what happens.
+
+    Raises:
+        CannotInstall: no fitting Python, no package index, or a package that does not work here; nothing is left.
+    """
+    place = parent / pinned.key
+    with _alone(parent / f"{pinned.key}.lock"):
+        if (ready := find_installed(pinned, parent)) is not None:
+            return ready
+        shutil.rmtree(place, ignore_errors=True)
+        try:
+            _make(pinned, what, place, progress)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+    return Installed(pinned, place)
+
+
+def find_python(made_for: tuple[int, int], oldest: tuple[int, int]) -> tuple[str, tuple[int, int]] | None:
+    """The interpreter that suits best, with its version: exactly the wanted one before ours; None when ours is too old.
+
+    A program called python3.12 may be a version manager's stub, so each is asked.
+    """
+    ours = sys.version_info[:2]
+    if ours != made_for:
+        name = f"python{made_for[0]}.{made_for[1]}"
+        found = shutil.which(name)
+        if found and _version_of(found) == made_for:
+            return found, made_for
+    return (sys.executable, ours) if ours >= oldest else None
+
+
+def _make(pinned: Pinned, what: str, place: Path, progress: Progress) -> None:
+    found = find_python(pinned.made_for, pinned.oldest)
+    if found is None:
+        wanted = ".".join(map(str, pinned.made_for))
+        raise CannotInstall(what, f"Python {wanted} is not installed", f"install Python {wanted}, with venv")
+    python, version = found
+    installed = Installed(pinned, place)
+    uv = _find_uv()
+    progress(f"making an environment of Python {version[0]}.{version[1]} ({pinned.size_mb} MB) in {place}")
+    if uv is not None and version >= pinned.made_for:
+        _run([uv, "venv", "--quiet", "--python", python, str(place)], what)
+        progress(f"installing {len(pinned.pins)} packages with uv")
+        _run([uv, "pip", "install", "--quiet", "--no-deps", "--python", str(installed.python), *pinned.pins], what)
+    else:
+        _run([python, "-m", "venv", str(place)], what)
+        progress(f"installing {len(pinned.pins)} packages with pip")
+        pip = [str(installed.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        # Tried and found to work on the older Python: only the package's own declaration says otherwise.
+        _run([*pip, "--no-deps", "--ignore-requires-python", *pinned.pins], what)
+    progress("trying it")
+    _run([str(installed.python), "-c", pinned.probe], what, _PROBE_TIMEOUT_S, installed.environment())
+    stamp = _Stamp(pins=list(pinned.pins), python=".".join(map(str, version)))
+    (place / _STAMP).write_bytes(msgspec.json.encode(stamp))
+
+
+def _run(
+    command: Sequence[str], what: str, timeout_s: float = INSTALL_TIMEOUT_S, environment: dict[str, str] | None = None
+) -> None:
+    try:
+        finished = subprocess.run(
+            command, capture_output=True, timeout=timeout_s, check=False, env=environment, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CannotInstall(what, f"{command[0]} took longer than {timeout_s:.0f} s", "try again") from error
+    except OSError as error:
+        raise CannotInstall(what, f"{command[0]} does not start: {error.strerror}") from error
+    if finished.returncode != 0:
+        lines = [line.strip() for line in finished.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+        because = " / ".join(lines[-_SHOWN_LINES:]) or f"{command[0]} ended with code {finished.returncode}"
+        raise CannotInstall(what, because[:400], "check the network, the disk, and that Python has venv and pip")
+
+
+def _find_uv() -> str | None:
+    return shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+
+def _version_of(python: str) -> tuple[int, int] | None:
+    command = [python, "-c", "import sys, venv; print(*sys.version_info[:2])"]
+    try:
+        said = subprocess.run(command, capture_output=True, timeout=_PROBE_TIMEOUT_S, check=True, text=True).stdout
+        major, minor = said.split()
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return int(major), int(minor)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Two installations of one toolchain at once would delete each other's files."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

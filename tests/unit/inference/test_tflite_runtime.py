@@ -1,0 +1,256 @@
+"""The worker of tflite-runtime: named by the device's owner, replaced when it dies, given up when it hangs.
+
+Here a library that misbehaves runs in it; in tests/contract it is this environment's LiteRT, and the lab has the wheel.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from edge_runtime.cli.main import app
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.inference.backend import BACKENDS, BackendOptions, allowed
+from edge_runtime.inference.backends.tflite_runtime import TfliteRuntimeBackend
+from edge_runtime.inference.engines import TFLITE_RUNTIME, name_python, named_python
+from edge_runtime.inference.facts import engines
+from edge_runtime.inference.model import Model
+from edge_runtime.inference.tflite import receive_tensors
+from tests.fakes.litert_models import four_pixel_tflite
+from tests.fakes.models import Build, write_release
+
+LIBRARY = """
+import enum
+import os
+import signal
+import sys
+
+import numpy as np
+
+OpResolverType = enum.Enum("OpResolverType", "AUTO BUILTIN_REF BUILTIN_WITHOUT_DEFAULT_DELEGATES")
+
+
+class Interpreter:
+    def __init__(self, **wishes):
+        self.x = np.zeros((1, 1, 2, 2), np.float32)
+
+    def get_input_details(self):
+        return [dict(name="x", index=0, dtype=np.float32, shape=self.x.shape, shape_signature=(-1, 1, 2, 2))]
+
+    def get_output_details(self):
+        return [dict(name="logits", index=1, dtype=np.float32, shape=(len(self.x), 4), shape_signature=(-1, 4))]
+
+    def _get_ops_details(self):
+        return [dict(op_name="MUL")]
+
+    def allocate_tensors(self):
+        pass
+
+    def resize_tensor_input(self, index, shape, strict):
+        pass
+
+    def set_tensor(self, index, array):
+        self.x = array
+
+    def invoke(self):
+        said = self.x.flat[0]
+        if said == 1:
+            os._exit(3)
+        if said == 2:
+            signal.pause()
+        if said == 3:
+            os.write(int(sys.argv[1]), bytes([0, 0, 0, 2]) + b"{}")
+        if said == 4:
+            raise RuntimeError("the delegate failed")
+
+    def get_tensor(self, index):
+        return self.x.reshape(-1, 4) * 2
+"""
+MANIFEST = Build("v", engine="litert").manifest()
+FILES = {"model": four_pixel_tflite()}
+
+
+def pixels(first: float) -> dict[str, Any]:
+    return {"x": np.float32([[[[first, 1], [0.5, 0.25]]]])}
+
+
+def answer(first: float) -> list[list[float]]:
+    return [[first * 2, 2.0, 1.0, 0.5]]
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """An environment whose library doubles four pixels, dies of 1, hangs at 2, talks nonsense at 3 and fails at 4."""
+    package = tmp_path / "tflite_runtime"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "interpreter.py").write_text(LIBRARY)
+    info = tmp_path / "tflite_runtime-2.14.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tflite-runtime\nVersion: 2.14.0\n")
+    program = tmp_path / "python"
+    # Without the isolation that hides the folder where the library lies.
+    program.write_text(f'#!/bin/sh\nshift\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture
+def moody(python: Path) -> TfliteRuntimeBackend:
+    return TfliteRuntimeBackend(python, answer_within_s=30.0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGEFLEET_ENGINES", str(tmp_path / "engines"))
+    return tmp_path / "engines"
+
+
+def process_of(session: Any) -> int:
+    return int(session._all[0]._worker._child.pid)
+
+
+def test_a_worker_that_was_killed_costs_no_call(moody: TfliteRuntimeBackend) -> None:
+    session = moody.open(FILES, MANIFEST, BackendOptions())
+    first = process_of(session)
+
+    os.kill(first, signal.SIGKILL)
+    given = session.run(pixels(0.0))["logits"].tolist()
+
+    assert given == answer(0.0)
+    assert process_of(session) != first
+
+
+def test_a_question_that_kills_every_worker_is_the_engines_failure_and_the_next_one_is_answered(
+    moody: TfliteRuntimeBackend,
+) -> None:
+    session = moody.open(FILES, MANIFEST, BackendOptions())
+
+    with pytest.raises(InferenceError, match="its worker ended with status 3") as failed:
+        session.run(pixels(1.0))
+
+    assert failed.value.code == "engine_failed"
+    assert session.run(pixels(0.0))["logits"].tolist() == answer(0.0)
+
+
+def test_a_worker_that_hangs_is_ended_and_the_question_is_not_asked_again(python: Path) -> None:
+    hasty = TfliteRuntimeBackend(python, answer_within_s=0.2)
+    session = hasty.open(FILES, MANIFEST, BackendOptions())
+    first = process_of(session)
+
+    with pytest.raises(InferenceError, match=r"did not answer within 0\.2 s") as failed:
+        session.run(pixels(2.0))
+
+    assert failed.value.code == "engine_failed"
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+
+
+def test_a_worker_that_says_what_it_should_not_is_not_believed(moody: TfliteRuntimeBackend) -> None:
+    session = moody.open(FILES, MANIFEST, BackendOptions())
+
+    with pytest.raises(InferenceError, match="said what it should not"):
+        session.run(pixels(3.0))
+
+    assert session.run(pixels(0.0))["logits"].tolist() == answer(0.0)
+
+
+def test_what_the_library_refuses_is_said_in_its_words_by_the_same_worker(moody: TfliteRuntimeBackend) -> None:
+    session = moody.open(FILES, MANIFEST, BackendOptions())
+    first = process_of(session)
+
+    with pytest.raises(InferenceError, match="the delegate failed"):
+        session.run(pixels(4.0))
+
+    assert session.run(pixels(0.0))["logits"].tolist() == answer(0.0)
+    assert process_of(session) == first
+
+
+def test_a_session_that_nobody_closed_takes_its_process_along(moody: TfliteRuntimeBackend) -> None:
+    session = moody.open(FILES, MANIFEST, BackendOptions())
+    process = process_of(session)
+
+    del session
+    gc.collect()
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+def test_bytes_that_are_not_the_promised_ones_are_refused() -> None:
+    class Channel:
+        def recv_bytes(self) -> bytes:
+            return bytes(5)
+
+    with pytest.raises(ValueError, match="tensor x has 5 bytes, not 8"):
+        receive_tensors(Channel(), [("x", "float32", [2])])  # type: ignore[arg-type]
+
+
+def test_without_a_named_environment_the_engine_is_absent_and_says_how_to_get_it(folder: Path) -> None:
+    backend = TfliteRuntimeBackend()
+
+    assert backend.probe() is None
+    with pytest.raises(InferenceError, match="edge-runtime engine install tflite-runtime") as refused:
+        backend.open(FILES, MANIFEST, BackendOptions())
+    assert refused.value.code == "load_failed"
+
+
+def test_an_environment_without_the_wheel_is_not_named(folder: Path) -> None:
+    asked = ["engine", "install", TFLITE_RUNTIME, "--python", sys.executable]
+
+    done = CliRunner().invoke(app, asked)
+
+    assert isinstance(done.exception, InferenceError)
+    assert "No module named 'tflite_runtime'" in str(done.exception)
+    assert named_python(TFLITE_RUNTIME) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"python": 7}', b'{"python": "/nowhere/python"}'])
+def test_a_damaged_or_outdated_name_is_no_environment(folder: Path, content: bytes) -> None:
+    name_python(TFLITE_RUNTIME, Path(sys.executable))
+    assert named_python(TFLITE_RUNTIME) == Path(sys.executable)
+
+    (folder / f"{TFLITE_RUNTIME}.json").write_bytes(content)
+
+    assert named_python(TFLITE_RUNTIME) is None
+
+
+def test_only_an_owner_who_names_it_gets_it() -> None:
+    assert allowed(BACKENDS, None) is BACKENDS
+    assert allowed(BACKENDS, ["litert"]) == {"litert": BACKENDS["litert"]}
+    assert list(allowed(BACKENDS, ["tflite_runtime"])) == ["litert"]
+    assert "tflite_runtime:" in str(allowed(BACKENDS, ["litert", "tflite_runtime"])["litert"])
+
+
+def test_a_release_for_litert_runs_there_when_it_is_chosen(tmp_path: Path, folder: Path, python: Path) -> None:
+    write_release(tmp_path / "release", [Build("lite", engine="litert", content=four_pixel_tflite())])
+    named = CliRunner().invoke(app, ["engine", "install", TFLITE_RUNTIME, "--python", str(python), "--json"])
+
+    with pytest.raises(InferenceError, match="litert is not allowed by --backend"):
+        Model.open(tmp_path / "release", backends=["onnxruntime"])
+    with Model.open(tmp_path / "release", backends=["tflite_runtime"]) as model:
+        given = model.infer_tensors(pixels(0.0))["logits"].tolist()
+        session = model.predictor.session
+
+    assert json.loads(named.output) == {
+        "name": TFLITE_RUNTIME, "python": str(python), "version": "2.14.0", "providers": ["cpu"],
+    }  # fmt: skip
+    assert given == answer(0.0)
+    assert type(session).__module__.endswith("backends.tflite_runtime")
+
+
+def test_the_command_lists_the_engines_that_work_here(folder: Path) -> None:
+    listed = CliRunner().invoke(app, ["engine", "list"]).output
+
+    assert "onnxruntime" in listed
+    assert "tflite_runtime" not in listed
+    assert engines({"tflite_runtime"}) == []
