@@ -18,6 +18,7 @@ from edge_runtime.interrupt import end_at_once
 if TYPE_CHECKING:
     from edge_runtime.doors.access import Access
     from edge_runtime.doors.serve import Serving
+    from edge_runtime.serving.served import Served
 
 app = typer.Typer()
 
@@ -75,8 +76,8 @@ def serve(
     batch: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="[MODEL=]SIZE[:DELAY]",
-            help="Gather calls of clients, up to so many samples, waiting so long (8:500us); repeat for several.",
+            metavar="[MODEL=]SIZE[:DELAY]|off",
+            help="Gather calls of clients, up to so many samples, waiting so long (8:500us); default: as tuned here.",
         ),
     ] = None,
     nan: Annotated[
@@ -131,6 +132,16 @@ def serve(
     end_at_once(0)
 
 
+def _tuned(model: Served) -> dict[str, object] | None:
+    """What of `edge-runtime tune` is in use."""
+    if (tuned := model.tuned) is None:
+        return None
+    return {
+        "threads": tuned.threads, "provider": tuned.provider, "batch": tuned.batch and str(tuned.batch),
+        "at": tuned.at, "engine": tuned.engine,
+    }  # fmt: skip
+
+
 def _say(line: str) -> None:
     sys.stderr.write(f"edge-runtime: {line}\n")
 
@@ -170,7 +181,8 @@ def _announce(running: Serving, *, as_json: bool) -> None:
             {
                 "doors": [{"kind": door.kind, "address": door.address} for door in running.doors],
                 "models": [
-                    {"name": one.name, "version": one.version, "variant": one.variant} for one in running.host.models()
+                    {"name": one.name, "version": one.version, "variant": one.variant, "tuned": _tuned(one)}
+                    for one in running.host.models()
                 ],
             }
         )

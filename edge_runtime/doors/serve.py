@@ -67,7 +67,7 @@ class ServePlan:
     memory_bytes: int | None = None
     threads: int | None = None
     batching: Mapping[str, BatchPolicy] = field(default_factory=dict)
-    """How far calls of several callers are gathered, by model; `*`: all others."""
+    """How far calls of several callers are gathered, by model; `*`: all others; neither: as tuned here."""
     isolation: Isolation = "thread"
     """Whether each model runs in a process of its own."""
     backends: tuple[str, ...] = ()
@@ -172,6 +172,8 @@ def _check_batching(plan: ServePlan, host: ModelHost, say: Say) -> None:
 
 def _line(event: Event) -> str | None:
     """What the operator reads about an event; None where the doors show all there is to it."""
+    if event.what is Happened.LOADED and event.detail:
+        return f"model {event.model} {event.version} runs variant {event.variant} with {event.detail}"
     if event.what not in _WORTH_A_LINE:
         return None
     on = f" on variant {event.variant}" if event.variant else ""

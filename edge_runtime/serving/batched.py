@@ -17,11 +17,12 @@ import numpy as np
 from edge_runtime.contract.errors import ContractError, EdgeError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.ids import VariantId
-from edge_runtime.contract.release import ReleaseManifest, VariantManifest
+from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.requests.accounting import QUEUE, Record
 from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed, unforeseen
-from edge_runtime.serving.batching import BatchPolicy, Waiting, next_batch
+from edge_runtime.inference.requests.rows import BatchAxes, batch_axes
+from edge_runtime.serving.batching import ALONE, BatchPolicy, Waiting, next_batch
 from edge_runtime.serving.calls import Call, Values
 from edge_runtime.serving.instance import Instance, Open
 from edge_runtime.serving.variants import Origin
@@ -30,27 +31,6 @@ _PACE: Final = 0.2
 """Weight of the last run in the estimate of how long one takes."""
 
 Outcome = dict[str, Values] | EdgeError
-
-BatchAxes = Mapping[str, Collection[int]]
-"""For each input whose first axis counts samples: how many axes it has then."""
-
-
-def batch_axes(release: ReleaseManifest, variant: VariantManifest) -> BatchAxes | None:
-    """Where samples of several callers can be put together; None where this variant takes them one by one only."""
-    if release.states:
-        # What a caller's samples leave behind is that caller's alone.
-        return None
-    outputs = [release.tensors[name].shape for name in variant.io.outputs]
-    if variant.batch.max < 2 or not variant.batch.dynamic or any(shape[:1] != ["N"] for shape in outputs):
-        return None
-    axes: dict[str, set[int]] = {}
-    shapes = [(spec.name, spec.shape) for spec in release.signature.inputs]
-    shapes += [(name, release.tensors[name].shape) for name in variant.io.inputs]
-    for name, shape in shapes:
-        if shape[:1] == ["N"]:
-            axes.setdefault(name, set()).add(len(shape))
-    return axes or None
-
 
 def check_batchable(name: str, origin: Origin) -> None:
     """Refuse to gather calls of a model that is asked sample by sample. Raises: ContractError."""
@@ -66,13 +46,15 @@ def check_batchable(name: str, origin: Origin) -> None:
         raise ContractError(f"batch the calls of model {name}", because, remedy)
 
 
-def gathering(opens: Open, policy: BatchPolicy) -> Open:
-    """The same, with the calls of each variant that allows it gathered into batches."""
+def gathering(opens: Open, wished: BatchPolicy | None) -> Open:
+    """The same, with the calls of each variant that allows it gathered into batches: as wished, else as tuned here."""
 
     def opened(origin: Origin, variant: VariantId) -> Instance:
         instance = opens(origin, variant)
+        tuned = origin.tuned.get(variant)
+        policy = wished or (ALONE if tuned is None else tuned.batch or ALONE)
         axes = batch_axes(origin.release.manifest, instance.variant)
-        return instance if axes is None else BatchedInstance(instance, axes, policy)
+        return instance if axes is None or policy == ALONE else BatchedInstance(instance, axes, policy)
 
     return opened
 

@@ -32,7 +32,12 @@ class BatchPolicy:
 
     def __str__(self) -> str:
         """As people write it."""
-        return f"{self.max_rows}:{self.delay_s * 1e6:.0f}us"
+        return _ALONE if self.max_rows == 1 else f"{self.max_rows}:{self.delay_s * 1e6:.0f}us"
+
+
+_ALONE: Final = "off"
+ALONE: Final = BatchPolicy(1)
+"""Every call runs by itself, whatever was tuned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,9 @@ class Decision:
 
 
 def parse_policy(text: str) -> BatchPolicy:
-    """Read `8:500us`, `8:2ms` or `8`. Raises: ContractError."""
+    """Read `8:500us`, `8:2ms`, `8` or `off`. Raises: ContractError."""
+    if text == _ALONE:
+        return ALONE
     found = _WRITTEN.fullmatch(text)
     max_rows = int(found[1]) if found else 0
     delay_s = float(found[2]) * _UNITS_S[found[3]] if found and found[2] else 0.0
@@ -71,13 +78,13 @@ def parse_policy(text: str) -> BatchPolicy:
         raise ContractError(
             f"batch as {shown(text)}",
             "it is not a number of samples above 1, and a delay up to 1 s",
-            "write it like 8:500us",
+            "write it like 8:500us, or off",
         )
     return BatchPolicy(max_rows, delay_s)
 
 
 def parse_policies(texts: Iterable[str]) -> dict[str, BatchPolicy]:
-    """Read `MODEL=8:500us`, or `8:500us` for all other models (`*`). Raises: ContractError."""
+    """Read `MODEL=8:500us`, or `8:500us` for all other models (`*`); `off` for either. Raises: ContractError."""
     policies: dict[str, BatchPolicy] = {}
     for text in texts:
         model, named, written = text.rpartition("=")

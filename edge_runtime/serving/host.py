@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Final, final
 
@@ -16,7 +17,7 @@ from edge_runtime.inference.backend import BACKENDS, Registry, allowed
 from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.batched import check_batchable, gathering
-from edge_runtime.serving.batching import ANY_MODEL, BatchPolicy
+from edge_runtime.serving.batching import ALONE, ANY_MODEL, BatchPolicy
 from edge_runtime.serving.calls import UnknownModel, UnknownVersion
 from edge_runtime.serving.caretaker import Caretaker
 from edge_runtime.serving.deployment import Deployment
@@ -26,6 +27,7 @@ from edge_runtime.serving.residency import Residency
 from edge_runtime.serving.seating import Keeper
 from edge_runtime.serving.served import Place, Served
 from edge_runtime.serving.shadow import Shadow
+from edge_runtime.serving.tuned_settings import as_wished
 from edge_runtime.serving.variants import Release
 from edge_runtime.serving.worker_limits import WorkerLimits
 
@@ -53,7 +55,7 @@ class ModelHost:
         isolation: where models run unless a call of `load` or `swap` says otherwise.
         worker_limits: what a model in a process of its own may take.
         batching: how far calls of several callers are gathered, by the name that a model is served under; `*`: for all
-            others that can be asked so.
+            others that can be asked so. Without either, as `edge-runtime tune` found best here.
         drain_s: sequences of a replaced version that have not ended by then are ended: their client may be gone.
         on_event: is told what happens to the models.
         registry: backends by name.
@@ -302,11 +304,11 @@ class ModelHost:
         if isolation is None:
             isolation = self._isolation if place is None else place.live.isolation
         opens = self._opener.opens(isolation)
-        if name in self._batching:
+        if self._batching.get(name, ALONE) != ALONE:
             check_batchable(name, origin)
-        if policy := self._batching.get(name) or self._batching.get(ANY_MODEL):
-            opens = gathering(opens, policy)
-        return Deployment(name, origin, opens, self._keeper, isolation)
+        wished = self._batching.get(name) or self._batching.get(ANY_MODEL)
+        origin = replace(origin, tuned=as_wished(origin.tuned, self._opener.threads, wished))
+        return Deployment(name, origin, gathering(opens, wished), self._keeper, isolation)
 
     def _bring_in(self, fresh: Deployment, beside: Deployment | None) -> None:
         self._check_open(fresh)

@@ -307,7 +307,8 @@ class Seating:
             self._degrade(seat, *failed[0])
         elif not self._broken:
             self.state = ServedState.READY
-            self._tell(Happened.LOADED, seat)
+            tuned = self.origin.tuned.get(seat.instance.variant.id)
+            self._tell(Happened.LOADED, seat, detail=str(tuned or ""))
 
     def _degrade(self, seat: Seat, failed: VariantManifest, error: EdgeError) -> None:
         self.state = ServedState.DEGRADED

@@ -11,6 +11,7 @@ from edge_runtime.serving.deployment import Deployment, Done
 from edge_runtime.serving.seating import Retired, ServedState
 from edge_runtime.serving.shadow import Shadow
 from edge_runtime.serving.statistics import ServedStatistics
+from edge_runtime.serving.tuned_settings import TunedSettings
 
 
 class Place:
@@ -73,6 +74,13 @@ class Served:
         """Variant that answers now; None while it is out of memory."""
         seat = self._place.live.seating.seat
         return None if seat is None else seat.instance.variant.id
+
+    @property
+    def tuned(self) -> TunedSettings | None:
+        """What the variant that answers now takes of what was tuned on this machine."""
+        seating = self._place.live.seating
+        seat = seating.seat
+        return None if seat is None else seating.origin.tuned.get(seat.instance.variant.id)
 
     @property
     def waiting(self) -> int:

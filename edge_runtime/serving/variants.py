@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from edge_runtime.contract.reasons import NO_VARIANT
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
 from edge_runtime.inference.tuned import applicable, read_choices, winner_of
+from edge_runtime.serving.tuned_settings import TunedSettings, settings_of
 
 Release = Path | str | tuple[OpenRelease, BlobSource]
 """Folder of an OCI layout, or a release already read and where its blobs are; read again when a model is reloaded."""
@@ -32,6 +33,8 @@ class Origin:
     """Those that fit, best first; never empty."""
     skipped: tuple[Rejected, ...]
     facts: DeviceFacts
+    tuned: Mapping[VariantId, TunedSettings]
+    """What was found best for a variant on this machine."""
 
 
 def read_origin(
@@ -60,14 +63,17 @@ def read_origin(
             sound.append(one)
     sound = _meant(sound, wanted)
     facts = facts_about(frozenset(one.manifest.target.engine for one in sound))
-    winner = winner_of(applicable(read_choices(), opened.digest, facts))
-    choice = choose(tuple(OfferedVariant(one.digest, one.manifest) for one in sound), facts, winner)
+    tuned = applicable(read_choices(), opened.digest, facts)
+    choice = choose(tuple(OfferedVariant(one.digest, one.manifest) for one in sound), facts, winner_of(tuned))
     skipped.extend(choice.rejected)
     if not choice.candidates:
         raise _none_fits(opened, wanted, skipped)
     # One that was asked for comes first, whatever its fallback promises.
     fitting = sorted((offered.manifest for offered in choice.candidates), key=lambda one: one.id != (wanted or one.id))
-    return Origin(opened, source, tuple(fitting), tuple(skipped), facts)
+    settings = {
+        one.manifest.id: settings_of(opened.manifest, one, tuned[one.digest]) for one in sound if one.digest in tuned
+    }
+    return Origin(opened, source, tuple(fitting), tuple(skipped), facts, settings)
 
 
 def is_accelerated(variant: VariantManifest) -> bool:

@@ -25,7 +25,9 @@ from tests.fakes.agents import children
 from tests.fakes.models import hanging_classifier
 from tests.fakes.pixels import write_pixels
 from tests.fakes.pki import make_ca
+from tests.fakes.probe import write_probe
 from tests.fakes.processes import begin
+from tests.fakes.tuned import tuned_here
 from tests.fakes.v2_http_door import LOGITS, PIXELS, post
 
 EDGE_RUNTIME = (sys.executable, "-m", "edge_runtime.cli")
@@ -53,8 +55,9 @@ class Server:
         return content
 
     def document(self) -> dict[str, Any]:
-        """The JSON that it printed."""
-        parsed: dict[str, Any] = json.loads(self.said("\n}\n"))
+        """The JSON that it printed, after what it said on stderr."""
+        said = self.said("\n}\n")
+        parsed: dict[str, Any] = json.loads(said[said.index("{\n") :])
         return parsed
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
@@ -114,7 +117,7 @@ def test_a_server_says_where_it_is_answers_and_ends_with_one_line(
         ended = server.end(number)
 
     assert [door["kind"] for door in told["doors"]] == ["v2 HTTP", "v2 gRPC", "local"]
-    assert told["models"] == [{"name": "pixels", "version": "1.0.0", "variant": "ort-fp32"}]
+    assert told["models"] == [{"name": "pixels", "version": "1.0.0", "variant": "ort-fp32", "tuned": None}]
     assert answer.tolist() == LOGITS
     assert ended == (0, "edge-runtime: drained and ended")
     assert not (tmp_path / "socket").exists()
@@ -136,6 +139,23 @@ def test_people_read_one_table(release: Path, tmp_path: Path) -> None:
 
     assert "pixels" in said
     assert "http://127.0.0.1:" in said
+
+
+def test_a_server_says_which_tuned_values_it_uses_and_lets_them_be_overridden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = write_probe(tmp_path / "release")
+    tuned_here(release, tmp_path / "edgefleet", threads=2, batch=8)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    with running(tmp_path, release, "--http", ":0", "--json") as server:
+        told, said = server.document()["models"][0]["tuned"], server.said("tuned here")
+    with running(release, release, "--http", ":0", "--json", "--batch", "off") as server:
+        overridden = server.document()["models"][0]["tuned"]
+
+    assert (told["batch"], told["at"]) == ("8:0us", "2026-11-24T10:00:00Z")
+    assert "model probe 1.0.0 runs variant ort-fp32 with up to 8 waiting samples at once" in said
+    assert overridden is None
 
 
 def test_the_network_is_let_in_with_tls_and_token_alone(release: Path, tmp_path: Path) -> None:

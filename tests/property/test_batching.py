@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.contract.errors import ContractError
-from edge_runtime.serving.batching import BatchPolicy, Waiting, next_batch, parse_policies, parse_policy
+from edge_runtime.serving.batching import ALONE, BatchPolicy, Waiting, next_batch, parse_policies, parse_policy
 
 MOMENTS = st.integers(0, 50).map(lambda ticks: ticks / 10)
 CALLS = st.lists(
@@ -127,7 +127,7 @@ def test_an_urgent_call_of_another_kind_goes_first() -> None:
 @pytest.mark.parametrize(
     ("text", "policy"),
     [("8:500us", BatchPolicy(8, 0.0005)), ("16:2ms", BatchPolicy(16, 0.002)), ("4", BatchPolicy(4)),
-     ("8:1.5ms", BatchPolicy(8, 0.0015))],
+     ("8:1.5ms", BatchPolicy(8, 0.0015)), ("off", ALONE)],
 )  # fmt: skip
 def test_a_policy_is_read_as_people_write_it(text: str, policy: BatchPolicy) -> None:
     read = parse_policy(text)
@@ -138,6 +138,7 @@ def test_a_policy_is_read_as_people_write_it(text: str, policy: BatchPolicy) -> 
 
 def test_each_model_may_have_a_policy_of_its_own() -> None:
     assert parse_policies(["detector=8", "4"]) == {"detector": BatchPolicy(8), "*": BatchPolicy(4)}
+    assert parse_policies(["detector=off", "4"]) == {"detector": ALONE, "*": BatchPolicy(4)}
 
 
 @pytest.mark.parametrize("text", ["", "1", "0:5ms", "8:", "8:500", "8:2s", "8:5000ms", "x:5ms", "8:-5ms", "99999"])

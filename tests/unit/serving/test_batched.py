@@ -20,13 +20,16 @@ from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.requests.accounting import SAMPLES, Accounting, Record
 from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed
 from edge_runtime.serving.batched import BatchedInstance
-from edge_runtime.serving.batching import BatchPolicy
+from edge_runtime.serving.batching import ALONE, BatchPolicy
 from edge_runtime.serving.calls import BadCall, Call, SequenceStep, Values
 from edge_runtime.serving.host import ModelHost
+from edge_runtime.serving.instance import Instance
+from edge_runtime.serving.served import Served
 from tests.fakes.models import Build
 from tests.fakes.pixels import write_pixels
 from tests.fakes.probe import probe_input, write_probe
 from tests.fakes.streams import Hearing
+from tests.fakes.tuned import tuned_here
 
 
 class Doubling:
@@ -113,6 +116,12 @@ def ask_while_busy(
     engine.free.set()
     first.result(30)
     return asked
+
+
+def instance_of(served: Served) -> Instance:
+    seat = served._place.live.seating.seat
+    assert seat is not None
+    return seat.instance
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -291,6 +300,41 @@ def test_a_host_shows_that_several_calls_cost_one_run(tmp_path: Path, pool: Thre
     assert statistics.queue.ns > 0
 
 
+def test_without_a_wish_calls_are_gathered_as_it_was_tuned_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = write_probe(tmp_path / "release")
+    tuned_here(release, tmp_path / "edgefleet", threads=2, batch=4)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    with ModelHost() as host:
+        instance, tuned = instance_of(host.load(release)), host.find("probe").tuned
+
+    assert isinstance(instance, BatchedInstance)
+    assert instance._policy == BatchPolicy(4)
+    assert tuned is not None
+    assert (tuned.threads, tuned.batch) == (None, BatchPolicy(4)), "its variant fixes the threads"
+
+
+@pytest.mark.parametrize(
+    ("batching", "policy"),
+    [({"*": ALONE}, None), ({"probe": ALONE}, None), ({"probe": BatchPolicy(2)}, BatchPolicy(2)),
+     ({"*": BatchPolicy(8, 0.001)}, BatchPolicy(8, 0.001)), ({"probe": ALONE, "*": BatchPolicy(8)}, None)],
+)  # fmt: skip
+def test_what_an_operator_wishes_goes_before_what_was_tuned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batching: dict[str, BatchPolicy], policy: BatchPolicy | None
+) -> None:
+    release = write_probe(tmp_path / "release")
+    tuned_here(release, tmp_path / "edgefleet", threads=None, batch=4)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    with ModelHost(batching=batching) as host:
+        instance, tuned = instance_of(host.load(release)), host.find("probe").tuned
+
+    assert tuned is None
+    assert getattr(instance, "_policy", None) == policy
+
+
 def test_a_model_that_is_asked_sample_by_sample_cannot_be_named_for_batching(tmp_path: Path) -> None:
     write_pixels(tmp_path, "1.0.0")
     with (
@@ -314,4 +358,4 @@ def test_a_model_that_remembers_is_served_unbatched_and_cannot_be_named_for_batc
             named.load(tmp_path, name="listener")
 
         assert [one.name for one in any_model.models()] == ["listener"]
-        assert not isinstance(served._place.live.seating.seat.instance, BatchedInstance)  # type: ignore[union-attr]
+        assert not isinstance(instance_of(served), BatchedInstance)
