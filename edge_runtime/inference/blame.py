@@ -13,7 +13,7 @@ from edge_runtime.contract.reasons import ENGINE_FAILED, MEMORY
 
 
 class BadInput(InferenceError):
-    """The question is to blame: a wrong name, shape, dtype, or bytes that cannot be read. Asking again is no use."""
+    """Whoever asked is to blame: a wrong name, shape, dtype, bytes that cannot be read, one session too many."""
 
     default_code = "bad_input"
 

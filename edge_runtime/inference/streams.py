@@ -15,6 +15,7 @@ import numpy as np
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest
 from edge_runtime.inference.backend import Array, Tensors
+from edge_runtime.inference.blame import BadInput
 from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.postprocessing.stream_answers import Listener, StreamReader
 from edge_runtime.inference.preprocessing.framing import FrameBuffer, Framing, compile_framing
@@ -270,10 +271,10 @@ class ModelSession:
         self.forget_if_idle(self._now())
         if not self._busy.acquire(blocking=False):
             because = "another thread is using it"
-            raise InferenceError("go on with the session", because, "one stream, one caller", code=SESSION_IN_USE)
+            raise BadInput("go on with the session", because, "one stream, one caller", code=SESSION_IN_USE)
         try:
             if self._why_ended is not None:
-                raise InferenceError(
+                raise BadInput(
                     "go on with the session", self._why_ended, "start another session", code=SESSION_ENDED
                 )
             yield
@@ -357,7 +358,7 @@ class Sessions:
         return len(self._open)
 
     def start(self) -> ModelSession:
-        """A session that heard nothing yet. Raises: InferenceError: code `sessions_full`."""
+        """A session that heard nothing yet. Raises: BadInput: code `sessions_full`."""
         self.forget_idle()
         most = self._heard_by.sequencer.rules.max_sessions
         session = ModelSession(self._heard_by, now=self._now, forget=self._forget)
@@ -368,7 +369,7 @@ class Sessions:
         idle_s = self._heard_by.sequencer.rules.idle_s
         wait = f", or wait until one was idle for {idle_s:g} s" if idle_s else ""
         because = f"{most} are open, as many as the release allows"
-        raise InferenceError("start a session", because, f"end one{wait}", code=SESSIONS_FULL)
+        raise BadInput("start a session", because, f"end one{wait}", code=SESSIONS_FULL)
 
     def forget_idle(self) -> None:
         """End the sessions that nobody used for as long as the release allows."""

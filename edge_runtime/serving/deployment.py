@@ -8,8 +8,8 @@ from functools import cached_property
 
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.inference.blame import EngineFault
-from edge_runtime.inference.requests.accounting import EXPIRED, FAILED, REJECTED, SUCCESS, Accounting
-from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Refused, unforeseen
+from edge_runtime.inference.requests.accounting import FAILED, FAULTS, REJECTED, SUCCESS, Accounting
+from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Refused, count_failure, unforeseen
 from edge_runtime.inference.states import is_sequential
 from edge_runtime.serving.calls import Call, Reply, Ticket
 from edge_runtime.serving.describing import describe_inputs, describe_outputs, tensor_labels
@@ -70,6 +70,16 @@ class Deployment:
             failed_ns=self._failed_ns,
             last_inference_ms=self._last_inference_ns // 1_000_000,
         )
+
+    @property
+    def answered(self) -> int:
+        """Calls that were answered."""
+        return self._accounting.total(SUCCESS)
+
+    @property
+    def faults(self) -> int:
+        """Times that a variant or its engine was to blame, even if another one answered then."""
+        return self._accounting.total(FAULTS)
 
     def call(self, call: Call) -> Reply:
         """Answer in the caller's thread. Raises: Retired, BadInput, InferenceError."""
@@ -136,12 +146,13 @@ class Deployment:
         try:
             tensors = seat.instance.answer(call, record)
         except EngineFault:
+            # Whether the call has failed too, or is answered elsewhere, is not known yet.
+            record.count(FAULTS)
             raise
-        except DeadlinePassed:
-            record.count(EXPIRED)
-            raise
-        except BaseException:
-            self._count_failure(began)
+        except BaseException as error:
+            count_failure(record, error)
+            if not isinstance(error, DeadlinePassed):
+                self._failed_ns += time.perf_counter_ns() - began
             raise
         record.count(SUCCESS)
         self.seating.last_used = time.monotonic()

@@ -6,7 +6,7 @@ from edge_runtime.contract.errors import DigestMismatch, EdgeError, InferenceErr
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import GOLDEN_FAILED, LOAD_FAILED, MEMORY
 from edge_runtime.contract.release import VariantManifest
-from edge_runtime.serving.instance import is_out_of_memory
+from edge_runtime.serving.instance import Instance, is_out_of_memory
 
 
 def load_failure(variant: VariantManifest, error: Exception) -> InferenceError:
@@ -20,6 +20,31 @@ def load_failure(variant: VariantManifest, error: Exception) -> InferenceError:
     else:
         because, remedy, code = f"{type(error).__name__}: {shown(str(error))}", "check its engine", LOAD_FAILED
     return InferenceError(f"load variant {variant.id}", because, remedy, code=code)
+
+
+def ask_golden(instance: Instance, what: str) -> None:
+    """Ask a loaded variant its golden questions, which warms it up as well, and refuse one that answers wrongly.
+
+    Raises:
+        InferenceError: code `golden_failed`, or `load_failed` where it breaks at them.
+        EdgeError: as `Instance.golden_check`.
+    """
+    variant = instance.variant.id
+    try:
+        checks = instance.golden_check()
+    except (EdgeError, MemoryError):
+        raise
+    except Exception as error:
+        because = f"variant {variant} breaks at its golden set ({type(error).__name__}: {shown(str(error))})"
+        raise InferenceError(f"serve {what}", because, "build the release again", code=LOAD_FAILED) from error
+    for check in checks:
+        if not check.passed:
+            raise InferenceError(
+                f"serve {what}",
+                f"golden check {check.against} {check.metric} of variant {variant} is {check.value}",
+                "build the release again, or load another variant",
+                code=GOLDEN_FAILED,
+            )
 
 
 def leads_on(error: EdgeError) -> bool:

@@ -14,7 +14,7 @@ from typing import Final
 
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import VariantId
-from edge_runtime.contract.reasons import GOLDEN_FAILED, HUNG, MEMORY
+from edge_runtime.contract.reasons import HUNG, MEMORY
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.opening import estimate_peak_bytes
@@ -24,8 +24,8 @@ from edge_runtime.inference.requests.refusals import DeadlinePassed, Overloaded
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.caretaker import Caretaker
 from edge_runtime.serving.events import Event, Happened, Listener
-from edge_runtime.serving.instance import Instance, Open, is_out_of_memory
-from edge_runtime.serving.load_failures import all_refused, leads_on, load_failure
+from edge_runtime.serving.instance import Open, is_out_of_memory
+from edge_runtime.serving.load_failures import all_refused, ask_golden, leads_on, load_failure
 from edge_runtime.serving.residency import Residency
 from edge_runtime.serving.seat import Seat
 from edge_runtime.serving.variants import Origin, is_accelerated, last_resort, stand_in
@@ -63,6 +63,8 @@ class Keeper:
     tell: Listener
     backoff: Backoff
     queue_limit: int
+    asks_golden: bool = True
+    """False only for controls: variants answer without having been asked their golden questions."""
 
 
 class Seating:
@@ -120,8 +122,12 @@ class Seating:
             seat.admission.running or seat.admission.waiting or seat.instance.open_sequences()
         )
 
-    def load(self, beside: Seating | None = None) -> None:
+    def load(self, beside: Seating | None = None, *, only: VariantId | None = None) -> None:
         """Bring it into memory and ask its golden set, while `beside` goes on answering.
+
+        Args:
+            beside: what answers meanwhile, and makes room for it.
+            only: no other variant may take its place now, as it may when its engine fails later.
 
         Raises:
             InferenceError: no variant can be loaded, with all reasons, or (code `golden_failed`) it answers wrongly.
@@ -130,7 +136,7 @@ class Seating:
         """
         with self._changing:
             try:
-                self.seat = self._open_first(beside)
+                self.seat = self._open_first(beside, only)
             except BaseException:
                 self._is_retired = True
                 raise
@@ -265,10 +271,12 @@ class Seating:
                 self._give_up(error)
             raise
 
-    def _open_first(self, beside: Seating | None) -> Seat:
+    def _open_first(self, beside: Seating | None, only: VariantId | None = None) -> Seat:
         """The first variant that loads, those that failed before last; `_changing` is held."""
         refusals: list[tuple[VariantManifest, EdgeError]] = []
         for variant in sorted(self.origin.variants, key=lambda one: one.id in self._broken):
+            if only not in {None, variant.id}:
+                continue
             try:
                 self._keeper.residency.take(self, estimate_peak_bytes(variant), beside=beside)
                 seat = self._open(variant)
@@ -291,8 +299,8 @@ class Seating:
                 raise
             raise load_failure(variant, error) from error
         try:
-            if variant.id not in self._checked:
-                _check_golden(instance, self._what)
+            if self._keeper.asks_golden and variant.id not in self._checked:
+                ask_golden(instance, self._what)
         except BaseException:
             instance.close()
             raise
@@ -376,15 +384,3 @@ class Seating:
     def _tell(self, what: Happened, seat: Seat | None = None, *, reason: str | None = None, detail: str = "") -> None:
         variant = None if seat is None else seat.instance.variant.id
         self._keeper.tell(Event(what, self.name, self.version, variant, reason, detail))
-
-
-def _check_golden(instance: Instance, what: str) -> None:
-    """Refuse an instance that answers its golden questions wrongly; asking them warms it up as well."""
-    for check in instance.golden_check():
-        if not check.passed:
-            raise InferenceError(
-                f"serve {what}",
-                f"golden check {check.against} {check.metric} of variant {instance.variant.id} is {check.value}",
-                "build the release again, or load another variant",
-                code=GOLDEN_FAILED,
-            )

@@ -43,6 +43,8 @@ class ServedStatistics:
     cancelled: int
     rejected: int
     """Calls that met a full queue."""
+    faults: int
+    """Times that a variant or its engine was to blame; a call that another one answered then is a success as well."""
     stages: Mapping[str, Histogram]
     """Durations by stage: `queue`, `prepare`, `run`, `interpret`."""
 
@@ -67,5 +69,6 @@ def read_statistics(counted: Statistics, *, failed_ns: int, last_inference_ms: i
         expired=counted.expired,
         cancelled=counted.cancelled,
         rejected=counted.rejected,
+        faults=counted.faults,
         stages=stages,
     )

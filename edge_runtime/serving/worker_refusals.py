@@ -7,9 +7,16 @@ from typing import Final
 from edge_runtime.contract.errors import ContractError, DigestMismatch, EdgeError, InferenceError
 from edge_runtime.contract.reasons import INTERNAL, MEMORY
 from edge_runtime.inference.blame import BadInput, EngineFault
+from edge_runtime.inference.requests.refusals import Refused
 from edge_runtime.serving.worker_messages import Refusal
 
-_KINDS: Final = ((BadInput, "call"), (EngineFault, "engine"), (DigestMismatch, "digest"), (ContractError, "contract"))
+_KINDS: Final = (
+    (BadInput, "call"),
+    (EngineFault, "engine"),
+    (Refused, "refused"),
+    (DigestMismatch, "digest"),
+    (ContractError, "contract"),
+)
 
 
 def as_refusal(error: Exception, sequences: list[int | str] | None = None) -> Refusal:

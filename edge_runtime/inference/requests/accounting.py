@@ -23,7 +23,8 @@ CANCELLED: Final = 3
 REJECTED: Final = 4
 SAMPLES: Final = 5
 NOT_FINITE: Final = 6
-_COUNTERS: Final = 7
+FAULTS: Final = 7
+_COUNTERS: Final = 8
 
 QUEUE: Final = 0
 PREPARE: Final = 1
@@ -161,6 +162,8 @@ class Statistics(msgspec.Struct, frozen=True):
     """Samples in the requests that were answered."""
     not_finite: int
     """Requests in which NaN or an infinity was found, where the NaN policy looks."""
+    faults: int
+    """Times that the model or its engine was to blame; where another variant answered then, the request succeeded."""
     stages: Mapping[str, Histogram]
     """By stage (`queue, prepare, run, interpret`); a stage that a request skips is not counted for it."""
 
@@ -184,7 +187,7 @@ class Accounting:
     def statistics(self) -> Statistics:
         """Everything counted so far; calls in flight may be missing."""
         records = list(self._records)
-        counted = [sum(record.counters[index] for record in records) for index in range(_COUNTERS)]
+        counted = [self.total(counter) for counter in range(_COUNTERS)]
         return Statistics(
             success=counted[SUCCESS],
             failed=counted[FAILED],
@@ -193,8 +196,13 @@ class Accounting:
             rejected=counted[REJECTED],
             samples=counted[SAMPLES],
             not_finite=counted[NOT_FINITE],
+            faults=counted[FAULTS],
             stages={name: _added(records, index) for index, name in enumerate(STAGES)},
         )
+
+    def total(self, counter: int) -> int:
+        """One of the counters alone, which costs next to nothing."""
+        return sum(record.counters[counter] for record in list(self._records))
 
     def _take_seat(self) -> Record:
         try:

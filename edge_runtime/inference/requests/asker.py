@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from time import monotonic, perf_counter_ns
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, final
 
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import shown
@@ -20,9 +20,9 @@ from edge_runtime.inference.postprocessing.results import Answer, TensorAnswer
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.given import check_named
 from edge_runtime.inference.preprocessing.preprocess import Inputs
-from edge_runtime.inference.requests.accounting import EXPIRED, FAILED, INTERPRET, PREPARE, Accounting
+from edge_runtime.inference.requests.accounting import INTERPRET, PREPARE, Accounting, Record
 from edge_runtime.inference.requests.direct import Direct, Gate, direct_call
-from edge_runtime.inference.requests.refusals import DeadlinePassed, Refused
+from edge_runtime.inference.requests.refusals import DeadlinePassed, count_failure
 
 if TYPE_CHECKING:
     from edge_runtime.inference.requests.drift import Drift
@@ -141,8 +141,7 @@ class Asker:
             tensors = self._predictor.run_canonical(feeds)
             record.answered(perf_counter_ns() - began, _rows(feeds))
         except BaseException as error:  # noqa: BLE001 - raised again
-            record.count(FAILED)
-            blame_engine(error)
+            _fail(record, blame_engine, error)
         return tensors
 
     def sessions(self, turn: Turn) -> Sessions | None:
@@ -166,10 +165,9 @@ class Asker:
             yield
             record.answered(perf_counter_ns() - began, 1)
         except InferenceError as error:
-            record.count(FAILED)
-            blame_question(error)
-        except BaseException:
-            record.count(FAILED)
+            _fail(record, blame_question, error)
+        except BaseException as error:
+            count_failure(record, error)
             raise
 
     def straight(self, inputs: Inputs) -> dict[str, Array] | None:
@@ -232,8 +230,7 @@ class Asker:
             raw = self._call(fed)
             ended = perf_counter_ns()
         except BaseException as error:  # noqa: BLE001 - raised again
-            record.count(FAILED)
-            blame_engine(error)
+            _fail(record, blame_engine, error)
         for array in fed.values():
             record.answered(ended - began, len(array))
             break
@@ -255,7 +252,7 @@ class Asker:
                 self.check(inputs, record)
             asked = ask(inputs, deadline)
         except BaseException as error:
-            record.count(EXPIRED if isinstance(error, Refused) else FAILED)
+            count_failure(record, error)
             raise
         record.time(PREPARE, asked.prepare_ns)
         record.answered(asked.run_ns, asked.samples)
@@ -317,6 +314,14 @@ class Asker:
             if name not in known:
                 because, remedy = "the model has no such tensor", f"choose of {', '.join(known)}"
                 raise BadInput(f"give output {shown(name)}", because, remedy)
+
+
+def _fail(record: Record, blame: Callable[[BaseException], NoReturn], error: BaseException) -> NoReturn:
+    try:
+        blame(error)
+    except BaseException as blamed:
+        count_failure(record, blamed)
+        raise
 
 
 def _finite_check(predictor: Predictor, nan: NanPolicy) -> FiniteCheck | None:

@@ -9,9 +9,9 @@ from typing import Final, Literal
 
 import numpy as np
 
-from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import Array
+from edge_runtime.inference.blame import BadInput
 from edge_runtime.inference.preprocessing.preprocess import Preprocessor
 from edge_runtime.inference.requests.accounting import NOT_FINITE, Record
 
@@ -32,7 +32,7 @@ class FiniteCheck:
         self._numbers = itertools.count()
 
     def __call__(self, inputs: Mapping[str, object], record: Record) -> None:
-        """Count what is not finite. Raises: InferenceError with code `not_finite` under the policy `reject`."""
+        """Count what is not finite. Raises: BadInput with code `not_finite` under the policy `reject`."""
         if not self._rejects and next(self._numbers) % _SAMPLED:
             return
         for name, array in inputs.items():
@@ -40,7 +40,7 @@ class FiniteCheck:
                 continue
             record.count(NOT_FINITE)
             if self._rejects:
-                raise InferenceError(
+                raise BadInput(
                     f"take input {shown(name)}", "it holds NaN or an infinity", "send numbers only", code=BAD_NUMBER
                 )
             return

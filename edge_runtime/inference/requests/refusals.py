@@ -7,6 +7,8 @@ from typing import ClassVar, Final
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import INTERNAL
+from edge_runtime.inference.blame import BadInput
+from edge_runtime.inference.requests.accounting import EXPIRED, FAILED, FAULTS, Record
 
 DEADLINE: Final = "deadline"
 CANCELLED: Final = "cancelled"
@@ -17,6 +19,13 @@ CLOSED: Final = "closed"
 def unforeseen(error: Exception) -> InferenceError:
     """What whoever waits for an answer hears of an error that nobody expected."""
     return InferenceError("answer", f"{type(error).__name__}: {shown(str(error))}", code=INTERNAL)
+
+
+def count_failure(record: Record, error: BaseException) -> None:
+    """Count a request that has no answer; what is neither its own fault nor a refusal is the model's."""
+    record.count(EXPIRED if isinstance(error, DeadlinePassed) else FAILED)
+    if isinstance(error, Exception) and not isinstance(error, BadInput | Refused):
+        record.count(FAULTS)
 
 
 class Refused(InferenceError):

@@ -56,6 +56,7 @@ def test_a_question_that_the_model_does_not_take_is_to_blame(pixels: Model, inpu
             ask(inputs)
 
         assert refusal.value.code == "bad_input"
+    assert pixels.statistics().faults == 0
 
 
 def test_bytes_that_break_their_parser_are_to_blame(pixels: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +87,8 @@ def test_an_engine_that_fails_is_to_blame_whoever_asks(pixels: Model, faults: Fa
         assert caught.value.code == ENGINE_FAILED
     faults.at_run = None
     assert pixels.infer(question())
-    assert (pixels.statistics().success, pixels.statistics().failed) == (2, 5)
+    counted = pixels.statistics()
+    assert (counted.success, counted.failed, counted.faults) == (2, 5, 5)
 
 
 def test_memory_that_runs_out_in_the_engine_is_a_reason_of_its_own(pixels: Model, faults: Faults) -> None:

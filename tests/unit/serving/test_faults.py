@@ -93,7 +93,7 @@ def test_a_call_whose_accelerator_fails_in_mid_run_is_answered_by_the_cpu(quiet:
     assert brightest(reply) == 3
     assert (served.state, served.variant) == (ServedState.DEGRADED, "cpu")
     statistics = served.statistics()
-    assert (statistics.success.count, statistics.fail.count) == (1, 0)
+    assert (statistics.success.count, statistics.fail.count, statistics.faults) == (1, 0, 1)
     event = quiet.wait_for(Happened.DEGRADED)
     assert (event.reason, event.variant) == (reasons.ENGINE_FAILED, "cpu")
 

@@ -13,6 +13,7 @@ import pytest
 from edge_runtime.contract import reasons
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.inference.blame import BadInput
+from edge_runtime.inference.predictor import Predictor
 from edge_runtime.serving.calls import BYTES, Call, Reply, TensorMeta, UnknownModel, UnknownVersion
 from edge_runtime.serving.host import ModelHost
 from edge_runtime.serving.seating import ServedState
@@ -91,7 +92,7 @@ def test_a_bad_call_is_refused_as_such_and_harms_nobody(host: ModelHost, first: 
 
     assert brightest(served.call(about(1))) == 1
     statistics = served.statistics()
-    assert (statistics.success.count, statistics.fail.count) == (1, 1)
+    assert (statistics.success.count, statistics.fail.count, statistics.faults) == (1, 1, 0)
 
 
 def test_models_and_versions_that_are_not_served_are_named(host: ModelHost, first: Path) -> None:
@@ -123,6 +124,23 @@ def test_a_release_that_fails_its_golden_set_replaces_nothing(host: ModelHost, f
 
     assert refusal.value.code == reasons.GOLDEN_FAILED
     assert served.call(about(1)).version == "1.0.0"
+
+
+def test_a_release_that_breaks_at_its_golden_set_is_refused_with_a_reason(
+    host: ModelHost, first: Path, second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = host.load(first)
+
+    def fail(*_: object) -> None:
+        raise ValueError("no class")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Predictor, "interpret", fail)
+        with pytest.raises(InferenceError, match=r"breaks at its golden set \(ValueError") as refusal:
+            host.swap(second)
+
+    assert refusal.value.code == reasons.LOAD_FAILED
+    assert brightest(served.call(about(1))) == 1
 
 
 def test_a_version_loaded_beside_answers_when_it_is_asked_for(host: ModelHost, first: Path, second: Path) -> None:
