@@ -17,6 +17,9 @@ from typing import Final, NoReturn
 
 EXIT_INTERRUPTED: Final = 130
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
+_LOOK_UP_S: Final = 0.5
+"""The system may hand a signal to a thread that is busy in native code. Python answers it in the main thread, which
+learns of it when it wakes the next time: it must not sleep for ever."""
 
 
 def raise_on_interrupt() -> None:
@@ -42,6 +45,16 @@ def interrupts_held() -> Iterator[None]:
         # Also when the block failed: the interrupt is the likelier cause.
         for one in arrived:
             signal.raise_signal(one)
+
+
+def wait_for(ending: threading.Event | threading.Thread) -> None:
+    """Wait in the main thread for as long as it takes, and answer signals in time."""
+    if isinstance(ending, threading.Event):
+        while not ending.wait(_LOOK_UP_S):
+            pass
+    else:
+        while ending.is_alive():
+            ending.join(_LOOK_UP_S)
 
 
 def run_command(command: str, module: str) -> NoReturn:

@@ -13,7 +13,7 @@ import typer
 
 from edge_runtime.cli.output import Json, print_json
 from edge_runtime.contract.errors import ContractError
-from edge_runtime.interrupt import end_at_once
+from edge_runtime.interrupt import end_at_once, wait_for
 
 if TYPE_CHECKING:
     from edge_runtime.doors.access import Access
@@ -125,7 +125,7 @@ def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: _end(ended))
         _announce(running, as_json=as_json)
-        ended.wait()
+        wait_for(ended)
     hung = " and ".join(running.hung)
     _say(f"ended, giving up {hung} that did not come back" if hung else "drained and ended")
     # Whatever still runs is given up: a thread that hangs in an engine would keep the process for ever.

@@ -20,6 +20,7 @@ from edge_runtime.doors.v2.repository import Repository
 from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.installed import is_state_folder
+from edge_runtime.interrupt import wait_for
 from edge_runtime.serving.batching import ANY_MODEL, BatchPolicy
 from edge_runtime.serving.events import Event, Happened
 from edge_runtime.serving.host import ModelHost
@@ -142,7 +143,7 @@ def _stop(doors: Sequence[Door], drain_s: float) -> None:
         if thread.ident is None:
             door.stop(drain_s)
         else:
-            thread.join()
+            wait_for(thread)
 
 
 def _check(plan: ServePlan) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.inference.postprocessing.results import Boxes
+from edge_runtime.interrupt import wait_for
 from edge_runtime.pipelines.cutting import cut_boxes, cut_grid, in_frame
 from edge_runtime.pipelines.description import BoxCrops
 from edge_runtime.pipelines.line import Line
@@ -74,11 +75,11 @@ class Pipeline:
         workers = [self._thread(partial(self._answer, route)) for route in self._plan.routes]
         readers = [self._thread(partial(self._read, route)) for route in self._plan.routes]
         for thread in (*readers, *workers):
-            thread.join()
+            wait_for(thread)
         for line in self._records.values():
             line.end()
         for thread in sinks:
-            thread.join()
+            wait_for(thread)
         for model in self._parts.models.values():
             model.close()
         if self._crash:

@@ -88,3 +88,27 @@ main()
     )  # fmt: skip
 
     assert (ended.returncode, ended.stderr) == (130, "interrupted; nothing was written\n")
+
+
+@pytest.mark.parametrize("waits_for", ["event", "thread"])
+def test_a_signal_that_the_system_hands_to_another_thread_is_answered(tmp_path: Path, waits_for: str) -> None:
+    program = f"""
+import os, signal, threading
+from edge_runtime.interrupt import wait_for
+
+event = threading.Event()
+thread = threading.Thread(target=event.wait, daemon=True)
+thread.start()
+signal.signal(signal.SIGTERM, lambda *_: event.set())
+def hit():
+    with open(f"/proc/self/task/{{os.getpid()}}/status") as main:
+        while "State:\\tS" not in main.read(): main.seek(0)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    threading.Event().wait()
+threading.Thread(target=hit, daemon=True).start()
+wait_for({waits_for})
+"""
+
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60, check=False)
+
+    assert ended.returncode == 0
