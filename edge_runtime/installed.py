@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import SlotId, parse_slot_id
@@ -27,8 +28,7 @@ def is_state_folder(path: Path) -> bool:
     return (path / DATABASE).is_file()
 
 
-@dataclass(frozen=True, slots=True)
-class InstalledBuild:
+class InstalledBuild(msgspec.Struct, frozen=True):
     """What one slot of a device runs now."""
 
     activation: Activation

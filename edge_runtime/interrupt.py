@@ -9,11 +9,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType
 from typing import Final, NoReturn
+
+from edge_runtime.importing import uncollected
 
 EXIT_INTERRUPTED: Final = 130
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM)
@@ -57,12 +59,13 @@ def wait_for(ending: threading.Event | threading.Thread) -> None:
             ending.join(_LOOK_UP_S)
 
 
-def run_command(command: str, module: str) -> NoReturn:
+def run_command(command: str, module: str, *, quick: Collection[str] = ()) -> NoReturn:
     """Run `main()` of a command's module and end the process with its exit code.
 
     Args:
         command: its name, for the line that says it was interrupted.
         module: import string; imported here, because an interrupt may come while it is.
+        quick: its subcommands that leave nothing to do, when they have ended, but to write out what they printed.
     """
 
     def end_now(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 (the signature is signal's)
@@ -74,9 +77,15 @@ def run_command(command: str, module: str) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, end_now)
     try:
-        import_module(module).main()
+        with uncollected():
+            imported = import_module(module)
+        imported.main()
     except SystemExit as end:
         if end.code != EXIT_INTERRUPTED:
+            if isinstance(end.code, int) and sys.argv[1:2] and sys.argv[1] in quick:
+                with suppress(OSError):  # a full disk, a reader that is gone: the usual way says so
+                    sys.stdout.flush()
+                    end_at_once(end.code)
             raise
     except KeyboardInterrupt:
         # From work that has set Python's own handler again, because it cleans up.

@@ -10,18 +10,22 @@ import typer
 
 from edge_runtime.contract.errors import EdgeError
 
-_COMMANDS: Final = (
-    "edge_runtime.cli.run",
-    "edge_runtime.cli.serve",
-    "edge_runtime.cli.pipeline",
-    "edge_runtime.cli.measure",
-    "edge_runtime.cli.device",
-    "edge_runtime.cli.engine",
-)
+_COMMANDS: Final = {
+    "run": "edge_runtime.cli.run",
+    "serve": "edge_runtime.cli.serve",
+    "pipeline": "edge_runtime.cli.pipeline",
+    "bench": "edge_runtime.cli.measure",
+    "tune": "edge_runtime.cli.measure",
+    "agent": "edge_runtime.cli.device",
+    "status": "edge_runtime.cli.device",
+    "engine": "edge_runtime.cli.engine",
+}
+"""Which module has which command, in the order of the help."""
 
 
-def assemble() -> typer.Typer:
-    """The whole command line, in the order of its help."""
+def assemble(command: str | None = None) -> typer.Typer:
+    """The whole command line, in the order of its help; of a command that it knows that one's module alone."""
+    modules = [_COMMANDS[command]] if command in _COMMANDS else dict.fromkeys(_COMMANDS.values())
     whole = typer.Typer(
         name="edge-runtime",
         help="Runs releases on this device.",
@@ -29,18 +33,15 @@ def assemble() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in _COMMANDS:
+    for module in modules:
         whole.add_typer(import_module(module).app)
     return whole
-
-
-app = assemble()
 
 
 def main() -> None:
     """Entry point: one sentence for an error, no traceback."""
     try:
-        app(standalone_mode=True)
+        assemble(*sys.argv[1:2])(standalone_mode=True)
     except EdgeError as error:
         sys.stderr.write(f"edge-runtime: {error}\n")
         sys.exit(1)

@@ -32,9 +32,12 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Answer once for each input file."""
-    from edge_runtime.inference.answer_files import answer_files
-    from edge_runtime.inference.model import Model
-    from edge_runtime.installed import is_state_folder, open_installed
+    from edge_runtime.importing import uncollected
+
+    with uncollected():
+        from edge_runtime.inference.answer_files import answer_files
+        from edge_runtime.inference.model import Model
+        from edge_runtime.installed import is_state_folder, open_installed
 
     if is_state_folder(release):
         if variant is not None:

@@ -7,16 +7,17 @@ import math
 import mmap
 import struct
 import tokenize
-import zipfile
-import zlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import Array
+
+if TYPE_CHECKING:
+    import zipfile
 
 ARCHIVE_MAX_BYTES: Final = 64 * 1024 * 1024
 """Unpacked size up to which an `.npz` is read."""
@@ -33,11 +34,6 @@ _BROKEN_HEADER: Final = (
     tokenize.TokenError,
 )  # fmt: skip
 """What numpy raises at a header, which it reads as a Python literal."""
-_BROKEN_ARCHIVE: Final = (
-    zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, struct.error, zlib.error,
-)  # fmt: skip
-_METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
-"""Those that numpy writes; the others take memory before they give a byte."""
 
 
 def read_npy(content: bytes | mmap.mmap, what: str, *, allows_text: bool = False) -> Array:
@@ -94,6 +90,12 @@ def read_npz(
     Raises:
         ContractError: damaged, too large, or it holds something else.
     """
+    import zipfile  # slow to import, and whoever reads single arrays does without
+    import zlib
+
+    broken = (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, struct.error, zlib.error)
+    # Those that numpy writes; the others take memory before they give a byte.
+    methods = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
@@ -101,19 +103,21 @@ def read_npz(
                 raise ContractError(f"read {what}", f"it unfolds to more than {max_bytes} bytes")
             if any(not member.filename.endswith(_SUFFIX) for member in members):
                 raise ContractError(f"read {what}", "it holds something that is no array")
-            if any(member.compress_type not in _METHODS for member in members):
+            if any(member.compress_type not in methods for member in members):
                 raise ContractError(f"read {what}", "it is packed in a way that numpy does not write")
             arrays: dict[str, Array] = {}
             for member in members:
                 read = read_npy(_member(archive, member), f"{what} {member.filename}", allows_text=allows_text)
                 arrays[member.filename.removesuffix(_SUFFIX)] = read
             return arrays
-    except _BROKEN_ARCHIVE as error:
+    except broken as error:
         raise ContractError(f"read {what}", f"it is no .npz archive ({shown(str(error))})") from error
 
 
 def write_npz(arrays: Mapping[str, Array]) -> bytes:
     """Arrays by key as an uncompressed `.npz`, sorted, without times: the same arrays give the same bytes."""
+    import zipfile
+
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for key in sorted(arrays):

@@ -97,12 +97,13 @@ def _programs(folder: Path) -> list[_Program]:
         f"content = open({str(folder / 'p.png')!r}, 'rb').read()\n"
         f"Model.open({str(pictures)!r}, backends=['onnxruntime']).infer({{'image': content}})\n"
     )
-    command = [sys.executable, "-m", "edge_runtime.cli", "run", str(release), str(folder / "x.npy"), "--json"]
+    installed = str(Path(sys.executable).with_name("edge-runtime"))
+    command = [installed, "run", str(release), str(folder / "x.npy"), "--json", "--backend", "onnxruntime"]
     return [
         _Program("bare script: `import onnxruntime`, session, run", _script(bare)),
         _Program("`Model.open`, tensor in", _script(ours), 1.15, 8),
         _Program("`Model.open`, PNG in", _script(picture), 1.25, 25),
-        _Program("`edge-runtime run`, tensor file in", [*command, "--backend", "onnxruntime"], 1.8),
+        _Program("`edge-runtime run`, tensor file in", command, 1.8),
     ]
 
 

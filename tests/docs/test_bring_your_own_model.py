@@ -8,7 +8,7 @@ from typer.main import get_command
 
 from converters.cli.main import app
 from converters.planning.recipe import parse_recipe
-from edge_runtime.cli.main import app as runtime_app
+from edge_runtime.cli.main import assemble as build_runtime_app
 from fleet_server.cli.main import build as build_fleet_app
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "bring-your-own-model.md").read_text()
@@ -36,7 +36,7 @@ def test_every_option_on_the_page_exists() -> None:
 
 
 def test_every_option_that_is_named_alone_is_one_of_some_command() -> None:
-    known = {flag for one in (app, build_fleet_app(), runtime_app) for flag in _flags(get_command(one))}
+    known = {flag for one in (app, build_fleet_app(), build_runtime_app()) for flag in _flags(get_command(one))}
 
     assert set(re.findall(r"`(--[a-z-]+)`", PAGE)) <= known
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from edge_runtime.cli.main import app
+from edge_runtime.cli.main import assemble
 from tests.bench.served import serving
 from tests.docs.conftest import settle
 
@@ -109,7 +109,7 @@ def test_the_error_on_the_page_is_the_one_that_comes(place: Place) -> None:
 
 @pytest.mark.parametrize("page", [CALL, TRITON])
 def test_every_option_of_serve_on_the_pages_exists(page: str) -> None:
-    serve = get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    serve = get_command(assemble()).commands["serve"]  # type: ignore[attr-defined]
     known = {flag for parameter in serve.params for flag in parameter.opts}
     used = {
         flag for line in re.findall(r"edge-runtime serve ([^\n`]*)", page) for flag in re.findall(r"--[a-z-]+", line)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from edge_runtime.cli.main import app
+from edge_runtime.cli.main import assemble
 from edge_runtime.inference.tuned import FILE_NAME
 from edge_runtime.tuning.bench import STAGES
 from edge_runtime.tuning.candidates import MARGIN
@@ -22,7 +22,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "measure-and-t
 
 
 def test_every_option_on_the_page_exists_where_it_is_shown() -> None:
-    commands = get_command(app).commands  # type: ignore[attr-defined]
+    commands = get_command(assemble()).commands  # type: ignore[attr-defined]
     known = {name: {flag for one in commands[name].params for flag in one.opts} for name in ("bench", "tune")}
 
     for name, arguments in re.findall(r"^edge-runtime (\w+) ([^\n]*)", PAGE, re.MULTILINE):

@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from edge_runtime.cli.main import app
+from edge_runtime.cli.main import assemble
 from edge_runtime.pipelines.description import Crops, Sink, Source
 from edge_runtime.pipelines.planner import plan
 from edge_runtime.pipelines.reading import parse_description
@@ -31,7 +31,7 @@ def block(language: str) -> str:
 def test_the_first_pipeline_on_the_page_reads_a_folder_of_digits(reader: Path) -> None:
     (reader / "digits.toml").write_text(re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)[0])
 
-    done = CliRunner().invoke(app, ["pipeline", "digits.toml"])
+    done = CliRunner().invoke(assemble(), ["pipeline", "digits.toml"])
 
     assert done.exit_code == 0
     answers = [json.loads(line) for line in (reader / "digits.jsonl").read_text().splitlines()]
@@ -100,7 +100,7 @@ def test_the_function_on_the_page_counts(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_every_option_on_the_page_exists() -> None:
-    command = get_command(app).commands["pipeline"]  # type: ignore[attr-defined]
+    command = get_command(assemble()).commands["pipeline"]  # type: ignore[attr-defined]
     known = {flag for parameter in command.params for flag in parameter.opts}
 
     assert set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", PAGE)) <= known

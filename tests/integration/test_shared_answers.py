@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from edge_runtime.cli.main import app
+from edge_runtime.cli.main import assemble
 from tests.fakes.shared_recipes import RECIPES
 from tests.fakes.shared_releases import ENGINES, shared_release
 
@@ -106,7 +106,7 @@ def ask(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
             folder = tmp_path_factory.mktemp("release")
             releases[name, engine] = shared_release(name, shared / "models", folder, engines=[engine])
         arguments = ["run", str(releases[name, engine]), *map(str, files), "--threads", "1", "--json"]
-        ran = CliRunner().invoke(app, arguments)
+        ran = CliRunner().invoke(assemble(), arguments)
         assert ran.exit_code == 0, ran.output
         document = json.loads(ran.stdout)
         assert document["variant"] == engine

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from edge_runtime.cli.main import app
+from edge_runtime.cli.main import assemble
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.pipelines.description import VideoSource
 from edge_runtime.pipelines.opening import open_pipeline, plan_pipeline
@@ -76,7 +76,7 @@ backends = ["onnxruntime"]
 
 
 def ran(*arguments: str | Path) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["pipeline", *map(str, arguments)])
+    result = CliRunner().invoke(assemble(), ["pipeline", *map(str, arguments)])
     if isinstance(result.exception, EdgeError):
         raise result.exception
     return result.exit_code, result.stdout, result.stderr

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from edge_runtime.cli.main import app
+from edge_runtime.cli.main import assemble
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.tuning.bench import MIN_ROUNDS, BenchReport
 from tests.fakes.installed import write_state
@@ -28,7 +28,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ran(*arguments: str | Path) -> Any:
-    result = CliRunner().invoke(app, ["bench", "--backend", "onnxruntime", "--seconds", "0.3", *map(str, arguments)])
+    line = ["bench", "--backend", "onnxruntime", "--seconds", "0.3", *map(str, arguments)]
+    result = CliRunner().invoke(assemble(), line)
     if isinstance(result.exception, EdgeError):
         raise result.exception
     assert result.exit_code == 0, result.output

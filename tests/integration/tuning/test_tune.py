@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edge_runtime import Model
-from edge_runtime.cli.main import app
+from edge_runtime.cli.main import assemble
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.inference.tuned import read_choices
 from edge_runtime.tuning.target import open_target
@@ -32,7 +32,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ran(*arguments: str | Path) -> Any:
-    result = CliRunner().invoke(app, ["tune", "--backend", "onnxruntime", "--seconds", "0.5", *map(str, arguments)])
+    line = ["tune", "--backend", "onnxruntime", "--seconds", "0.5", *map(str, arguments)]
+    result = CliRunner().invoke(assemble(), line)
     if isinstance(result.exception, EdgeError):
         raise result.exception
     assert result.exit_code == 0, result.output

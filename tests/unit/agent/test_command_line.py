@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from edge_runtime.cli import device
 from edge_runtime.cli import main as cli
@@ -129,3 +131,57 @@ def test_json_on_a_terminal_steers_nothing_and_reads_as_it_was(
     assert not any(letter in said for letter in "\x9b\x1b")
     assert "zähler" in said
     assert json.loads(said)["answers"][0]["input"] == str(named)
+
+
+def test_every_command_is_found_by_its_name_alone_with_the_same_options_as_in_the_whole() -> None:
+    whole = get_command(cli.assemble()).commands  # type: ignore[attr-defined]
+
+    assert list(whole) == list(cli._COMMANDS)
+    for name, command in whole.items():
+        alone = get_command(cli.assemble(name)).commands  # type: ignore[attr-defined]
+        assert [one.opts for one in alone[name].params] == [one.opts for one in command.params]
+    assert list(get_command(cli.assemble("no such command")).commands) == list(whole)  # type: ignore[attr-defined]
+
+
+PROGRAM = """
+import atexit, sys
+from edge_runtime.entry import main
+atexit.register(lambda: print("taken apart", file=sys.stderr))
+sys.argv = ["edge-runtime", *sys.argv[1:]]
+main()
+"""
+
+
+def ended(*arguments: object, program: str = PROGRAM) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+
+
+def test_run_ends_with_all_it_printed_and_without_taking_its_libraries_apart(release: Path, pictures: Path) -> None:
+    inputs = [pictures / "1.png"] * 300  # more than a buffer holds
+
+    done = ended("run", release, *inputs, "--json", "--backend", "onnxruntime")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(json.loads(done.stdout)["answers"]) == 300
+
+
+def test_run_ends_so_after_a_failure_too_with_its_exit_code(release: Path) -> None:
+    done = ended("run", release, "missing.png", "--backend", "onnxruntime")
+
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+
+
+def test_commands_that_live_long_end_the_usual_way(tmp_path: Path) -> None:
+    done = ended("status", "--state", tmp_path)
+
+    assert done.stderr.endswith("taken apart\n")
+
+
+def test_what_could_not_be_written_at_the_end_of_run_is_not_passed_over(release: Path, pictures: Path) -> None:
+    program = "import sys; sys.stdout = open('/dev/full', 'w')\n" + PROGRAM
+
+    done = ended("run", release, pictures / "1.png", "--json", "--backend", "onnxruntime", program=program)
+
+    assert done.returncode != 0
+    assert "No space left" in done.stderr

@@ -94,13 +94,14 @@ def test_the_run_command_needs_neither_pydantic_nor_what_moves_updates(tmp_path:
         f"np.save({str(tmp_path / 'x.npy')!r}, {TENSOR})\n"
         f"sys.argv = ['edge-runtime', 'run', {str(release)!r}, {str(tmp_path / 'x.npy')!r}, '--json', '--backend', "
         "'onnxruntime']\n"
-        "from edge_runtime.cli.main import app\n"
-        "app(standalone_mode=False)\n"
+        "from edge_runtime.cli.main import assemble\n"
+        "assemble(*sys.argv[1:2])(standalone_mode=False)\n"
     )
 
     modules = imported_by(code)
 
-    assert {"pydantic", "asyncio", "PIL", "cv2"} & modules == set()
+    assert {"pydantic", "asyncio", "PIL", "cv2", "zipfile", "dataclasses", "hashlib", "rich"} & modules == set()
+    assert {name for name in of_ours(modules) if name.startswith("cli")} == {"cli", "cli.main", "cli.output", "cli.run"}
     kept_out = ("update", "trust", "agent", "serving", "doors", "pipelines", "tuning")
     assert [name for name in of_ours(modules) if name.split(".")[0] in kept_out] == []
 

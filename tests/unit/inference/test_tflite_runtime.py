@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from edge_runtime.cli.main import app
+from edge_runtime.cli.main import assemble
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.inference.backend import BACKENDS, BackendOptions, allowed
 from edge_runtime.inference.backends.tflite_runtime import TfliteRuntimeBackend
@@ -207,7 +207,7 @@ def test_without_a_named_environment_the_engine_is_absent_and_says_how_to_get_it
 def test_an_environment_without_the_wheel_is_not_named(folder: Path) -> None:
     asked = ["engine", "install", TFLITE_RUNTIME, "--python", sys.executable]
 
-    done = CliRunner().invoke(app, asked)
+    done = CliRunner().invoke(assemble(), asked)
 
     assert isinstance(done.exception, InferenceError)
     assert "No module named 'tflite_runtime'" in str(done.exception)
@@ -233,7 +233,7 @@ def test_only_an_owner_who_names_it_gets_it() -> None:
 
 def test_a_release_for_litert_runs_there_when_it_is_chosen(tmp_path: Path, folder: Path, python: Path) -> None:
     write_release(tmp_path / "release", [Build("lite", engine="litert", content=four_pixel_tflite())])
-    named = CliRunner().invoke(app, ["engine", "install", TFLITE_RUNTIME, "--python", str(python), "--json"])
+    named = CliRunner().invoke(assemble(), ["engine", "install", TFLITE_RUNTIME, "--python", str(python), "--json"])
 
     with pytest.raises(InferenceError, match="litert is not allowed by --backend"):
         Model.open(tmp_path / "release", backends=["onnxruntime"])
@@ -249,7 +249,7 @@ def test_a_release_for_litert_runs_there_when_it_is_chosen(tmp_path: Path, folde
 
 
 def test_the_command_lists_the_engines_that_work_here(folder: Path) -> None:
-    listed = CliRunner().invoke(app, ["engine", "list"]).output
+    listed = CliRunner().invoke(assemble(), ["engine", "list"]).output
 
     assert "onnxruntime" in listed
     assert "tflite_runtime" not in listed
