@@ -248,7 +248,7 @@ class BatchedInstance:
             shapes.append((name, values.dtype, values.shape[1:]))
         if len(sizes) != 1 or not 0 < (rows := sizes.pop()) < self._policy.max_rows:
             return alone
-        return (tuple(shapes), call.outputs), rows
+        return (tuple(shapes), call.outputs, call.is_vouched_for), rows
 
     @staticmethod
     def _settle(entry: _Entry, outcome: Outcome) -> None:
@@ -262,7 +262,7 @@ def _joined(calls: Sequence[Call]) -> Call:
         name: np.concatenate([call.inputs[name] for call in calls])
         for name in calls[0].inputs
     }
-    return Call(inputs, calls[0].outputs)
+    return Call(inputs, calls[0].outputs, is_vouched_for=calls[0].is_vouched_for)
 
 
 def _split(tensors: Mapping[str, Values], rows: Sequence[int]) -> list[dict[str, Values]] | None:

@@ -111,7 +111,8 @@ class WorkerInstance:
                 placed, fresh = self._outbox.put(call.inputs)
             except TypeError as error:
                 raise BadCall("take the inputs", str(error), "give arrays of numbers") from error
-            told, memory = self._ask(Ask(placed, call.outputs, sequence), fresh, self._limits.answer_within_s)
+            ask = Ask(placed, call.outputs, sequence, call.deadline, call.is_vouched_for)
+            told, memory = self._ask(ask, fresh, self._limits.answer_within_s)
             if isinstance(told, Refusal):
                 self._sequences = told.sequences
                 raise as_error(told)

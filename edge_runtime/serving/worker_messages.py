@@ -100,6 +100,9 @@ class Ask(msgspec.Struct, tag=True, frozen=True):
     inputs: list[Placed]
     outputs: tuple[str, ...] | None
     sequence: tuple[int | str, bool, bool] | None
+    deadline: float | None
+    """`time.monotonic()` seconds, which all processes of a machine count alike."""
+    is_vouched_for: bool
 
 
 class Told(msgspec.Struct, tag=True, frozen=True):

@@ -138,7 +138,9 @@ class _Desk:
         sequence = None if ask.sequence is None else SequenceStep(*ask.sequence)
         record = self._record
         earlier, samples = list(record.totals_ns), record.counters[SAMPLES]
-        tensors = self._instance.answer(Call(self._inbox.values(ask.inputs), ask.outputs, sequence=sequence), record)
+        inputs = self._inbox.values(ask.inputs)
+        call = Call(inputs, ask.outputs, ask.deadline, sequence=sequence, is_vouched_for=ask.is_vouched_for)
+        tensors = self._instance.answer(call, record)
         placed, fresh = self._outbox.put(tensors)
         spent = [(stage, now - then) for stage, (now, then) in enumerate(zip(record.totals_ns, earlier, strict=True))]
         stages = [(stage, ns) for stage, ns in spent if ns]

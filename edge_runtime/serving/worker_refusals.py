@@ -7,12 +7,13 @@ from typing import Final
 from edge_runtime.contract.errors import ContractError, DigestMismatch, EdgeError, InferenceError
 from edge_runtime.contract.reasons import INTERNAL, MEMORY
 from edge_runtime.inference.blame import BadInput, EngineFault
-from edge_runtime.inference.requests.refusals import Refused
+from edge_runtime.inference.requests.refusals import DeadlinePassed, Refused
 from edge_runtime.serving.worker_messages import Refusal
 
 _KINDS: Final = (
     (BadInput, "call"),
     (EngineFault, "engine"),
+    (DeadlinePassed, "late"),
     (Refused, "refused"),
     (DigestMismatch, "digest"),
     (ContractError, "contract"),
@@ -32,5 +33,7 @@ def as_refusal(error: Exception, sequences: list[int | str] | None = None) -> Re
 
 def as_error(refusal: Refusal) -> EdgeError:
     """An error that came from the other process."""
+    if refusal.kind == "late":
+        return DeadlinePassed(refusal.because)
     family = next((family for family, kind in _KINDS if kind == refusal.kind), InferenceError)
     return family(refusal.cannot, refusal.because, refusal.remedy, code=refusal.code)

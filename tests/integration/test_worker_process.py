@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -16,8 +17,11 @@ import pytest
 from edge_runtime.contract import reasons
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.inference.backend import BACKENDS
+from edge_runtime.inference.blame import BadInput
+from edge_runtime.inference.requests.accounting import SAMPLES, Record
+from edge_runtime.inference.requests.refusals import DeadlinePassed
 from edge_runtime.serving.backoff import Backoff
-from edge_runtime.serving.calls import BadCall, Call, Reply, SequenceStep
+from edge_runtime.serving.calls import Call, Reply, SequenceStep
 from edge_runtime.serving.events import Event, Happened
 from edge_runtime.serving.host import ModelHost
 from edge_runtime.serving.seating import ServedState
@@ -137,11 +141,34 @@ def test_a_bad_call_is_refused_as_such_and_the_worker_goes_on(served: Served) ->
     pid = worker_of(served)._child.pid
 
     for bad in (Call({"picture": np.zeros(1)}), Call({"image": [b"no picture"]}), Call({"image": np.array([None])})):
-        with pytest.raises(BadCall):
+        with pytest.raises(BadInput):
             served.call(bad)
 
     assert brightest(served.call(about(1))) == 1
     assert worker_of(served)._child.pid == pid
+
+
+def test_a_worker_does_not_ask_its_engine_after_the_deadline(served: Served) -> None:
+    record = Record()
+
+    with pytest.raises(DeadlinePassed):
+        # Past the waiting line, which would have refused it: it passes while the worker prepares the inputs.
+        worker_of(served).answer(about(0, deadline=time.monotonic() - 1), record)
+
+    assert record.counters[SAMPLES] == 0
+    assert brightest(served.call(about(1, deadline=time.monotonic() + 600))) == 1
+
+
+def test_a_worker_looks_for_nan_in_what_nobody_vouches_for(tmp_path: Path) -> None:
+    unknown = {"x": np.full((1, 1, 2, 2), np.nan, np.float32)}
+    with ModelHost(facts=FACTS, nan="reject", isolation="process") as host:
+        served = host.load(plain(tmp_path, "1.0.0"))
+
+        with pytest.raises(InferenceError, match="NaN"):
+            served.call(Call(unknown))
+        vouched = served.call(Call(unknown, is_vouched_for=True))
+
+    assert np.isnan(vouched.tensors["logits"]).any()
 
 
 def test_sequences_are_remembered_in_the_worker(stage: Stage, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Doubling:
     def __init__(self) -> None:
         self.variant = msgspec.structs.replace(Build("v").manifest(), batch=BatchSpec(max=64, dynamic=True))
         self.sizes: list[int] = []
+        self.vouched: list[bool] = []
         self.free = threading.Event()
         self.free.set()
         self.inside = 0
@@ -49,6 +51,7 @@ class Doubling:
     def answer(self, call: Call, record: Record) -> dict[str, Values]:
         self.inside += 1
         self.most_inside = max(self.most_inside, self.inside)
+        self.vouched.append(call.is_vouched_for)
         try:
             self.free.wait(30)
             return self._doubled(call, record)
@@ -242,6 +245,18 @@ def test_calls_that_want_other_outputs_run_apart(engine: Doubling, pool: ThreadP
     for future in asked:
         future.result(30)
     assert engine.sizes == [1, 2, 1]
+
+
+def test_calls_that_somebody_vouches_for_run_apart_from_those_of_strangers(
+    engine: Doubling, pool: ThreadPoolExecutor
+) -> None:
+    known = [replace(call(number), is_vouched_for=True) for number in (2, 4)]
+    asked = ask_while_busy(engine, batched(engine), pool, [call(1), known[0], call(3), known[1]])
+
+    for future in asked:
+        future.result(30)
+    assert engine.sizes == [1, 2, 2]
+    assert engine.vouched == [False, False, True]
 
 
 def test_a_model_that_keeps_its_rows_together_is_asked_one_by_one_from_then_on(

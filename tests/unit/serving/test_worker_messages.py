@@ -120,7 +120,7 @@ def test_objects_never_cross(ends: tuple[socket.socket, Channel]) -> None:
 
 def test_messages_arrive_with_what_was_handed_over(ends: tuple[socket.socket, Channel]) -> None:
     raw, channel = ends
-    message = Ask([Placed("x", 0, "<f4", (2, 3))], ("y",), (7, True, False))
+    message = Ask([Placed("x", 0, "<f4", (2, 3))], ("y",), (7, True, False), 12.5, is_vouched_for=True)
     descriptor = os.memfd_create("something")
     os.write(descriptor, b"here")
 
