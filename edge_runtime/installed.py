@@ -68,6 +68,7 @@ def open_installed(
     *,
     threads: int | None = None,
     backends: Collection[str] | None = None,
+    batch: int | None = None,
 ) -> Model:
     """Open exactly the build that a slot of this device runs now; a later update does not change the opened model.
 
@@ -76,6 +77,7 @@ def open_installed(
         slot: which of the device's models.
         threads: threads inside one call; None: as the variant says.
         backends: names of engines that may be used; None: all.
+        batch: samples of which the engine is asked at once where a call brings several.
 
     Raises:
         ContractError: it is no agent's state folder, or nothing is installed in the slot.
@@ -90,7 +92,7 @@ def open_installed(
     if current is None:
         remedy = f"see edge-runtime status --state {folder}"
         raise ContractError(f"open what slot {slot} of {folder} runs", "nothing is installed there", remedy)
-    return open_build(ContentStore(folder / STORE), current, threads=threads, backends=backends)
+    return open_build(ContentStore(folder / STORE), current, threads=threads, backends=backends, batch=batch)
 
 
 def open_build(
@@ -100,6 +102,7 @@ def open_build(
     threads: int | None = None,
     backends: Collection[str] | None = None,
     facts: DeviceFacts | None = None,
+    batch: int | None = None,
 ) -> Model:
     """Open exactly the build that an activation names. Raises: InferenceError, ContractError, DigestMismatch."""
     # The engine is imported with the first model: an agent without one stays small.
@@ -107,7 +110,9 @@ def open_build(
     from edge_runtime.update.contents import read_index
 
     release = open_release(store, read_index(store, build.release, build.release_bytes))
-    return Model.open((release, store), variant=build.variant, threads=threads, backends=backends, facts=facts)
+    return Model.open(
+        (release, store), variant=build.variant, threads=threads, backends=backends, facts=facts, batch=batch
+    )
 
 
 def _checked(state_dir: Path | str) -> Path:

@@ -54,7 +54,7 @@ class Model:
         self._opened = opened
         self._accounting = Accounting()
         self._admission = Admission(concurrency, queue_limit, self._accounting)
-        self._asker = Asker(opened.predictor, self._accounting, nan)
+        self._asker = Asker(opened.predictor, self._accounting, nan, opened.batch)
         self._leases = LeasePool(opened.predictor, self._admission, self._accounting, self._asker.check)
         self.sessions = self._asker.sessions(self._turn)
         """Streams that are open; None for a model that keeps nothing between calls."""
@@ -79,6 +79,7 @@ class Model:
         nan: NanPolicy = "off",
         provider: str | None = None,
         tuned: Path | None = None,
+        batch: int | None = None,
     ) -> Model:
         """Open a release and load the best variant for this machine; falls through to the next when one fails to load.
 
@@ -95,7 +96,8 @@ class Model:
             nan: what to do about NaN and infinities in inputs.
             provider: only this provider of the engine; None: as the variant lists them.
             tuned: folder of what `edge-runtime tune` found best here, which decides about whatever of `variant`,
-                `threads` and `provider` is None; None: the user's own.
+                `threads`, `provider` and `batch` is None; None: the user's own.
+            batch: samples of which the engine is asked at once where a call brings several.
 
         Raises:
             InferenceError: code `no_variant` or `load_failed`; no variant could be loaded, with all reasons.
@@ -103,7 +105,7 @@ class Model:
             ContractError: the release breaks the contract.
         """
         options = BackendOptions(threads=threads, concurrency=concurrency)
-        opened = open_release(release, Wishes(variant, backends, facts, options, provider, tuned), registry)
+        opened = open_release(release, Wishes(variant, backends, facts, options, provider, tuned, batch), registry)
         slots = concurrency_for(opened.variant.manifest, opened.options)
         return cls(opened, concurrency=slots, queue_limit=queue_limit, nan=nan)
 

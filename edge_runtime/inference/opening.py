@@ -55,6 +55,8 @@ class Wishes(msgspec.Struct, frozen=True):
     """Only this provider of the engine; None: as the variant lists them."""
     tuned: Path | None = None
     """Folder of what `edge-runtime tune` found; None: the user's own."""
+    batch: int | None = None
+    """Samples of which the engine is asked at once; None: as was found."""
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -68,6 +70,8 @@ class Opened(msgspec.Struct, frozen=True):
     source: BlobSource
     options: BackendOptions
     """As the session was opened, with what was tuned."""
+    batch: int | None
+    """Samples of which the engine is asked at once, as wished or found best here; None: nobody knows."""
 
 
 def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened:
@@ -113,7 +117,8 @@ def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened
         except (InferenceError, ContractError) as error:
             skipped.append(Rejected(chosen.manifest.id, error.code, str(error)))
             continue
-        return Opened(opened, chosen, predictor, tuple(skipped), source, options)
+        batch = wishes.batch or _tuned_batch(chosen, tuned)
+        return Opened(opened, chosen, predictor, tuple(skipped), source, options, batch)
     raise _nothing_loaded(opened.manifest, skipped, any_fitted=bool(choice.candidates))
 
 
@@ -131,6 +136,12 @@ def _tuned_provider(variant: OpenVariant, tuned: Mapping[Digest, TunedChoice]) -
     choice = tuned.get(variant.digest)
     # One that the variant does not name is a damaged file's: a model opens without it.
     return choice.provider if choice is not None and choice.provider in variant.manifest.target.provider else None
+
+
+def _tuned_batch(variant: OpenVariant, tuned: Mapping[Digest, TunedChoice]) -> int | None:
+    choice = tuned.get(variant.digest)
+    # Of the others it was not measured.
+    return choice.batch if choice is not None and choice.is_winner else None
 
 
 def _narrowed(manifest: VariantManifest, provider: str | None) -> VariantManifest:

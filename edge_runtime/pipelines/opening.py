@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,15 @@ class PictureModel:
 
     def ask(self, picture: Array) -> Answer:
         """The answer to one picture, uint8 [H, W, 3] RGB. Raises: InferenceError."""
-        return self.model.infer({self.input: recolour(picture[None], "rgb", self.color)[0]})
+        return self.model.infer(self._question(picture))
+
+    def ask_all(self, pictures: Sequence[Array]) -> list[Answer]:
+        """The answers to several, asked at once where the variant takes a free number. Raises: InferenceError."""
+        questions = [self._question(picture) for picture in pictures]
+        return self.model.ask(lambda asker: asker.infer_all(questions))
+
+    def _question(self, picture: Array) -> dict[str, Array]:
+        return {self.input: recolour(picture[None], "rgb", self.color)[0]}
 
     def close(self) -> None:
         """Free the engine's memory."""
@@ -120,9 +128,13 @@ def _signature(name: str, model: described.Model) -> Signature:
 def _open_model(model: described.Model) -> PictureModel:
     backends = model.backends or None
     if is_state_folder(model.release):
-        opened = open_installed(model.release, model.slot, threads=model.threads, backends=backends)
+        opened = open_installed(
+            model.release, model.slot, threads=model.threads, backends=backends, batch=model.batch
+        )
     else:
-        opened = OpenModel.open(model.release, variant=model.variant, threads=model.threads, backends=backends)
+        opened = OpenModel.open(
+            model.release, variant=model.variant, threads=model.threads, backends=backends, batch=model.batch
+        )
     spec = opened.release.manifest.signature.inputs[0]
     colors: Mapping[str, Color] = {"rgb": "rgb", "bgr": "bgr", "gray": "gray"}
     if (color := colors.get(spec.color or "")) is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from edge_runtime.inference.backend import Array
@@ -33,6 +33,13 @@ class Asked(Protocol):
 
     def ask(self, picture: Array) -> Answer:
         """The answer to one picture, uint8 [H, W, 3] RGB; boxes in its pixels. Raises: InferenceError."""
+
+    def ask_all(self, pictures: Sequence[Array]) -> list[Answer]:
+        """The answers to several, in order, asked at once where the model takes a free number of pictures.
+
+        Raises:
+            InferenceError: of one of them; ask one by one to know which.
+        """
 
     def close(self) -> None:
         """Free the engine's memory."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,11 @@ from edge_runtime.serving.calls import BadCall, Call, Values
 from edge_runtime.serving.describing import WantedOutputs, only_arrays
 
 if TYPE_CHECKING:
-    from edge_runtime.inference.backend import Array
+    from edge_runtime.inference.backend import Array, Tensors
     from edge_runtime.inference.model import Model
     from edge_runtime.inference.preprocessing.preprocess import Inputs
     from edge_runtime.inference.requests.accounting import Record
-    from edge_runtime.inference.requests.asker import Asked
+    from edge_runtime.inference.requests.asker import Asked, Asker, Made
 
 
 class Answerer:
@@ -45,6 +45,30 @@ class Answerer:
             if (fed := self._asker.straight(given)) is not None:
                 return self._answer_straight(fed, tensors, record)
         return self._answer_prepared(call, tensors, public, record)
+
+    def prepare(self, call: Call, record: Record) -> Apart | None:
+        """The call as far as its own thread can bring it; None where its samples cannot run as rows of one call.
+
+        Raises:
+            BadInput: as `answer`.
+            InferenceError: there is not enough memory.
+        """
+        tensors, public = self._outputs.split(call.outputs)
+        began = perf_counter_ns()
+        made = [self._asker.make(sample) for sample in _samples(call.inputs)]
+        record.time(PREPARE, perf_counter_ns() - began)
+        return None if any(one.feeds is None for one in made) else Apart(self._asker, made, tensors, public)
+
+    def run_all(self, calls: Sequence[Apart], record: Record) -> list[list[Tensors]]:
+        """What the engine says to prepared calls, for each of them and each of its samples.
+
+        Raises:
+            BadInput, EngineFault, InferenceError: as `answer`.
+        """
+        began = perf_counter_ns()
+        tensors = iter(self._asker.together.run_all([feeds for call in calls for feeds in call.feeds]))
+        record.time(RUN, perf_counter_ns() - began)
+        return [[next(tensors) for _ in call.feeds] for call in calls]
 
     def _answer_straight(
         self, fed: dict[str, Array], wanted: tuple[str, ...], record: Record
@@ -81,6 +105,35 @@ class Answerer:
         record.time(RUN, sum(asked.run_ns for asked in batches))
         record.time(INTERPRET, interpret_ns)
         record.count(SAMPLES, sum(asked.samples for asked in batches))
+        return reply
+
+
+class Apart:
+    """A call whose samples are prepared, to run with those of other calls, and to be answered in its own thread."""
+
+    def __init__(self, asker: Asker, made: Sequence[Made], tensors: tuple[str, ...], public: tuple[str, ...]) -> None:
+        self._asker = asker
+        self._made = made
+        self._tensors, self._public = tensors, public
+        self.feeds = [one.feeds or {} for one in made]
+        """What the engine is fed for each sample."""
+        self.kind = asker.together.kind_of(self.feeds)
+        """What calls must have in common to run together; None: this one's samples differ already."""
+        self.rows = sum(map(asker.together.rows_of, self.feeds))
+
+    def reply(self, said: Sequence[Tensors], record: Record) -> dict[str, Values]:
+        """The wanted outputs; counts samples. Raises: InferenceError."""
+        began = perf_counter_ns()
+        reply: dict[str, Values] = {name: _joined([tensors[name] for tensors in said]) for name in self._tensors}
+        if self._public:
+            answers = [
+                answer
+                for one, tensors in zip(self._made, said, strict=True)
+                for answer in self._asker.interpret(tensors, one.decoded, one.seen)
+            ]
+            reply |= {name: [msgspec.json.encode(as_json(one[name])) for one in answers] for name in self._public}
+        record.time(INTERPRET, perf_counter_ns() - began)
+        record.count(SAMPLES, sum(one.samples for one in self._made))
         return reply
 
 

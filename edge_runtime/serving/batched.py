@@ -18,19 +18,22 @@ from edge_runtime.contract.errors import ContractError, EdgeError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.release import VariantManifest
+from edge_runtime.inference.backend import Tensors
 from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.requests.accounting import QUEUE, Record
 from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed, unforeseen
 from edge_runtime.inference.requests.rows import BatchAxes, batch_axes
+from edge_runtime.serving.answering import Apart
 from edge_runtime.serving.batching import ALONE, BatchPolicy, Waiting, next_batch
 from edge_runtime.serving.calls import Call, Values
-from edge_runtime.serving.instance import Instance, Open
+from edge_runtime.serving.instance import Instance, LocalInstance, Open
 from edge_runtime.serving.variants import Origin
 
 _PACE: Final = 0.2
 """Weight of the last run in the estimate of how long one takes."""
 
-Outcome = dict[str, Values] | EdgeError
+Outcome = dict[str, Values] | list[Tensors] | EdgeError
+"""The reply; what the engine said to each sample of a prepared call; or why there is neither."""
 
 def check_batchable(name: str, origin: Origin) -> None:
     """Refuse to gather calls of a model that is asked sample by sample. Raises: ContractError."""
@@ -66,6 +69,8 @@ class _Entry:
     call: Call
     waiting: Waiting
     arrived_ns: int
+    apart: Apart | None = None
+    """The same prepared in its own thread."""
     outcome: Outcome | None = None
     changed: threading.Event = field(default_factory=threading.Event)
 
@@ -82,6 +87,8 @@ class BatchedInstance:
 
     def __init__(self, inner: Instance, axes: BatchAxes, policy: BatchPolicy) -> None:
         self._inner = inner
+        self._preparing = inner if isinstance(inner, LocalInstance) else None
+        """Prepares pictures in the threads of their callers; not in another process."""
         self._axes: BatchAxes | None = axes
         self._policy = BatchPolicy(min(policy.max_rows, inner.variant.batch.max), policy.delay_s)
         self._lock = threading.Lock()
@@ -108,9 +115,11 @@ class BatchedInstance:
 
     def answer(self, call: Call, record: Record) -> dict[str, Values]:
         """The wanted outputs of this call. Raises: BadInput, EngineFault, InferenceError."""
-        kind, rows = self._kind_of(call)
+        # Before it joins the line: a picture that cannot be read hurts nobody else, and nobody waits for its decoding.
+        apart = self._prepared(call, record)
+        kind, rows = self._kind_of(call, apart)
         waiting = Waiting(kind, rows, monotonic(), call.priority, call.deadline)
-        entry = _Entry(call, waiting, perf_counter_ns())
+        entry = _Entry(call, waiting, perf_counter_ns(), apart)
         self._join(entry)
         try:
             while entry.outcome is None:
@@ -125,6 +134,9 @@ class BatchedInstance:
         if isinstance(entry.outcome, EdgeError):
             # Each caller raises an error of its own: one object would gather all their tracebacks.
             raise copy(entry.outcome) from entry.outcome
+        if apart is not None and isinstance(entry.outcome, list):
+            return apart.reply(entry.outcome, record)
+        assert isinstance(entry.outcome, dict)
         return entry.outcome
 
     def open_sequences(self) -> Collection[int | str]:
@@ -206,42 +218,67 @@ class BatchedInstance:
         if len(batch) == 1:
             self._answer_one(batch[0], record)
             return
+        parts: Sequence[Outcome] | None = None
         try:
-            together = self._inner.answer(_joined([one.call for one in batch]), record)
+            parts = self._parts(batch, record)
         except EngineFault as fault:
             for one in batch:
                 self._settle(one, fault)
             return
-        except Exception:  # noqa: BLE001 (one of them is to blame: alone, each gets what it deserves)
-            together = {}
-        parts = _split(together, [one.waiting.rows for one in batch])
-        if together and parts is None:
-            # Its answers do not follow its inputs row by row: it cannot be asked by several at once.
-            self._axes = None
+        except Exception:  # noqa: BLE001, S110 (one of them is to blame: alone, each gets what it deserves)
+            pass
         for place, one in enumerate(batch):
             if parts is None:
                 self._answer_one(one, record)
             else:
                 self._settle(one, parts[place])
 
+    def _parts(self, batch: Sequence[_Entry], record: Record) -> Sequence[Outcome] | None:
+        """What was said to each; None where the answers do not follow the inputs row by row."""
+        apart = [one.apart for one in batch if one.apart is not None]
+        if self._preparing is not None and len(apart) == len(batch):
+            return self._preparing.run_all(apart, record)
+        together = self._inner.answer(_joined([one.call for one in batch]), record)
+        parts = _split(together, [one.waiting.rows for one in batch])
+        if parts is None:
+            # It cannot be asked by several at once.
+            self._axes = None
+        return parts
+
     def _answer_one(self, entry: _Entry, record: Record) -> None:
         try:
-            outcome: Outcome = self._inner.answer(entry.call, record)
+            outcome: Outcome
+            if entry.apart is not None and self._preparing is not None:
+                (outcome,) = self._preparing.run_all([entry.apart], record)
+            else:
+                outcome = self._inner.answer(entry.call, record)
         except EdgeError as error:
             outcome = error
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             outcome = unforeseen(error)
         self._settle(entry, outcome)
 
-    def _kind_of(self, call: Call) -> tuple[Hashable, int]:
+    def _prepared(self, call: Call, record: Record) -> Apart | None:
+        """A call with encoded pictures, decoded and prepared; None: it is asked as it is."""
+        if self._preparing is None or self._axes is None or call.sequence is not None:
+            return None
+        encoded = [len(values) for values in call.inputs.values() if isinstance(values, list)]
+        # More than a batch would be held in memory all at once; the model takes them one after the other.
+        if not encoded or max(encoded) > self._policy.max_rows:
+            return None
+        return self._preparing.prepare(call, record)
+
+    def _kind_of(self, call: Call, apart: Apart | None) -> tuple[Hashable, int]:
         """What it can run together with, and how many rows it brings; a kind of its own for what runs alone."""
         alone = object(), self._policy.max_rows
+        if apart is not None:
+            return alone if apart.kind is None or apart.rows >= self._policy.max_rows else (apart.kind, apart.rows)
         if self._axes is None or call.sequence is not None:
             return alone
         sizes: set[int] = set()
         shapes: list[Hashable] = []
         for name, values in call.inputs.items():
-            # Encoded pictures are decoded one by one.
+            # In a process of its own the model decodes pictures one by one.
             if isinstance(values, list) or values.ndim not in self._axes.get(name, ()):
                 return alone
             sizes.add(len(values))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -10,10 +10,11 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.release import VariantManifest
+from edge_runtime.inference.backend import Tensors
 from edge_runtime.inference.model import Model
 from edge_runtime.inference.requests.accounting import Record
 from edge_runtime.inference.requests.finite import FiniteCheck, NanPolicy
-from edge_runtime.serving.answering import Answerer
+from edge_runtime.serving.answering import Answerer, Apart
 from edge_runtime.serving.calls import Call, Values
 from edge_runtime.serving.sequences import OpenSequences
 from edge_runtime.serving.variants import Origin
@@ -106,6 +107,16 @@ class LocalInstance:
         if self._sequences is not None and call.sequence is not None:
             return self._sequences.answer(call.sequence, call, record)
         return self._answerer.answer(call, record)
+
+    def prepare(self, call: Call, record: Record) -> Apart | None:
+        """The call as far as its own thread can bring it; None: ask it as it is. Raises: BadInput, InferenceError."""
+        if self._check_finite is not None and not call.is_vouched_for:
+            self._check_finite(call.inputs, record)
+        return self._answerer.prepare(call, record)
+
+    def run_all(self, calls: Sequence[Apart], record: Record) -> list[list[Tensors]]:
+        """What the engine says to prepared calls, asked at once, by call and sample. Raises: as `answer`."""
+        return self._answerer.run_all(calls, record)
 
     def open_sequences(self) -> Collection[int | str]:
         """Ids of the sequences that are lost when it closes."""

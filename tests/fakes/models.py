@@ -19,6 +19,7 @@ from edge_runtime.contract.golden import GoldenCheck, GoldenSpec
 from edge_runtime.contract.ids import LayerName, ModelName, VariantId, Version
 from edge_runtime.contract.layout import RELEASE_CONFIG, VARIANT_CONFIG, LayoutWriter, variant_annotations
 from edge_runtime.contract.release import (
+    BatchSpec,
     EngineRequirement,
     FileEntry,
     Licence,
@@ -145,6 +146,8 @@ class Build:
     providers: tuple[str, ...] = ("cpu",)
     accelerator: str | None = None
     fallback: str | None = None
+    samples: int = 1
+    """Taken at once; above 1 as many as a caller likes up to it."""
 
     def manifest(self) -> VariantManifest:
         """Its variant manifest."""
@@ -173,6 +176,7 @@ class Build:
                 )
             ],
             io=TensorMap(inputs={"x": fed}, outputs={"logits": TensorBinding(tensor="logits", dtype="float32")}),
+            batch=BatchSpec(max=self.samples, dynamic=self.samples > 1),
             fallback=None if self.fallback is None else VariantId(self.fallback),
             golden_own="layer:own.npz" if self.own is not None else None,
             resources=None if self.needs_bytes is None else Resources(peak_bytes=self.needs_bytes, method="claimed"),

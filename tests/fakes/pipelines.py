@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +88,16 @@ class Answering:
     def __init__(self, answer: Callable[[Any], Answer]) -> None:
         self._answer = answer
         self.asked: list[Any] = []
+        self.batches: list[int] = []
         self.is_closed = False
 
     def ask(self, picture: Any) -> Answer:
         self.asked.append(picture)
         return self._answer(picture)
+
+    def ask_all(self, pictures: Sequence[Any]) -> list[Answer]:
+        self.batches.append(len(pictures))
+        return [self.ask(picture) for picture in pictures]
 
     def close(self) -> None:
         self.is_closed = True

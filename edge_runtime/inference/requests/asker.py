@@ -23,6 +23,7 @@ from edge_runtime.inference.preprocessing.preprocess import Inputs
 from edge_runtime.inference.requests.accounting import INTERPRET, PREPARE, Accounting, Record
 from edge_runtime.inference.requests.direct import Direct, Gate, direct_call
 from edge_runtime.inference.requests.refusals import DeadlinePassed, count_failure
+from edge_runtime.inference.requests.together import Together
 
 if TYPE_CHECKING:
     from edge_runtime.inference.requests.drift import Drift
@@ -44,10 +45,11 @@ class Asked(NamedTuple):
     run_ns: int
 
 
-class _Made(NamedTuple):
+class Made(NamedTuple):
     """What became of inputs."""
 
     decoded: Tensors | None
+    """After `decode`; None: the caller had prepared them."""
     feeds: dict[str, Array] | None
     """None: a sequence, which is prepared row by row while it runs."""
     seen: Inputs
@@ -60,8 +62,12 @@ class _Made(NamedTuple):
 class Asker:
     """The loaded variant, for callers that hold a slot; any thread."""
 
-    def __init__(self, predictor: Predictor, accounting: Accounting, nan: NanPolicy = "off") -> None:
+    def __init__(
+        self, predictor: Predictor, accounting: Accounting, nan: NanPolicy = "off", at_once: int | None = None
+    ) -> None:
         self._predictor = predictor
+        self.together = Together(predictor, at_once)
+        """The engine, asked for several samples at once."""
         self._record = accounting.record
         self._call = direct_call(predictor.session)
         self.direct = Direct(predictor)
@@ -96,7 +102,8 @@ class Asker:
 
     def infer_batch(self, inputs: Inputs, deadline: float | None = None) -> list[Answer]:
         """The answers to a batch, in order. Raises: InferenceError."""
-        if not self._predictor.postprocess.needs_question and (fed := self._feed(inputs)) is not None:
+        fed = None if self._predictor.postprocess.needs_question else self._feed(inputs)
+        if fed is not None and ((most := self.together.most) is None or _rows(fed) <= most):
             tensors, decoded, seen = self.direct.tensors(self._run(fed, inputs)), None, inputs
         else:
             asked = self._counted(self.ask, inputs, deadline)
@@ -104,6 +111,23 @@ class Asker:
         began = perf_counter_ns()
         answers = self.interpret(tensors, decoded, seen)
         self._record().time(INTERPRET, perf_counter_ns() - began)
+        return answers
+
+    def infer_all(self, questions: Sequence[Inputs], deadline: float | None = None) -> list[Answer]:
+        """The answers to questions of one sample each, such as pictures of all sizes, in order.
+
+        Each is prepared by itself; the engine is asked about several at once where the variant takes a free number of
+        samples: as many as was found best on this machine.
+
+        Raises:
+            InferenceError: as `infer`, of one of them; ask one by one to know which.
+        """
+        size = self.together.questions
+        if size == 1 or len(questions) == 1:
+            return [self.infer(question, deadline) for question in questions]
+        answers: list[Answer] = []
+        for start in range(0, len(questions), size):
+            answers += self._infer_together(questions[start : start + size], deadline)
         return answers
 
     def infer_tensors(
@@ -199,6 +223,14 @@ class Asker:
             return self._ask(self._take_prepared, self.direct.canonical, inputs, deadline)
         return self.ask(inputs, deadline)
 
+    def make(self, inputs: Inputs) -> Made:
+        """What the engine is fed for public inputs; any thread, whoever has a slot or not. Raises: BadInput."""
+        try:
+            check_named(inputs)
+            return self._prepare(inputs)
+        except BaseException as error:  # noqa: BLE001 - raised again
+            blame_question(error)
+
     def interpret(self, tensors: Tensors, decoded: Tensors | None, seen: Inputs) -> list[Answer]:
         """Answers from canonical output tensors, one per sample.
 
@@ -258,8 +290,34 @@ class Asker:
         record.answered(asked.run_ns, asked.samples)
         return asked
 
+    def _infer_together(self, questions: Sequence[Inputs], deadline: float | None) -> list[Answer]:
+        record = self._record()
+        try:
+            began = perf_counter_ns()
+            made = [self._checked(question, record) for question in questions]
+            prepared = perf_counter_ns()
+            if deadline is not None and monotonic() >= deadline:
+                raise DeadlinePassed
+            tensors = self.together.run_all([one.feeds or {} for one in made])
+            ended = perf_counter_ns()
+        except BaseException as error:
+            count_failure(record, error)
+            raise
+        record.time(PREPARE, prepared - began)
+        record.answered(ended - prepared, len(made))
+        pairs = zip(tensors, made, strict=True)
+        answers = [_only(self.interpret(said, one.decoded, one.seen)) for said, one in pairs]
+        record.time(INTERPRET, perf_counter_ns() - ended)
+        return answers
+
+    def _checked(self, question: Inputs, record: Record) -> Made:
+        if self.check is not None:
+            check_named(question)
+            self.check(question, record)
+        return self.make(question)
+
     def _ask(
-        self, prepare: Callable[[Inputs], _Made], gate: Gate, inputs: Inputs, deadline: float | None
+        self, prepare: Callable[[Inputs], Made], gate: Gate, inputs: Inputs, deadline: float | None
     ) -> Asked:
         began = perf_counter_ns()
         try:
@@ -280,7 +338,7 @@ class Asker:
             gate.learn(inputs, made.feeds)
         return Asked(tensors, made.decoded, made.seen, made.samples, prepared - began, ended - prepared)
 
-    def _prepare(self, inputs: Inputs) -> _Made:
+    def _prepare(self, inputs: Inputs) -> Made:
         predictor, preprocess = self._predictor, self._predictor.preprocess
         if self._has_short_pictures and any(isinstance(given, bytes) for given in inputs.values()):
             from edge_runtime.inference.preprocessing.pictures import prepare
@@ -290,9 +348,9 @@ class Asker:
         else:
             decoded = seen = preprocess.decode(inputs)
             if predictor.sequencer is not None:
-                return _Made(decoded, None, seen, preprocess.count(decoded), partial(predictor.run_decoded, decoded))
+                return Made(decoded, None, seen, preprocess.count(decoded), partial(predictor.run_decoded, decoded))
             feeds = preprocess.after_decode(decoded)
-        return _Made(decoded, feeds, seen, preprocess.count(decoded), partial(predictor.run_canonical, feeds))
+        return Made(decoded, feeds, seen, preprocess.count(decoded), partial(self.together.run, feeds))
 
     def _are_prepared(self, inputs: Inputs) -> bool:
         """Where the names alone say that canonical tensors are meant, they are, whatever else is wrong with them."""
@@ -302,11 +360,11 @@ class Asker:
         is_meant = inputs.keys() == tensors != {chain.source.name for chain in preprocess.chains}
         return is_meant or preprocess.are_prepared(inputs)
 
-    def _take_prepared(self, tensors: Inputs) -> _Made:
+    def _take_prepared(self, tensors: Inputs) -> Made:
         from edge_runtime.inference.requests.prepared import feeds_of_prepared
 
         feeds = feeds_of_prepared(self._predictor, tensors)
-        return _Made(None, feeds, tensors, _rows(feeds), partial(self._predictor.run_canonical, feeds))
+        return Made(None, feeds, tensors, _rows(feeds), partial(self._predictor.run_canonical, feeds))
 
     def _check_known(self, outputs: Collection[str]) -> None:
         known = sorted(self._predictor.file_outputs.keys() & self._predictor.release.tensors.keys())

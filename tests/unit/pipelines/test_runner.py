@@ -68,6 +68,36 @@ def test_every_frame_of_a_file_source_is_delivered_in_order() -> None:
     assert [one.is_closed for one in (source, model, sinks["out"])] == [True] * 3
 
 
+def test_the_crops_of_a_frame_are_asked_at_once() -> None:
+    eyes = Answering(lambda picture: {"detections": boxes(("eye", 0.5, (0, 0, 1, float(picture[0, 0, 0]))))})
+    two = Answering(lambda _: {"detections": boxes(("face", 0.9, (0, 0, 4, 4)), ("face", 0.8, (8, 4, 12, 8)))})
+    pipeline, sinks, _ = build(CASCADE, ListedFrames([frame(0)]), {"faces": two, "eyes": eyes})
+
+    report = pipeline.run()
+
+    assert eyes.batches == [2]
+    assert report.of("model")[1].done == 2
+    assert [finding.region.index for finding in sinks["only_eyes"].records[0].findings] == [0, 1]
+
+
+def test_a_crop_that_a_model_cannot_answer_costs_itself_alone() -> None:
+    def picky(picture) -> dict:
+        if picture.shape[0] != picture.shape[1]:
+            raise InferenceError("answer", "it is not square")
+        return BRIGHT
+
+    two = Answering(lambda _: {"detections": boxes(("face", 0.9, (0, 0, 4, 4)), ("face", 0.8, (4, 4, 12, 8)))})
+    text = CASCADE.replace("margin = 0.5", "")
+    pipeline, sinks, told = build(text, ListedFrames([frame(0)]), {"faces": two, "eyes": Answering(picky)})
+
+    report = pipeline.run()
+
+    (record,) = sinks["only_eyes"].records
+    assert (len(record.findings), len(record.failures)) == (1, 1)
+    assert report.lost == 1
+    assert told == ["model eyes: cannot answer: it is not square"]
+
+
 def test_a_slow_sink_holds_a_file_source_back() -> None:
     source, gate = ListedFrames(frame(number) for number in range(60)), threading.Event()
     slow = Collecting(lambda _: gate.wait(10) and None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -17,7 +18,7 @@ import pytest
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.release import BatchSpec
-from edge_runtime.inference.blame import EngineFault
+from edge_runtime.inference.blame import BadInput, EngineFault
 from edge_runtime.inference.requests.accounting import SAMPLES, Accounting, Record
 from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed
 from edge_runtime.serving.batched import BatchedInstance
@@ -31,6 +32,7 @@ from tests.fakes.pixels import write_pixels
 from tests.fakes.probe import probe_input, write_probe
 from tests.fakes.streams import Hearing
 from tests.fakes.tuned import tuned_here
+from tests.unit.serving.releases import png
 
 
 class Doubling:
@@ -313,6 +315,74 @@ def test_a_host_shows_that_several_calls_cost_one_run(tmp_path: Path, pool: Thre
         assert np.allclose(reply.tensors["y"], values.mean((2, 3)), atol=1e-4)
     assert (statistics.success.count, statistics.inference_count, statistics.execution_count) == (4, 4, 1)
     assert statistics.queue.ns > 0
+
+
+def pictures(*brightest: int, outputs: tuple[str, ...] = ("logits", "classes"), **options: Any) -> Call:
+    """Encoded pictures, one for each number."""
+    return Call({"image": [png(number) for number in brightest]}, outputs, **options)
+
+
+def said(tensors: dict[str, Values]) -> tuple[list[int], list[int]]:
+    """What the logits say, and what the documents say."""
+    logits, documents = tensors["logits"], tensors["classes"]
+    assert not isinstance(logits, list)
+    assert isinstance(documents, list)
+    return logits.argmax(1).tolist(), [json.loads(one)[0]["index"] for one in documents]
+
+
+@pytest.fixture
+def free_pixels(tmp_path: Path) -> Path:
+    """The four-pixel classifier with a free number of samples."""
+    write_pixels(tmp_path / "pixels", "1.0.0", builds=[Build("ort-fp32", samples=8)])
+    return tmp_path / "pixels"
+
+
+def test_encoded_pictures_of_several_callers_run_together(free_pixels: Path, pool: ThreadPoolExecutor) -> None:
+    with ModelHost(batching={"pixels": BatchPolicy(5, 30.0)}) as host:
+        served = host.load(free_pixels)
+        calls = [pictures(3), pictures(0, 2), pictures(1), pictures(2, outputs=("logits",))]
+        replies = [reply.tensors for reply in pool.map(served.call, calls)]
+        statistics = served.statistics()
+
+    assert [said(tensors) for tensors in replies[:3]] == [([3], [3]), ([0, 2], [0, 2]), ([1], [1])]
+    assert (replies[3].keys(), replies[3]["logits"].argmax()) == ({"logits"}, 2)  # type: ignore[union-attr]
+    assert (statistics.inference_count, statistics.execution_count) == (5, 1)
+
+
+def test_a_picture_that_cannot_be_read_hurts_nobody_else(free_pixels: Path, pool: ThreadPoolExecutor) -> None:
+    with ModelHost(batching={"pixels": BatchPolicy(3, 30.0)}) as host:
+        served = host.load(free_pixels)
+        good = [pool.submit(served.call, pictures(number)) for number in (1, 3)]
+        for broken in ([b"no picture"], [png(0), b""]):
+            with pytest.raises(BadInput):
+                served.call(Call({"image": broken}, ("logits",)))
+        good.append(pool.submit(served.call, pictures(2)))
+        answers = [said(future.result(30).tensors) for future in good]
+        statistics = served.statistics()
+
+    assert answers == [([1], [1]), ([3], [3]), ([2], [2])]
+    assert (statistics.success.count, statistics.execution_count) == (3, 1)
+
+
+def test_the_pictures_of_one_call_are_one_run(free_pixels: Path) -> None:
+    with ModelHost(batching={"pixels": BatchPolicy(4)}) as host:
+        served = host.load(free_pixels)
+        one_run = said(served.call(pictures(3, 1, 0, 2)).tensors)
+        runs = served.statistics().execution_count
+        more_than_a_batch = said(served.call(pictures(3, 1, 0, 2, 1)).tensors)
+
+    assert one_run == ([3, 1, 0, 2], [3, 1, 0, 2])
+    assert runs == 1
+    assert more_than_a_batch == ([3, 1, 0, 2, 1], [3, 1, 0, 2, 1])
+
+
+def test_a_picture_whose_deadline_passes_in_the_line_is_not_run(free_pixels: Path) -> None:
+    with ModelHost(batching={"pixels": BatchPolicy(4)}) as host:
+        served = host.load(free_pixels)
+        with pytest.raises(DeadlinePassed):
+            served.call(pictures(1, deadline=time.monotonic()))
+
+        assert served.statistics().execution_count == 0
 
 
 def test_without_a_wish_calls_are_gathered_as_it_was_tuned_here(
