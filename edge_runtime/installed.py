@@ -111,8 +111,9 @@ def open_build(
 
     release = open_release(store, read_index(store, build.release, build.release_bytes))
     return Model.open(
-        (release, store), variant=build.variant, threads=threads, backends=backends, facts=facts, batch=batch
-    )
+        (release, store), variant=build.variant, threads=threads, backends=backends, facts=facts, batch=batch,
+        built=store.built,
+    )  # fmt: skip
 
 
 def _checked(state_dir: Path | str) -> Path:

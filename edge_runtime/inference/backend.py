@@ -53,6 +53,8 @@ class BackendOptions(msgspec.Struct, frozen=True):
 
     Quantise/dequantise pairs are computed in float; LiteRT, which cannot, takes its reference kernels.
     """
+    built: Path | None = None
+    """Where the engine may keep what it builds of the variant here (`built.folder_of`); None: nothing is kept."""
     concurrency: int | None = None
     """Calls of `Session.run` that may be under way at once; None: see `concurrency_for`."""
 

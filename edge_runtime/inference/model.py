@@ -80,6 +80,7 @@ class Model:
         provider: str | None = None,
         tuned: Path | None = None,
         batch: int | None = None,
+        built: Path | None = None,
     ) -> Model:
         """Open a release and load the best variant for this machine; falls through to the next when one fails to load.
 
@@ -90,14 +91,13 @@ class Model:
             backends: names of engines that may be used; None: all.
             facts: this device's facts; None: found out here, by constructing the engines that the release names.
             registry: backends by name.
-            concurrency: calls that may run at once; None: as many as keep the cores busy, and one for LiteRT, whose
-                interpreters each hold the weights.
+            concurrency: calls that may run at once; None: see `backend.concurrency_for`.
             queue_limit: requests that may wait besides; one more is refused.
             nan: what to do about NaN and infinities in inputs.
             provider: only this provider of the engine; None: as the variant lists them.
-            tuned: folder of what `edge-runtime tune` found best here, which decides about whatever of `variant`,
-                `threads`, `provider` and `batch` is None; None: the user's own.
+            tuned: folder of what `edge-runtime tune` found, for whatever of these is None; None: the user's own.
             batch: samples of which the engine is asked at once where a call brings several.
+            built: folder of what engines build; None: the user's own.
 
         Raises:
             InferenceError: code `no_variant` or `load_failed`; no variant could be loaded, with all reasons.
@@ -105,7 +105,8 @@ class Model:
             ContractError: the release breaks the contract.
         """
         options = BackendOptions(threads=threads, concurrency=concurrency)
-        opened = open_release(release, Wishes(variant, backends, facts, options, provider, tuned, batch), registry)
+        wishes = Wishes(variant, backends, facts, options, provider, built=built, tuned=tuned, batch=batch)
+        opened = open_release(release, wishes, registry)
         slots = concurrency_for(opened.variant.manifest, opened.options)
         return cls(opened, concurrency=slots, queue_limit=queue_limit, nan=nan)
 

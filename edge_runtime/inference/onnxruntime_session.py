@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from edge_runtime.contract.errors import InferenceError
@@ -20,7 +21,22 @@ from edge_runtime.inference.backend import (
     static_shape,
 )
 from edge_runtime.inference.blame import EngineFault
+from edge_runtime.inference.built import forget, keep, read_kept
 
+PROVIDERS: Final = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+"""The vendors' names of the providers of `Target.provider`."""
+
+FRESH_CONTEXT: Final = "context.new.onnx"
+"""A model whose parts were compiled just now (ONNX Runtime's EPContext), in the folder of what is built."""
+DUMPS_CONTEXT: Final = ("trt_dump_ep_context_model", "trt_ep_context_embed_mode", "trt_ep_context_file_path")
+"""Options that have a provider write one."""
+_CONTEXT: Final = "context"
 _DTYPES: Final = {
     "float": "float32", "double": "float64", "float16": "float16", "bool": "bool", "int8": "int8", "uint8": "uint8",
     "int16": "int16", "uint16": "uint16", "int32": "int32", "uint32": "uint32", "int64": "int64", "uint64": "uint64",
@@ -88,6 +104,50 @@ class _OnnxRuntimeBinding:
             return self._fixed or dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
         except Exception as error:
             raise _failed(error) from error
+
+
+def session_on(
+    ort: Any, content: bytes, settings: Any, providers: list[tuple[str, dict[str, Any]]], folder: Path | None
+) -> Any:
+    """The library's session, on the first of these providers that takes it, with those behind it.
+
+    Args:
+        ort: the library.
+        content: of the model.
+        settings: its `SessionOptions`.
+        providers: the vendors' names, and what each is told.
+        folder: where a compiled model may lie from the last time; None: nowhere.
+
+    Raises:
+        Exception: whatever the library says of the first provider.
+    """
+    if folder is not None and (context := _compiled_session(ort, settings, providers, folder)) is not None:
+        return context
+    refusals = []
+    for place in range(len(providers)):
+        try:
+            # Its own fallback prints to stdout and forgets why.
+            session = ort.InferenceSession(content, settings, providers=providers[place:], enable_fallback=0)
+        except Exception as error:  # noqa: BLE001 (vendors fail in their own ways)
+            refusals.append(error)
+            continue
+        if folder is not None and (fresh := folder / FRESH_CONTEXT).exists():
+            keep(fresh, folder, _CONTEXT)
+        return session
+    raise refusals[0]
+
+
+def _compiled_session(ort: Any, settings: Any, providers: list[tuple[str, dict[str, Any]]], folder: Path) -> Any:
+    """A session of what was compiled the last time; None where nothing was, or it is of no use any more."""
+    content = read_kept(folder, _CONTEXT)
+    if content is None:
+        return None
+    told = [(name, {key: options[key] for key in options if key not in DUMPS_CONTEXT}) for name, options in providers]
+    try:
+        return ort.InferenceSession(content, settings, providers=told, enable_fallback=0)
+    except Exception:  # noqa: BLE001 (compiled for another driver, say: it is made anew)
+        forget(folder, _CONTEXT)
+        return None
 
 
 def _output_sizes(session: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...] | None]:

@@ -30,6 +30,7 @@ from edge_runtime.contract.reasons import LOAD_FAILED, NO_VARIANT
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest, layer_of
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
 from edge_runtime.inference.backend import Array, BackendOptions, Registry, allowed
+from edge_runtime.inference.built import default_folder, folder_of
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.postprocessing.postprocess import parse_labels
 from edge_runtime.inference.predictor import Predictor, load_predictor
@@ -53,6 +54,8 @@ class Wishes(msgspec.Struct, frozen=True):
     options: BackendOptions = msgspec.field(default_factory=BackendOptions)
     provider: str | None = None
     """Only this provider of the engine; None: as the variant lists them."""
+    built: Path | None = None
+    """Folder of what engines build; None: the user's own."""
     tuned: Path | None = None
     """Folder of what `edge-runtime tune` found; None: the user's own."""
     batch: int | None = None
@@ -102,7 +105,7 @@ def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened
     by_digest = {one.digest: one for one in variants}
     for chosen in (by_digest[one.digest] for one in choice.candidates):
         files = _read_files(chosen, source)
-        options = _tuned_options(wishes.options, chosen, tuned)
+        options = _with_folder(_tuned_options(wishes.options, chosen, tuned), chosen, wishes.built, facts)
         provider = wishes.provider or _tuned_provider(chosen, tuned)
         try:
             predictor = load_predictor(
@@ -130,6 +133,15 @@ def _tuned_options(
     if options.threads is not None or choice is None or not leaves_threads_open(variant.manifest):
         return options
     return msgspec.structs.replace(options, threads=choice.threads)
+
+
+def _with_folder(
+    options: BackendOptions, variant: OpenVariant, base: Path | None, facts: DeviceFacts
+) -> BackendOptions:
+    """With the place of what the engine builds; who asks for nothing does not pay for knowing it."""
+    if not variant.manifest.engine.options or (base := base or default_folder()) is None:
+        return options
+    return msgspec.structs.replace(options, built=folder_of(base, variant.digest, facts))
 
 
 def _tuned_provider(variant: OpenVariant, tuned: Mapping[Digest, TunedChoice]) -> str | None:

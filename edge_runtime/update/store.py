@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -30,6 +31,8 @@ class ContentStore:
     def __init__(self, root: Path, disk: Disk | None = None) -> None:
         self._objects = root / "objects"
         self._stage = root / "stage"
+        self.built = root / "built"
+        """Where engines keep what they build on this device, by variant; nothing of it outlives its variant."""
         self._disk = disk or Disk()
         self.lock = threading.RLock()
         """Held while a blob gets its name, and while garbage is marked and swept."""
@@ -162,6 +165,9 @@ class ContentStore:
                 if path.name not in kept:
                     freed_bytes += path.stat().st_size
                     self._disk.remove(path)
+            for path in self.built.iterdir() if self.built.is_dir() else ():
+                if path.name not in kept:
+                    shutil.rmtree(path, ignore_errors=True)
         return freed_bytes
 
     def _stage_of(self, digest: Digest) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any, Final
 
 from edge_runtime.contract.device_profile import EngineFact
@@ -19,15 +20,8 @@ from edge_runtime.inference.backend import (
     file_bytes,
     threads_for,
 )
-from edge_runtime.inference.onnxruntime_session import OnnxRuntimeSession
+from edge_runtime.inference.onnxruntime_session import PROVIDERS, OnnxRuntimeSession, session_on
 
-_PROVIDERS: Final = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-}
 _OPTIMISATION: Final = {
     "disabled": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",
@@ -48,6 +42,7 @@ _SESSION_ENTRIES: Final = frozenset(
         "session.x64quantprecision",
     }
 )
+_PLAIN: Final = _SESSION_ENTRIES | {"graph_optimisation", "intra_op_threads"}
 _SILENT: Final = 4
 """Log severity "fatal": what matters arrives as an exception; ONNX Runtime would print it to stderr besides."""
 
@@ -59,7 +54,7 @@ class OnnxRuntimeBackend:
 
     def probe(self) -> EngineFact | None:
         """Version and the execution providers on which a one-node session really ran; None without onnxruntime."""
-        return _fact(_PROVIDERS, proven=())
+        return _fact(PROVIDERS, proven=())
 
     def find(self, providers: Collection[str]) -> EngineFact | None:
         """As `probe`, for these providers alone; the CPU, which is always there, is not tried."""
@@ -77,12 +72,13 @@ class OnnxRuntimeBackend:
                 "pip install 'edgefleet[ort]'",
                 code=LOAD_FAILED,
             ) from error
-        settings = _session_options(ort, manifest, options)
-        providers = _offered(ort, _vendor_providers(manifest), manifest)
+        providers = _offered(ort, _known(manifest), manifest)
+        settings = _session_options(ort, manifest, options, first=providers[0])
+        told, folder = _told(ort, providers, manifest, options)
         content = file_bytes(files, "model")
         try:
-            session = ort.InferenceSession(content, sess_options=settings, providers=providers)
-            _forbid_other_provider(session.get_providers(), providers, manifest)
+            session = session_on(ort, content, settings, told, folder)
+            _forbid_other_provider(session.get_providers(), [name for name, _ in told], manifest)
             return OnnxRuntimeSession(ort, session)
         except InferenceError:
             raise
@@ -95,18 +91,22 @@ class OnnxRuntimeBackend:
             ) from error
 
 
-def _session_options(ort: Any, manifest: VariantManifest, options: BackendOptions) -> Any:
+def _session_options(ort: Any, manifest: VariantManifest, options: BackendOptions, first: str) -> Any:
     settings = ort.SessionOptions()
     settings.log_severity_level = _SILENT
     if (threads := threads_for(manifest, options)) is not None:
         settings.intra_op_num_threads = threads
+    if first == "xnnpack":
+        # It has threads of its own, with which ours would compete (ONNX Runtime documentation, XNNPACK).
+        settings.intra_op_num_threads = 1
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     level = "disabled" if options.graph_optimisation == "disabled" else "all"
     for key, value in manifest.engine.options.items():
         if key in _SESSION_ENTRIES:
             settings.add_session_config_entry(key, str(int(value) if isinstance(value, bool) else value))
         elif key == "graph_optimisation" and value in _OPTIMISATION:
             level = str(value) if options.graph_optimisation == "manifest" else level
-        elif key != "intra_op_threads":
+        elif key != "intra_op_threads" and not _belongs_to_provider(key):
             raise UnsupportedFeature(
                 f"open variant {manifest.id}", f"engine option {shown(key)} = {shown(value)} is unknown to this runtime"
             )
@@ -114,9 +114,9 @@ def _session_options(ort: Any, manifest: VariantManifest, options: BackendOption
     return settings
 
 
-def _vendor_providers(manifest: VariantManifest) -> list[str]:
+def _known(manifest: VariantManifest) -> list[str]:
     wanted = manifest.target.provider or ["cpu"]
-    known = [_PROVIDERS[name] for name in wanted if name in _PROVIDERS]
+    known = [name for name in wanted if name in PROVIDERS]
     if not known:
         raise UnsupportedFeature(
             f"open variant {manifest.id}", f"provider {shown(wanted[0])} is unknown to this runtime"
@@ -127,11 +127,35 @@ def _vendor_providers(manifest: VariantManifest) -> list[str]:
 def _offered(ort: Any, wanted: list[str], manifest: VariantManifest) -> list[str]:
     """Those that this build of ONNX Runtime has: about the others it would print a Python warning to stderr."""
     listed = ort.get_available_providers()
-    offered = [name for name in wanted if name in listed]
+    offered = [name for name in wanted if PROVIDERS[name] in listed]
     if not offered:
-        because = f"onnxruntime offers {', '.join(listed)}, not {wanted[0]}"
+        because = f"onnxruntime offers {', '.join(listed)}, not {PROVIDERS[wanted[0]]}"
         raise InferenceError(f"open variant {manifest.id}", because, code=LOAD_FAILED)
     return offered
+
+
+def _belongs_to_provider(key: str) -> bool:
+    from edge_runtime.inference.onnxruntime_providers import is_option
+
+    return is_option(key)
+
+
+def _told(
+    ort: Any, providers: list[str], manifest: VariantManifest, options: BackendOptions
+) -> tuple[list[tuple[str, dict[str, Any]]], Path | None]:
+    """What each provider is told, by its vendor's name, and the folder for what they build."""
+    if providers == ["cpu"] and all(key in _PLAIN for key in manifest.engine.options):
+        return [(PROVIDERS["cpu"], {})], None
+    from edge_runtime.inference.built import private_folder
+    from edge_runtime.inference.onnxruntime_providers import settings_of, wants_folder
+    from edge_runtime.inference.tensorrt_library import tensorrt_version
+
+    versions = f"onnxruntime-{ort.__version__}"
+    if "tensorrt" in providers:
+        versions += f"-tensorrt-{tensorrt_version()}"
+    folder = private_folder(options.built, versions) if wants_folder(manifest) else None
+    threads = threads_for(manifest, options)
+    return [(PROVIDERS[name], settings_of(manifest, name, threads, folder)) for name in providers], folder
 
 
 def _forbid_other_provider(active: list[str], wanted: list[str], manifest: VariantManifest) -> None:
@@ -151,7 +175,7 @@ def _fact(providers: Collection[str], proven: Collection[str]) -> EngineFact | N
     listed = set(ort.get_available_providers())
     working = [
         name
-        for name, vendor in _PROVIDERS.items()
+        for name, vendor in PROVIDERS.items()
         if name in providers and vendor in listed and (name in proven or _works(ort, vendor))
     ]
     name, version = OnnxRuntimeBackend.name, str(ort.__version__)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from edge_runtime.contract.device_profile import EngineFact
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.reasons import ENGINE_FAILED, LOAD_FAILED
+from edge_runtime.contract.reasons import LOAD_FAILED
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference import tflite
 from edge_runtime.inference.backend import (
@@ -32,6 +32,7 @@ from edge_runtime.inference.backend import (
     file_bytes,
     threads_for,
 )
+from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.engines import TFLITE_RUNTIME, named_python
 from edge_runtime.inference.requests.pool import Pool
 from edge_runtime.inference.tflite_variants import (
@@ -277,8 +278,7 @@ class _WorkerSession:
             try:
                 return worker.run(fed)
             except (_Refused, _Gone, OSError) as error:
-                because = f"{_LIBRARY} failed ({shown(str(error), 300)})"
-                raise InferenceError("run the model", because, code=ENGINE_FAILED) from error
+                raise EngineFault("run the model", f"{_LIBRARY} failed ({shown(str(error), 300)})") from error
 
     def close(self) -> None:
         self._workers = None

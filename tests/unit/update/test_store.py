@@ -170,6 +170,18 @@ def test_damage_on_disk_is_found_and_removed(tmp_path: Path) -> None:
         store.verify(BLOB)
 
 
+def test_what_engines_built_goes_with_its_variant(tmp_path: Path) -> None:
+    store = ContentStore(tmp_path)
+    kept = store.put(b"kept")
+    for variant in (kept, digest_of(b"gone")):
+        (store.built / hex_of(variant) / "machine").mkdir(parents=True)
+
+    store.sweep({kept})
+
+    assert [path.name for path in store.built.iterdir()] == [hex_of(kept)]
+    assert (store.built / hex_of(kept) / "machine").is_dir()
+
+
 def test_garbage_is_swept_and_what_is_kept_stays(tmp_path: Path) -> None:
     store = ContentStore(tmp_path)
     kept = store.put(CONTENT)
