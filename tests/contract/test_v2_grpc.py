@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from multiprocessing.shared_memory import SharedMemory
@@ -466,6 +467,26 @@ def test_without_the_token_nobody_comes_in(release: Path) -> None:
 
     assert stranger == liar == "UNAUTHENTICATED"
     assert friend.as_numpy("logits").tolist() == LOGITS
+
+
+def test_one_client_too_many_is_hung_up_on_before_it_has_shaken_hands(release: Path) -> None:
+    with ModelHost() as host:
+        host.load(release)
+        opened = open_door(V2Service(host, "1"), connections=3)
+        where = ("127.0.0.1", int(opened.door.address.rpartition(":")[2]))
+        with ExitStack() as clients:
+            peers = [clients.enter_context(socket.create_connection(where, timeout=30)) for _ in range(3)]
+            # The server speaks first, whoever it has let in.
+            told = [peer.recv(9) for peer in peers]
+            one_more = clients.enter_context(socket.create_connection(where, timeout=30))
+            try:
+                beyond = one_more.recv(9)
+            except ConnectionResetError:
+                beyond = b""
+        opened.door.stop(0)
+
+    assert all(told)
+    assert beyond == b""
 
 
 def test_over_tls_a_client_that_knows_the_authority_is_answered(release: Path, tmp_path: Path) -> None:

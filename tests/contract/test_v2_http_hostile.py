@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import gzip
 import json
@@ -11,7 +12,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from hypothesis import strategies as st
 from edge_runtime.contract.errors import TransportError
 from edge_runtime.doors.access import Access, TlsFiles
 from edge_runtime.doors.door import Listen
+from edge_runtime.doors.v2 import http
 from edge_runtime.doors.v2.http import HttpDoor
 from edge_runtime.doors.v2.http_body import FIRST_BYTES
 from edge_runtime.doors.v2.http_connection import HttpLimits
@@ -596,6 +598,32 @@ def test_who_begins_no_handshake_is_closed(release: Path, tmp_path: Path) -> Non
         opened.connect() as peer,
     ):
         assert ends(peer)
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, http._new_loop])
+def test_sockets_that_never_shake_hands_keep_nobody_out_and_are_bounded(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    monkeypatch.setattr(http, "_new_loop", make_loop)
+    ca = make_ca(tmp_path)
+    issued = ca.issue("server")
+    limits = HttpLimits(connections=4, head_s=3600.0)
+    with ModelHost() as host:
+        host.load(release)
+        with (
+            open_door(host, access=Access(TlsFiles(issued.cert_file, issued.key_file)), limits=limits) as opened,
+            ExitStack() as silent,
+        ):
+            peers = [silent.enter_context(opened.connect()) for _ in range(12)]
+            are_ended = [ends(peer) for peer in peers[:8]]
+            trusting = ssl.create_default_context(cafile=ca.ca_file)
+            with httpx.Client(base_url=opened.door.address, verify=trusting) as client:
+                status = client.get("/v2/health/live").status_code
+                statistics = opened.door.statistics()
+
+    assert are_ended == [True] * 8
+    assert status == 200
+    assert statistics.turned_away == 9
 
 
 def test_a_large_tensor_passes_through_tls(guarded: tuple[OpenDoor, Path]) -> None:

@@ -37,6 +37,12 @@ urgent overtake. One more is refused."""
 STREAMS_MAX: Final = 64
 """Streams among them: an idle one keeps its thread."""
 
+CONNECTIONS_MAX: Final = 512
+"""Open connections; each holds a file descriptor, of which a process often may have 1024."""
+
+HANDSHAKE_S: Final = 10.0
+"""For TLS and HTTP/2 to shake hands."""
+
 PATIENCE_S: Final = 60.0
 """For a request to come whole: one that never does would keep its thread for ever."""
 
@@ -63,6 +69,7 @@ class GrpcDoor:
         access: what clients must show.
         message_max_bytes: longest message, in and out.
         patience_s: within which a request must have come.
+        connections: clients, those that have not shaken hands included; one more is hung up on.
     """
 
     kind = "v2 gRPC"
@@ -75,11 +82,13 @@ class GrpcDoor:
         *,
         message_max_bytes: int = MESSAGE_MAX_BYTES,
         patience_s: float = PATIENCE_S,
+        connections: int = CONNECTIONS_MAX,
     ) -> None:
         self._service = service
         self._listen = listen
         self._access = access
         self._message_max_bytes = message_max_bytes
+        self._connections = connections
         self._arrivals = _Arrivals(patience_s)
         self._tally = Tally()
         self._server: grpc.Server | None = None
@@ -112,6 +121,9 @@ class GrpcDoor:
                 ("grpc.max_receive_message_length", self._message_max_bytes),
                 ("grpc.max_send_message_length", self._message_max_bytes),
                 ("grpc.http2.max_frame_size", _FRAME_BYTES),
+                # Until it has shaken hands a client has no call that could be counted.
+                ("grpc.max_allowed_incoming_connections", self._connections),
+                ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_S * 1000)),
                 # Two servers at one address would share its clients at random.
                 ("grpc.so_reuseport", 0),
             ),

@@ -7,9 +7,9 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache, partial
 from typing import Final
 
@@ -22,6 +22,7 @@ from edge_runtime.doors.v2.http_connection import Connection, Exchange, HttpLimi
 from edge_runtime.doors.v2.http_infer import JSON_LENGTH, Asked, TooHeavy, infer_answer, is_heavy, read_infer
 from edge_runtime.doors.v2.http_parser import Admitted, Head, Request
 from edge_runtime.doors.v2.http_routes import PLAIN_BODY_MAX_BYTES, InferRoute, Route, find_route
+from edge_runtime.doors.v2.http_tls import Doorstep
 from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.serving.calls import Reply
 
@@ -120,23 +121,35 @@ class HttpDoor:
                 stopping.set_result(drain_s)
 
         self._server.open(loop)
-        accepting = await loop.create_server(
-            partial(Connection, self._server, loop),
-            sock=listener,
-            backlog=_BACKLOG,
-            ssl=self._context,
-            # Until it ends no connection is made, counted or watched.
-            ssl_handshake_timeout=self._server.limits.head_s if self._context else None,
-        )
-        self._stop = lambda drain_s: loop.call_soon_threadsafe(end, drain_s)
-        started.set_result(None)
         try:
-            while not stopping.done():
-                await asyncio.wait([stopping], timeout=_SWEEP_S)
-                self._server.sweep(loop.time())
+            async with self._accepting(loop, listener):
+                self._stop = lambda drain_s: loop.call_soon_threadsafe(end, drain_s)
+                started.set_result(None)
+                while not stopping.done():
+                    await asyncio.wait([stopping], timeout=_SWEEP_S)
+                    self._server.sweep(loop.time())
         finally:
-            accepting.close()
             await self._server.close(stopping.result() if stopping.done() else 0.0)
+
+    @asynccontextmanager
+    async def _accepting(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> AsyncIterator[None]:
+        make = partial(Connection, self._server, loop)
+        if self._context is None:
+            plain = await loop.create_server(make, sock=listener, backlog=_BACKLOG)
+            try:
+                yield
+            finally:
+                plain.close()
+            return
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+        doorstep = Doorstep(listener, self._context, make, self._server.limits, self._server.count_left_outside)
+        accepting = loop.create_task(doorstep.accept_all())
+        try:
+            yield
+        finally:
+            accepting.cancel()
+            await asyncio.wait([accepting])
 
 
 class _Server:
@@ -188,6 +201,10 @@ class _Server:
             self._strangers += 1
         else:
             self._errors += 1
+
+    def count_left_outside(self) -> None:
+        """A client made room for another before it was connected."""
+        self._strangers += 1
 
     def statistics(self) -> DoorStatistics:
         """Counters since it was opened; from any thread."""
