@@ -81,7 +81,7 @@ class Model(Table, frozen=True, kw_only=True):
     variant: str | None = None
     threads: Count | None = None
     batch: Count | None = None
-    """Crops that are asked at once; 1: one by one. Left out: as `edge-runtime tune` found best, else 8."""
+    """Crops that are asked at once; 1: one by one. Left out: as `edge-runtime tune` found, else a few small ones."""
     backends: list[str] = []
     slot: str = "main"
     """With a state_dir: which of the device's models."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from typing import Final, final
 
@@ -12,8 +13,10 @@ from edge_runtime.inference.blame import blame_engine
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.requests.rows import batch_axes, cut, joined, kind_of, rows_of, split
 
-UNTUNED: Final = 8
-"""Questions that are asked at once where the machine was not tuned: enough to share what a call costs by itself."""
+_UNTUNED: Final = 8
+_UNTUNED_BYTES: Final = 256 * 1024
+"""Where the machine was not tuned, few and small questions are asked at once: they share what a call costs by itself.
+What lies between the layers of large pictures no longer fits the caches (docs/adr/0019)."""
 
 
 @final
@@ -31,7 +34,7 @@ class Together:
         takes_rows = batch_axes(predictor.release, predictor.variant) is not None
         self.most = at_once if takes_rows else None
         """Rows of one question that go into a call; None: all of them."""
-        self.questions = (at_once or min(predictor.variant.batch.max, UNTUNED)) if takes_rows else 1
+        self.questions = (at_once or _untuned(predictor)) if takes_rows else 1
         """How many go into a call; 1: each has one of its own."""
 
     def kind_of(self, feeds: Sequence[Tensors]) -> Hashable | None:
@@ -68,3 +71,15 @@ class Together:
             return [self._predictor.run_canonical(one) for one in feeds]
         except BaseException as error:  # noqa: BLE001 - raised again
             blame_engine(error)
+
+
+def _untuned(predictor: Predictor) -> int:
+    """How many questions to ask at once as long as nobody has measured it."""
+    row_bytes = 1
+    for name, info in predictor.file_inputs.items():
+        if name not in predictor.preprocess.constants:
+            sizes = [size for size in info.shape[1:] if size is not None]
+            if len(sizes) < len(info.shape) - 1:
+                return 1  # as large as the caller likes
+            row_bytes += math.prod(sizes) * np.dtype(info.dtype).itemsize
+    return max(1, min(_UNTUNED, predictor.variant.batch.max, _UNTUNED_BYTES // row_bytes))
