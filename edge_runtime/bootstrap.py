@@ -26,6 +26,7 @@ from edge_runtime.agent.director import Director, Trust
 from edge_runtime.agent.enrolment import join, read_enrolment, renew
 from edge_runtime.agent.fingerprint import gather
 from edge_runtime.agent.identity import Identity, IdentityFolder
+from edge_runtime.agent.live import LiveModel
 from edge_runtime.agent.mqtt import MqttIdentity, MqttTransport
 from edge_runtime.agent.outbox import Outbox
 from edge_runtime.agent.polling import PollingTransport
@@ -34,7 +35,7 @@ from edge_runtime.agent.slots import SlotsPorts, SlotsWorker
 from edge_runtime.agent.source import FolderSource, LabelledImage, read_folder
 from edge_runtime.agent.transport import Transport
 from edge_runtime.agent.windows import WindowRecorder
-from edge_runtime.agent.workload import EngineLimits, LiveModel, ProcessBench
+from edge_runtime.agent.workload import EngineLimits, ProcessBench
 from edge_runtime.contract import reasons, topics
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.device_profile import DeviceFacts
@@ -52,6 +53,7 @@ from edge_runtime.update.home import Home
 from edge_runtime.update.installation import Board, Ports
 from edge_runtime.update.journal import Journal
 from edge_runtime.update.pointers import SlotPointers
+from edge_runtime.update.states import Activation
 from edge_runtime.update.store import ContentStore
 
 _FLOOR_KEY: Final = "time.floor"
@@ -103,8 +105,8 @@ def _run(settings: DeviceSettings, images: tuple[LabelledImage, ...] | None, sto
         tls = identity.tls_context()
         server = FleetServer(identity.enrolment.server_url, tls, clock.certain)
         closing.callback(server.close)
-        lives = {slot: _live(base, slot) for slot in settings.slots}
         recorders = {slot: WindowRecorder(slot) for slot in settings.slots}
+        lives = {slot: _live(base, slot, recorders[slot]) for slot in settings.slots}
         if images is not None:
             first = settings.slots[0]
             feed = FolderSource(
@@ -313,12 +315,17 @@ def _home(settings: DeviceSettings, database: StateDatabase) -> Home:
     return Home(Journal(database), store, SlotPointers(settings.state_dir / POINTERS))
 
 
-def _live(base: _Base, _slot: SlotId) -> LiveModel:
+def _live(base: _Base, slot: SlotId, recorder: WindowRecorder) -> LiveModel:
+    def count_fault(build: Activation, code: str) -> None:
+        recorder.fail(build.release, build.variant, code, base.clock.now())
+
     return LiveModel(
+        slot,
         ContentStore(_store_folder(base.settings)),
         _limits(base.settings),
         base.facts,
         check_golden="golden" not in base.settings.unsafe_disable,
+        on_fault=count_fault,
     )
 
 

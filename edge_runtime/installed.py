@@ -44,7 +44,6 @@ def installed_builds(state_dir: Path | str) -> dict[SlotId, InstalledBuild]:
         DigestMismatch: a file is not the promised one.
     """
     # What moves updates is imported by whoever has a state folder: a command asks every release whether it is one.
-    from edge_runtime.update.contents import read_index
     from edge_runtime.update.pointers import SlotPointers
     from edge_runtime.update.store import ContentStore
 
@@ -54,8 +53,7 @@ def installed_builds(state_dir: Path | str) -> dict[SlotId, InstalledBuild]:
     for slot in pointers.slots():
         current = pointers.read(slot).current
         if current is not None:
-            release = open_release(store, read_index(store, current.release, current.release_bytes))
-            found[slot] = InstalledBuild(current, release, store)
+            found[slot] = InstalledBuild(current, read_build(store, current), store)
     if not found:
         remedy = f"see edge-runtime status --state {folder}"
         raise ContractError(f"open what {folder} runs", "nothing is installed there", remedy)
@@ -95,6 +93,13 @@ def open_installed(
     return open_build(ContentStore(folder / STORE), current, threads=threads, backends=backends, batch=batch)
 
 
+def read_build(store: ContentStore, build: Activation) -> OpenRelease:
+    """The release of a build, as it is stored. Raises: ContractError, DigestMismatch."""
+    from edge_runtime.update.contents import read_index
+
+    return open_release(store, read_index(store, build.release, build.release_bytes))
+
+
 def open_build(
     store: ContentStore,
     build: Activation,
@@ -107,9 +112,8 @@ def open_build(
     """Open exactly the build that an activation names. Raises: InferenceError, ContractError, DigestMismatch."""
     # The engine is imported with the first model: an agent without one stays small.
     from edge_runtime.inference.model import Model
-    from edge_runtime.update.contents import read_index
 
-    release = open_release(store, read_index(store, build.release, build.release_bytes))
+    release = read_build(store, build)
     return Model.open(
         (release, store), variant=build.variant, threads=threads, backends=backends, facts=facts, batch=batch,
         built=store.built,

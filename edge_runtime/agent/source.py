@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from edge_runtime.agent.live import Answered, LiveModel
 from edge_runtime.agent.windows import Observation, WindowRecorder
-from edge_runtime.agent.workload import Answered, LiveModel
 from edge_runtime.contract.errors import ContractError
 
 LABELS_FILE: Final = "labels.csv"
@@ -105,13 +105,12 @@ def _observed(answered: Answered, label: str | None) -> Observation:
     return Observation(activation.release, activation.variant, answered.elapsed_ms, confidence=score, correct=correct)
 
 
-def _best_class(answer: object) -> tuple[str | None, float | None]:
-    from edge_runtime.inference.postprocessing.results import Classes
-
-    if isinstance(answer, dict):
-        for part in answer.values():
-            if isinstance(part, Classes) and part.labels:
-                return part.labels[0], part.scores[0]
+def _best_class(answer: Mapping[str, Any]) -> tuple[str | None, float | None]:
+    """The first class of the first output that gives classes, which are written as `results.as_json` does."""
+    for part in answer.values():
+        match part:
+            case [{"label": str(label), "score": score, **rest}, *_] if "box" not in rest:
+                return label, score
     return None, None
 
 

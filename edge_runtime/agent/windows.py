@@ -60,6 +60,13 @@ class WindowRecorder:
                 window.total += 1
                 window.correct += seen.correct
 
+    def fail(self, release: Digest, variant: VariantId, code: str, now: float) -> None:
+        """Count a request that a build could not answer, for which another build was asked then."""
+        with self._lock:
+            window = self._open.setdefault((release, variant), _Window(now))
+            window.requests += 1
+            window.errors[code] += 1
+
     def cut(self, now: float, read_gauges: Callable[[], dict[str, float]]) -> list[Sample]:
         """Close every open window; empty when nothing happened, and then no gauge is read either."""
         with self._lock:

@@ -120,10 +120,13 @@ class Health:
     """Variant digest of what is really loaded and answering; None when nothing is."""
     requests: int = 0
     errors: int = 0
-    """Requests that failed through the model's or engine's fault; refused or malformed requests do not count."""
+    """Requests that failed through the model's or engine's fault, even if another build of the release answered them
+    then; refused or malformed requests do not count."""
     restarts: int = 0
     """How often the model's own process had to be restarted; 0 where it lives in the agent's."""
     detail: str = ""
+    stand_in: Activation | None = None
+    """What really answers, where another build of the release does so because the one that was activated failed."""
 
 
 class LiveSlot(Protocol):

@@ -127,10 +127,13 @@ class Switch:
         return None
 
     def answering(self) -> Activation | None:
-        """What the slot's pointer names, if it is what is really loaded."""
+        """What the slot's pointer names, if it is what is really loaded, or what stands in for it; else None."""
         current = self._home.pointers.read(self._ledger.slot).current
-        loaded = self._live.health().loaded
-        return current if current is not None and current.variant_digest == loaded else None
+        health = self._live.health()
+        if current is None or current.variant_digest == health.loaded:
+            return current
+        stand_in = health.stand_in
+        return stand_in if stand_in is not None and stand_in.seq == current.seq else None
 
 
 def _with_choice(status: Trialled | Shadowing, candidate: Candidate) -> tuple[TrialReport, ...]:

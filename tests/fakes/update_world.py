@@ -140,6 +140,8 @@ class FakeLive:
     loaded: Activation | None = None
     answered: list[Digest] = field(default_factory=list)
     """Every variant that ever answered."""
+    stand_in: Activation | None = None
+    """Answers in place of what is loaded."""
 
     def activate(self, activation: Activation) -> None:
         self.world.fuse.tick()
@@ -159,6 +161,8 @@ class FakeLive:
     def health(self) -> Health:
         if self.loaded is None:
             return Health(loaded=None)
+        if self.stand_in is not None:
+            return Health(self.stand_in.variant_digest, 2, 1, detail="its engine failed", stand_in=self.stand_in)
         share = self.world.qualities[self.loaded.variant_digest].error_share
         return Health(loaded=self.loaded.variant_digest, requests=100, errors=int(100 * share))
 

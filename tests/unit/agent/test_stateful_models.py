@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from edge_runtime import Model
-from edge_runtime.agent.workload import LiveModel
+from edge_runtime.agent.live import LiveModel
 from edge_runtime.contract import reasons
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.golden import GoldenCheck
+from edge_runtime.contract.ids import SlotId
 from edge_runtime.inference.checks.golden import pack_golden
-from edge_runtime.inference.postprocessing.results import Track
 from edge_runtime.update.ports import TrialRequest
 from edge_runtime.update.states import Activation
 from edge_runtime.update.store import ContentStore
 from tests.fakes.streams import FRAME, RATE_HZ, Hearing, noise, recording, remembering_model
-from tests.unit.agent.test_workload import FACTS, LIMITS, bench, stored
+from tests.unit.agent.stores import FACTS, LIMITS, stored
+from tests.unit.agent.test_workload import bench
 
 CHECKS = [
     GoldenCheck(against="float", metric="snr_db", on="output", min=30.0),
@@ -26,16 +27,6 @@ CHECKS = [
 ]
 SPEECH = noise(0.5) / 4
 """What the golden set asks."""
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("device") / "store"
-
-
-@pytest.fixture(scope="module")
-def store(root: Path) -> ContentStore:
-    return ContentStore(root)
 
 
 def golden(sound: np.ndarray, folder: Path) -> bytes:
@@ -53,7 +44,7 @@ def installed(store: ContentStore, folder: Path, *, sound: np.ndarray = SPEECH, 
 
 
 def test_a_model_that_remembers_is_taken_over_and_hears_a_whole_recording(store: ContentStore, tmp_path: Path) -> None:
-    live = LiveModel(store, LIMITS, FACTS)
+    live = LiveModel(SlotId("main"), store, LIMITS, FACTS)
 
     live.activate(installed(store, tmp_path))
     answered = live.ask_encoded(recording(SPEECH, RATE_HZ))
@@ -62,28 +53,29 @@ def test_a_model_that_remembers_is_taken_over_and_hears_a_whole_recording(store:
     assert answered.error is None
     assert answered.answer is not None
     track = answered.answer["speech"]
-    assert isinstance(track, Track)
-    assert track.scores.size == -(-len(SPEECH) // FRAME)
+    assert len(track["scores"]) == -(-len(SPEECH) // FRAME)
 
 
 @pytest.mark.parametrize("wrong", [{"begins_with": 1.0}, {"remembers": 0.0}])
 def test_a_state_that_begins_elsewhere_or_is_forgotten_fails_the_golden_set(
     store: ContentStore, tmp_path: Path, wrong: dict[str, float]
 ) -> None:
-    live = LiveModel(store, LIMITS, FACTS)
+    live = LiveModel(SlotId("main"), store, LIMITS, FACTS)
     candidate = installed(store, tmp_path, **wrong)
 
     with pytest.raises(InferenceError) as refusal:
         live.activate(candidate)
 
     assert refusal.value.code == reasons.GOLDEN_FAILED
-    LiveModel(store, LIMITS, FACTS, check_golden=False).activate(candidate)
+    LiveModel(SlotId("main"), store, LIMITS, FACTS, check_golden=False).activate(candidate)
 
 
 def test_a_question_of_a_single_step_would_not_have_noticed_a_state_that_is_forgotten(
     store: ContentStore, tmp_path: Path
 ) -> None:
-    LiveModel(store, LIMITS, FACTS).activate(installed(store, tmp_path, sound=SPEECH[:FRAME], remembers=0.0))
+    candidate = installed(store, tmp_path, sound=SPEECH[:FRAME], remembers=0.0)
+
+    LiveModel(SlotId("main"), store, LIMITS, FACTS).activate(candidate)
 
 
 def test_a_trial_asks_whole_sequences(root: Path, store: ContentStore, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a device's agent weighs before it has a model: no command-line library, no engine."""
+"""What a device's agent weighs before it has a model: no command-line library, no engine, nothing that serves."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ try:
 except SystemExit as end:
     assert end.code == 1
 engines = {"onnxruntime", "openvino", "ai_edge_litert"}
-heavy = engines | {"typer", "rich", "click", "numpy", "PIL", "cv2", "pydantic", "fastapi"}
+ours = {"edge_runtime.serving", "edge_runtime.inference.model"}
+heavy = engines | ours | {"typer", "rich", "click", "numpy", "PIL", "cv2", "pydantic", "fastapi"}
 print(sorted(heavy & {name for name, module in sys.modules.items() if module is not None}))
 assert "edge_runtime.bootstrap" in sys.modules
 """
 
 
-def test_the_agent_loads_neither_a_command_line_library_nor_an_engine() -> None:
+def test_the_agent_loads_neither_a_command_line_library_nor_an_engine_nor_what_serves_models() -> None:
     loaded = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=110, check=True)
 
     assert loaded.stdout.strip() == "[]"

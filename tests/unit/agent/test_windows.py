@@ -32,6 +32,17 @@ def test_each_build_has_its_own_window_and_an_empty_window_is_no_sample() -> Non
     assert recorder.cut(30.0, dict) == []
 
 
+def test_a_build_that_failed_before_another_one_answered_has_the_fault_in_its_own_window() -> None:
+    recorder = WindowRecorder(SlotId("main"))
+
+    recorder.fail(NEW, FP32, "engine_failed", 10.0)
+    recorder.record(Observation(NEW, VariantId("cpu"), 3.0, confidence=0.9), 10.0)
+    failed, answered = recorder.cut(20.0, dict)
+
+    assert (failed.variant, failed.requests, failed.errors) == (FP32, 1, {"engine_failed": 1})
+    assert (answered.variant, answered.requests, answered.errors) == ("cpu", 1, {})
+
+
 def test_a_folder_gives_its_images_by_name_with_the_labels_that_are_known(tmp_path: Path) -> None:
     for name in ("b.png", "a.jpg", "notes.txt"):
         (tmp_path / name).write_bytes(b"")

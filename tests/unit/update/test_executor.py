@@ -1,12 +1,14 @@
 """One slot, from an offer to its outcome, over a real journal, store and disk."""
 
+from dataclasses import replace
+
 import pytest
 
 from edge_runtime.contract import reasons
 from edge_runtime.contract.device_state import Policy, SlotState
-from edge_runtime.contract.digest import hex_of
+from edge_runtime.contract.digest import digest_of, hex_of
 from edge_runtime.contract.errors import ContractError, UpdateError
-from edge_runtime.contract.ids import SlotId
+from edge_runtime.contract.ids import SlotId, VariantId
 from edge_runtime.update.planner import Answer
 from edge_runtime.update.ports import TrialFailure
 from edge_runtime.update.states import Activated, Soaking
@@ -51,6 +53,38 @@ def test_a_good_release_is_confirmed_after_its_soak(world: World) -> None:
     assert [trial.verdict for trial in report.trials] == ["chosen"]
     assert report.trials[0].evidence is not None
     assert world.now >= START + 30
+
+
+def test_a_build_whose_engine_failed_is_rolled_back_though_another_one_answers_in_its_place(world: World) -> None:
+    old = confirmed(world)
+    world.offer(world.assignment(2, world.publish("2", GOOD)))
+    step_until(world, SlotState.SOAKING)
+    assert world.live.loaded is not None
+
+    world.live.stand_in = replace(world.live.loaded, variant=VariantId("cpu"), variant_digest=digest_of(b"cpu"))
+    world.machine.step(world.now)
+    world.live.stand_in = None
+
+    assert world.run() is SlotState.ROLLED_BACK
+    reason = world.machine.reported().reason
+    assert reason is not None
+    assert (reason.code, reason.detail) == (reasons.SOAK_FAILED, "its engine failed")
+    assert world.answering == old.candidates[0].digest
+
+
+def test_what_stands_in_for_a_confirmed_build_is_reported_as_running(world: World) -> None:
+    confirmed(world)
+    assert world.live.loaded is not None
+    meant = world.live.loaded
+
+    world.live.stand_in = replace(meant, variant=VariantId("cpu"), variant_digest=digest_of(b"cpu"))
+    running = world.machine.reported().running
+    world.live.stand_in = replace(meant, seq=99, variant=VariantId("cpu"), variant_digest=digest_of(b"cpu"))
+    foreign = world.machine.reported().running
+
+    assert running is not None
+    assert (running.variant, running.release) == ("cpu", meant.release)
+    assert foreign is None
 
 
 def test_the_fastest_candidate_that_passes_is_kept(world: World) -> None:

@@ -1,0 +1,232 @@
+"""A slot's model, live in this process: the update machine swaps it, and whoever has a question asks it.
+
+It is served like any other model, so that calls move over to what takes over, and another build of the release answers
+when an engine fails. What the update machine is told stays strict about the build that it activated (ADR 0022).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+
+from edge_runtime.agent.workload import EngineLimits
+from edge_runtime.contract.device_profile import DeviceFacts
+from edge_runtime.contract.errors import EdgeError, InferenceError
+from edge_runtime.contract.ids import SlotId, VariantId
+from edge_runtime.contract.reasons import NO_VARIANT
+from edge_runtime.installed import read_build
+from edge_runtime.update.ports import Health
+from edge_runtime.update.states import Activation
+from edge_runtime.update.store import ContentStore
+
+# What serves is imported with the first model: an agent without one stays small.
+if TYPE_CHECKING:
+    from edge_runtime.inference.backend import Registry
+    from edge_runtime.serving.calls import Call
+    from edge_runtime.serving.deployment import Deployment
+    from edge_runtime.serving.events import Event
+    from edge_runtime.serving.opener import Opener
+    from edge_runtime.serving.seating import Keeper
+    from edge_runtime.serving.variants import Origin
+
+_QUEUE_LIMIT: Final = 64
+
+log = structlog.get_logger("live")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One answer, and who gave it."""
+
+    activation: Activation
+    """Names the build that really answered."""
+    answer: Mapping[str, Any] | None
+    """By public output, as JSON; None when there is none, for the reason `error`."""
+    error: str | None
+    elapsed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    activation: Activation
+    deployment: Deployment
+
+    @property
+    def variant(self) -> VariantId | None:
+        """The one in memory."""
+        seat = self.deployment.seating.seat
+        return None if seat is None else seat.instance.variant.id
+
+    @property
+    def answering(self) -> Activation:
+        """What was activated, or its stand-in."""
+        variant = self.variant or self.activation.variant
+        if variant == self.activation.variant:
+            return self.activation
+        entries = self.deployment.seating.origin.release.index.variants
+        digest = next(entry.digest for entry in entries if entry.id == variant)
+        return replace(self.activation, variant=variant, variant_digest=digest)
+
+    def question(self, content: bytes) -> Call:
+        from edge_runtime.serving.calls import BYTES, Call
+
+        answers = tuple(output.name for output in self.deployment.outputs if output.dtype == BYTES)
+        return Call({self.deployment.inputs[0].name: [content]}, answers)
+
+
+class LiveModel:
+    """The slot's model in this process (`update.ports.LiveSlot`); any thread may ask it.
+
+    Args:
+        slot: which of the device's models.
+        store: where releases are.
+        limits: engines and threads.
+        facts: this device.
+        check_golden: whether a model must answer the golden set before it takes over.
+        on_fault: is told the build and the reason when its engine failed and another build answers in its place.
+        registry: backends by name; None: all.
+    """
+
+    def __init__(
+        self,
+        slot: SlotId,
+        store: ContentStore,
+        limits: EngineLimits,
+        facts: DeviceFacts,
+        *,
+        check_golden: bool = True,
+        on_fault: Callable[[Activation, str], None] | None = None,
+        registry: Registry | None = None,
+    ) -> None:
+        self._slot = slot
+        self._store = store
+        self._limits = limits
+        self._facts = facts
+        self._check_golden = check_golden
+        self._on_fault = on_fault
+        self._registry = registry
+        # Swapping is one assignment: who asks meanwhile is answered by the one or by the other.
+        self._live: _Live | None = None
+        self._why_degraded = ""
+
+    def activate(self, activation: Activation) -> None:
+        """Load beside, ask the golden set, swap between requests, drain; see `LiveSlot.activate`."""
+        former = self._live
+        if former is not None and former.activation.same_build(activation) and former.variant == activation.variant:
+            self._live = replace(former, activation=activation)
+            return
+        self._live = self._opened(activation, former)
+        if former is not None:
+            former.deployment.seating.retire()
+
+    def deactivate(self) -> None:
+        """Stop answering; safe to repeat."""
+        former, self._live = self._live, None
+        if former is not None:
+            former.deployment.seating.retire()
+
+    def health(self) -> Health:
+        """Counters since the loaded build was activated; see `LiveSlot.health`."""
+        live = self._live
+        if live is None:
+            return Health(loaded=None)
+        answering, deployment = live.answering, live.deployment
+        faults = deployment.faults
+        return Health(
+            loaded=answering.variant_digest,
+            requests=deployment.answered + faults,
+            errors=faults,
+            detail="" if answering is live.activation else self._why_degraded,
+            stand_in=None if answering is live.activation else answering,
+        )
+
+    @property
+    def activation(self) -> Activation | None:
+        """What was activated last."""
+        live = self._live
+        return None if live is None else live.activation
+
+    def ask_encoded(self, content: bytes) -> Answered | None:
+        """The answer to one encoded input (PNG, JPEG) of a model with a single input; None when nothing runs."""
+        from edge_runtime.serving.seating import Retired
+
+        while (live := self._live) is not None:
+            started = time.perf_counter()
+            answer: dict[str, Any] | None = None
+            code: str | None = None
+            try:
+                tensors = live.deployment.call(live.question(content)).tensors
+            except Retired:
+                continue  # another one has taken over
+            except Exception as error:  # noqa: BLE001 - counted as the model's, so that it can be rolled back
+                code = error.code if isinstance(error, EdgeError) else InferenceError.default_code
+            else:
+                answer = {
+                    name: msgspec.json.decode(documents[0])
+                    for name, documents in tensors.items()
+                    if isinstance(documents, list) and documents
+                }
+            return Answered(live.answering, answer, code, (time.perf_counter() - started) * 1000)
+        return None
+
+    def _opened(self, activation: Activation, former: _Live | None) -> _Live:
+        from edge_runtime.serving.deployment import Deployment
+
+        origin = self._origin(activation)
+        deployment = Deployment(self._slot, origin, self._opener.opens("thread"), self._keeper)
+        deployment.seating.load(None if former is None else former.deployment.seating, only=activation.variant)
+        return _Live(activation, deployment)
+
+    def _origin(self, activation: Activation) -> Origin:
+        """The release, the build that is meant before those that may stand in for it later."""
+        origin = self._opener.read((read_build(self._store, activation), self._store), None)
+        meant = activation.variant
+        variants = sorted(origin.variants, key=lambda one: one.id != meant)
+        if variants[0].id != meant:
+            reasons = [one.because for one in origin.skipped if one.variant == meant]
+            because = "; ".join(reasons) or "the release has none of that name"
+            raise InferenceError(f"activate variant {meant}", because, code=NO_VARIANT)
+        return replace(origin, variants=tuple(variants))
+
+    @cached_property
+    def _opener(self) -> Opener:
+        from edge_runtime.inference.backend import BACKENDS, allowed
+        from edge_runtime.serving.opener import Opener
+        from edge_runtime.serving.worker_limits import WorkerLimits
+
+        usable = allowed(self._registry or BACKENDS, self._limits.backends)
+        return Opener(usable, self._limits.threads, self._facts, "off", WorkerLimits())
+
+    @cached_property
+    def _keeper(self) -> Keeper:
+        from edge_runtime.serving.backoff import Backoff
+        from edge_runtime.serving.caretaker import Caretaker
+        from edge_runtime.serving.residency import Residency
+        from edge_runtime.serving.seating import Keeper
+
+        return Keeper(Residency(None), Caretaker(), self._heard, Backoff(), _QUEUE_LIMIT, self._check_golden)
+
+    def _heard(self, event: Event) -> None:
+        from edge_runtime.serving.events import Happened
+
+        say = log.debug if event.reason is None else log.warning
+        say(
+            event.what.value,
+            slot=self._slot,
+            version=event.version,
+            variant=event.variant,
+            code=event.reason,
+            reason=event.detail,
+        )
+        live = self._live
+        if event.what is not Happened.DEGRADED or live is None or event.reason is None:
+            return
+        self._why_degraded = f"{event.detail}; {event.variant} answers in its place"
+        if self._on_fault is not None:
+            self._on_fault(live.activation, event.reason)
