@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from copy import copy
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, NoReturn, final
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Lease:
         self._check = check
         self._binding = binding
         self._predictor = predictor
-        self._admission = admission
+        self._admission: Admission | _GivenBack = admission
         self._record = accounting.record
         self._samples = max((len(array) for array in self.inputs.values() if array.ndim), default=1)
         self._readers = {name: (info.name, predictor.readers[name]) for name, info in predictor.file_outputs.items()}
@@ -105,6 +106,38 @@ class Lease:
         return outputs
 
 
+    def end(self) -> Lease:
+        """Take the buffers from whoever leased them, for the next one: the same under another name."""
+        successor = copy(self)
+        self._admission = self.inputs = _GivenBack()
+        return successor
+
+
+@final
+class _GivenBack(Mapping[str, Array]):
+    """What remains of a lease that has ended: a sentence, where the numbers of another caller would stand."""
+
+    def __getitem__(self, name: str) -> NoReturn:
+        raise _given_back()
+
+    def __iter__(self) -> NoReturn:
+        raise _given_back()
+
+    def __len__(self) -> NoReturn:
+        raise _given_back()
+
+    def enter(self, deadline: float | None, priority: int) -> NoReturn:  # noqa: ARG002 (as `Admission.enter`)
+        raise _given_back()
+
+    def leave(self) -> None:
+        """Nobody entered."""
+
+
+def _given_back() -> InferenceError:
+    because = "they were given back and may be another caller's by now"
+    return InferenceError("use leased buffers", because, "stay inside the with block of lease()")
+
+
 @final
 class LeasePool:
     """The buffers of one model; made when first wanted, kept for the next caller.
@@ -153,10 +186,11 @@ class LeasePool:
 
     def give_back(self, key: _Axes, lease: Lease) -> None:
         """Keep the buffers for the next caller: as many as calls may run, of whatever sizes, the latest ones."""
+        successor = lease.end()
         with self._lock:
             self._out -= 1
             if self._is_open:
-                self._free.append((key, lease))
+                self._free.append((key, successor))
                 del self._free[: -self._admission.slots]
 
     def clear(self) -> None:

@@ -283,6 +283,24 @@ def test_leases_of_several_threads_do_not_share_buffers(probe: Model) -> None:
         assert all(threads.map(ask, range(8)))
 
 
+def test_a_lease_that_has_ended_reaches_nobodys_buffers(pixels: Model) -> None:
+    picture = np.zeros((1, 2, 2, 1), np.uint8)
+    with pixels.lease() as ended:
+        first = ended.inputs["x"]
+        first[...] = 1
+
+    with pixels.lease() as current:
+        current.inputs["x"][...] = 2
+        uses = (lambda: ended.inputs["x"], lambda: list(ended.inputs), ended.run, lambda: ended.fill({"image": picture}))
+        for use in uses:
+            with pytest.raises(InferenceError, match="they were given back"):
+                use()
+
+        assert np.shares_memory(first, current.inputs["x"])
+        assert (current.inputs["x"] == 2).all()
+        assert np.allclose(current.run()["logits"], [[4, 4, 4, 4]])
+
+
 def test_a_lease_of_a_model_with_steps_is_filled_with_what_people_have(pixels: Model) -> None:
     picture = np.array([[0, 0], [255, 0]], np.uint8)[None, :, :, None]
 
