@@ -7,7 +7,8 @@ import struct
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,9 @@ _SMALL: Final = 4096
 _TIMEVAL: Final = struct.Struct("@ll")
 
 
-class Frame(NamedTuple):
-    """A header with its head; the body has not been read yet."""
+@dataclass(slots=True)
+class Frame:
+    """A header with its head; the body has not been read yet. Valid until the next one is received."""
 
     kind: int
     flags: int
@@ -55,6 +57,9 @@ class FrameStream:
         self._filled = 0
         self._likely = HEADER.size
         """Bytes to ask for at first: what the last message had, less a large body; equal calls have equal messages."""
+        self._frame = Frame(0, 0, 0, 0, 0, 0, b"")
+        self._first, self._rest = b"", b""
+        """Of the last message that came in one piece: what stands before its number, and what behind."""
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             peer.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(step_s))
@@ -75,13 +80,54 @@ class FrameStream:
     def receive(self) -> Frame | None:
         """The next header and head; None when the peer closed between two messages.
 
+        Returns:
+            The very same frame as before, with another number, when nothing else in it differs.
+
         Raises:
             ContractError: what came is no message.
             Stalled: nothing came, or the message did not go on.
             TransportError: the connection broke inside a message.
         """
-        if self._filled < HEADER.size and not self._fill(HEADER.size):
+        if not self._filled:
+            message = self._receive_first(0)
+            if not message:
+                return None
+            if self._is_repeated(message):
+                return self._frame
+            self._keep(message)
+        return self._receive_rest()
+
+    def receive_repeated(self) -> Frame | None:
+        """The next message if it lies there and is the one before with another number; never waits.
+
+        Returns:
+            The frame, or None when it is anything else, or nothing: `receive` goes on with it.
+        """
+        if self._filled:
             return None
+        try:
+            message = self._receive_first(socket.MSG_DONTWAIT)
+        except TransportError:
+            return None
+        if self._is_repeated(message):
+            return self._frame
+        self._keep(message)
+        return None
+
+    def _is_repeated(self, message: bytes) -> bool:
+        if message[8:] != self._rest or message[:4] != self._first:
+            return False
+        self._frame.number = int.from_bytes(message[4:8], "little")
+        return True
+
+    def _keep(self, message: bytes) -> None:
+        """What came is to be looked at by `_receive_rest`."""
+        self._buffer[: len(message)] = message
+        self._filled = len(message)
+
+    def _receive_rest(self) -> Frame:
+        if self._filled < HEADER.size:
+            self._fill(HEADER.size)
         kind, flags, zero, number, head_bytes, priority, left_us, body_bytes = HEADER.unpack_from(self._buffer)
         if zero or head_bytes > HEAD_MAX_BYTES:
             raise ContractError("read a message", f"its header says {head_bytes} bytes of head, reserved is {zero}")
@@ -89,12 +135,16 @@ class FrameStream:
         if self._filled < whole:
             self._fill(whole)
         head = bytes(self._buffer[HEADER.size : whole])
+        # A message with a body is never taken for the one before: nothing begins with no bytes.
+        self._first = b"" if body_bytes else bytes(self._buffer[:4])
+        self._rest = bytes(self._buffer[8:whole])
         # What belongs to the body, or to the next message, moves to the front.
         self._filled -= whole
         if self._filled:
             self._buffer[: self._filled] = bytes(self._buffer[whole : whole + self._filled])
         self._likely = whole + body_bytes if body_bytes <= _SMALL else whole
-        return Frame(kind, flags, number, priority, left_us, body_bytes, head)
+        self._frame = Frame(kind, flags, number, priority, left_us, body_bytes, head)
+        return self._frame
 
     def receive_body(self, into: memoryview) -> None:
         """Fill the memory with the next bytes of a body. Raises: Stalled, TransportError."""
@@ -167,19 +217,24 @@ class FrameStream:
             if parts:
                 give_up = self._check_pace(give_up)
 
-    def _fill(self, wanted: int) -> bool:
-        """Read until that many bytes are there; False when the peer closed before the first."""
+    def _fill(self, wanted: int) -> None:
+        """Read until that many bytes of a message are there."""
         give_up = 0.0
         while self._filled < wanted:
             count = self._receive_some(self._buffer[self._filled : max(wanted, self._likely)])
             if not count:
-                if self._filled:
-                    raise _broken_off()
-                return False
+                raise _broken_off()
             self._filled += count
             if self._filled < wanted:
                 give_up = self._check_pace(give_up)
-        return True
+
+    def _receive_first(self, flags: int) -> bytes:
+        try:
+            return self._peer.recv(self._likely, flags)
+        except BlockingIOError as error:
+            raise Stalled("read a message", f"nothing came for {self._wait_s:g} s") from error
+        except OSError as error:
+            raise TransportError("read a message", error.strerror or str(error)) from error
 
     def _receive_some(self, into: memoryview) -> int:
         try:

@@ -6,25 +6,36 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from edge_runtime.client import frames
 from edge_runtime.client.frames import CallHead, DescriptionHead, Kind, RefusalHead, TensorRecord, WelcomeHead
 from edge_runtime.client.stream import Frame, FrameStream, Stalled, room_for
 from edge_runtime.contract.errors import ContractError, EdgeError, TransportError
 from edge_runtime.doors.local.limits import Budget, Limits
+from edge_runtime.doors.local.pace import Pace
 from edge_runtime.doors.local.planned import Planned, plan, take_inputs
 from edge_runtime.doors.local.regions import ForeignRegions
 from edge_runtime.inference.requests.refusals import unforeseen
-from edge_runtime.serving.calls import BadCall, Call, SequenceStep, TensorMeta
+from edge_runtime.serving.calls import BadCall, Call, Reply, SequenceStep, TensorMeta
 from edge_runtime.serving.host import ModelHost
 
 _NO_HTTP: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\nthis socket does not speak HTTP\n"
 _NO_BODY: Final = memoryview(b"")
 
 
+class _Again(NamedTuple):
+    """A question that may come again and again, and what there is to do then."""
+
+    frame: Frame
+    """It is this very object when the question comes again."""
+    planned: Planned
+    call: Call | None
+    """None: its deadline or its sequence makes it another each time."""
+
+
 class Connection:
-    """A client, as the door sees it; `serve` runs in a thread of its own.
+    """A client, as the door sees it: `serve` runs in a thread of its own, `answer_next` in one that many share.
 
     Args:
         peer: connected socket.
@@ -48,6 +59,9 @@ class Connection:
         self._bodies = budgets[1]
         self._body = _NO_BODY
         self._plans: dict[bytes, Planned] = {}
+        self._again: _Again | None = None
+        self._pace = Pace()
+        self._is_greeted = self._is_over = False
         self._actions: dict[int, Callable[[Frame], None]] = {
             Kind.CALL: self._call,
             Kind.DESCRIBE: self._describe,
@@ -56,21 +70,37 @@ class Connection:
             Kind.UNMAP: self._unmap,
         }
 
-    def serve(self) -> None:
-        """Answer until the client goes, breaks the protocol or stalls."""
+    def serve(self) -> bool:
+        """Answer until the client goes, breaks the protocol or stalls.
+
+        Returns:
+            False then; True when it goes on, and asks so much that it should share a thread.
+        """
+        is_open = False
         try:
-            if self._greet():
-                while (frame := self._next()) is not None:
-                    self._answer(frame)
+            is_open = self._converse()
         except (ContractError, TransportError):
             pass  # nobody is left who could understand an answer
         finally:
-            self._stream.close()
-            # Now, not when this object is collected: arrays in them hold the client's memory.
-            self._plans.clear()
-            self._regions.forget_all()
-            self._bodies.give_back(len(self._body))
-            self._body = _NO_BODY
+            if not is_open:
+                self._end()
+        return is_open
+
+    def answer_next(self) -> bool:
+        """Answer the question that came if it is the last one again; False: `serve` must go on. Never waits for it."""
+        frame = self._stream.receive_repeated()
+        if frame is None:
+            return False
+        try:
+            self._answer(frame)
+        except TransportError:
+            self._is_over = True
+            return False
+        return self._pace.is_brisk
+
+    def fileno(self) -> int:
+        """The descriptor of its socket."""
+        return self._peer.fileno()
 
     def end_after_this_call(self) -> None:
         """Take no further message; the call under way is answered. From any thread."""
@@ -85,6 +115,26 @@ class Connection:
         with suppress(TransportError):  # it has gone already
             self._refuse(0, error)
         self._stream.close()
+
+    def _converse(self) -> bool:
+        if self._is_over or not (self._is_greeted or self._greet()):
+            return False
+        self._is_greeted = True
+        self._pace = Pace()
+        while (frame := self._next()) is not None:
+            self._answer(frame)
+            if self._pace.is_brisk:
+                self._forget_body()
+                return True
+        return False
+
+    def _end(self) -> None:
+        self._stream.close()
+        # Now, not when this object is collected: arrays in them hold the client's memory.
+        self._again = None
+        self._plans.clear()
+        self._regions.forget_all()
+        self._forget_body()
 
     def _greet(self) -> bool:
         if self._speaks_http():
@@ -120,15 +170,16 @@ class Connection:
             except Stalled:
                 if not self._stream.is_between_messages:
                     raise
+                self._forget_body()
 
     def _answer(self, frame: Frame) -> None:
-        action = self._actions.get(frame.kind)
-        if action is None:
-            raise ContractError("read a message", f"kind {frame.kind} is unknown")
-        if frame.body_bytes and frame.kind != Kind.CALL:
-            raise ContractError("read a message", f"kind {frame.kind} has no body")
+        again = self._again
         try:
-            action(frame)
+            if again is not None and again.frame is frame:
+                self._ask_again(again)
+            else:
+                self._again = None
+                self._act(frame)
             self.answered += 1
         except TransportError:
             raise
@@ -136,6 +187,14 @@ class Connection:
             self._refuse(frame.number, error)
         except Exception as error:  # noqa: BLE001 - one call's failure, whatever it is, must not end the others
             self._refuse(frame.number, unforeseen(error))
+
+    def _act(self, frame: Frame) -> None:
+        action = self._actions.get(frame.kind)
+        if action is None:
+            raise ContractError("read a message", f"kind {frame.kind} is unknown")
+        if frame.body_bytes and frame.kind != Kind.CALL:
+            raise ContractError("read a message", f"kind {frame.kind} has no body")
+        action(frame)
 
     def _call(self, frame: Frame) -> None:
         arrived = time.monotonic()
@@ -150,17 +209,35 @@ class Connection:
             raise
         if frame.body_bytes:
             self._stream.receive_body(body)
+        call = self._question(planned, frame, body, arrived)
+        if self._is_trusted and not frame.body_bytes and len(planned.arrays) == len(planned.head.inputs):
+            is_same = call.deadline is None and call.sequence is None
+            self._again = _Again(frame, planned, call if is_same else None)
+        self._reply(served.call(call), planned, frame)
+
+    def _ask_again(self, again: _Again) -> None:
+        """As `_call`, for what was checked the last time."""
+        began = time.monotonic()
+        frame, planned, call = again
+        try:
+            served = self._host.find(planned.head.model, planned.head.version or None)
+            reply = served.call(call or self._question(planned, frame, _NO_BODY, began))
+            self._reply(reply, planned, frame)
+        finally:
+            self._pace.note(began, time.monotonic())
+
+    def _question(self, planned: Planned, frame: Frame, body: memoryview, arrived: float) -> Call:
         head = planned.head
-        reply = served.call(
-            Call(
-                take_inputs(planned, body, is_trusted=self._is_trusted),
-                planned.outputs,
-                arrived + frame.time_left_us / 1e6 if frame.time_left_us else None,
-                frame.priority,
-                _step(head, frame.flags) if head.sequence else None,
-                is_vouched_for=self._is_trusted,
-            )
+        return Call(
+            take_inputs(planned, body, is_trusted=self._is_trusted),
+            planned.outputs,
+            arrived + frame.time_left_us / 1e6 if frame.time_left_us else None,
+            frame.priority,
+            _step(head, frame.flags) if head.sequence else None,
+            is_vouched_for=self._is_trusted,
         )
+
+    def _reply(self, reply: Reply, planned: Planned, frame: Frame) -> None:
         content, parts = planned.answers.write(reply)
         self._stream.send(Kind.ANSWER, content, parts, number=frame.number)
 
@@ -177,6 +254,10 @@ class Connection:
             self._bodies.take(size - len(self._body))
             self._body = room_for(size)
         return self._body[:size]
+
+    def _forget_body(self) -> None:
+        self._bodies.give_back(len(self._body))
+        self._body = _NO_BODY
 
     def _skip(self, frame: Frame, error: EdgeError) -> None:
         if frame.body_bytes > self._limits.body_max_bytes:
@@ -205,7 +286,7 @@ class Connection:
         self._stream.send(Kind.MAPPED, number=frame.number)
 
     def _unmap(self, frame: Frame) -> None:
-        self._plans.clear()
+        self._plans.clear()  # `_again` has gone already: this is another question
         self._regions.forget(frame.number)
         self._stream.send(Kind.UNMAPPED, number=frame.number)
 

@@ -1,4 +1,4 @@
-"""The local door itself: a socket file that only its owner can reach, and a thread for each client."""
+"""The local door itself: a socket file that only its owner can reach, and threads for those who come."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from edge_runtime.contract.errors import ContractError, InferenceError, Transpor
 from edge_runtime.doors.door import DoorStatistics
 from edge_runtime.doors.local.connection import Connection
 from edge_runtime.doors.local.limits import Budget, Limits
+from edge_runtime.doors.local.round import Round
 from edge_runtime.serving.host import ModelHost
 
 _PEER: Final = struct.Struct("3i")
@@ -63,7 +64,9 @@ class LocalDoor:
             Budget(self._limits.bodies_max_bytes, "memory for tensors"),
         )
         self._lock = threading.Lock()
-        self._connections: dict[Connection, threading.Thread] = {}
+        self._connections: dict[Connection, threading.Event] = {}
+        """Each with what is set when it has ended."""
+        self._round = Round(self._serve)
         self._past = [0, 0, 0]
         self._is_private = not users
         self._is_open = False
@@ -112,14 +115,14 @@ class LocalDoor:
             connection.end_after_this_call()
         _remove(self.path, self._identity)
         give_up = time.monotonic() + drain_s
-        for thread in live.values():
-            thread.join(max(0.0, give_up - time.monotonic()))
+        for ended in live.values():
+            ended.wait(max(0.0, give_up - time.monotonic()))
         for connection in live:
             connection.hang_up()
         give_up = time.monotonic() + _LAST_WORD_S
-        for thread in live.values():
+        for ended in live.values():
             # Only calls that nobody can interrupt are still under way then; nobody waits for them.
-            thread.join(max(0.0, give_up - time.monotonic()))
+            ended.wait(max(0.0, give_up - time.monotonic()))
 
     def __enter__(self) -> LocalDoor:
         self.start()
@@ -157,35 +160,39 @@ class LocalDoor:
             remedy = "connect as the server's user, or start it with --uds-user"
             connection.refuse_at_door(ContractError("open the local door", because, remedy, code="unauthorized"))
             return
-        thread = threading.Thread(target=self._serve, args=(connection,), name="local-client", daemon=True)
         with self._lock:
             has_room = len(self._connections) < self._limits.connections and self._is_open
             if has_room:
-                self._connections[connection] = thread
+                self._connections[connection] = threading.Event()
         if has_room:
-            self._start(connection, thread)
+            self._start(connection)
             return
         self._past[2] += 1
         because = f"{self._limits.connections} clients are connected, which is all that it takes"
         full = InferenceError("open the local door", because, "close another, or try later", code="overloaded")
         connection.refuse_at_door(full)
 
-    def _start(self, connection: Connection, thread: threading.Thread) -> None:
+    def _start(self, connection: Connection) -> None:
         try:
-            thread.start()
+            threading.Thread(target=self._serve, args=(connection,), name="local-client", daemon=True).start()
         except RuntimeError:  # this process may have no more threads
             with self._lock:
                 del self._connections[connection]
             raise
 
     def _serve(self, connection: Connection) -> None:
+        """In this thread, until it ends or goes into the round."""
+        is_in_round = False
         try:
-            connection.serve()
+            while not is_in_round and connection.serve():
+                is_in_round = self._round.join(connection)
         finally:
-            with self._lock:
-                del self._connections[connection]
-                self._past[0] += connection.answered
-                self._past[1] += connection.refused
+            if not is_in_round:
+                with self._lock:
+                    ended = self._connections.pop(connection)
+                    self._past[0] += connection.answered
+                    self._past[1] += connection.refused
+                ended.set()
 
 
 def _listen(path: Path, *, is_private: bool) -> tuple[socket.socket, tuple[int, int]]:

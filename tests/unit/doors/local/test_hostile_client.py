@@ -433,6 +433,19 @@ def test_a_client_that_is_silent_between_calls_is_kept(hasty: LocalDoor) -> None
     connection.close()
 
 
+def test_a_client_that_is_silent_keeps_no_memory_for_bodies(hasty: LocalDoor) -> None:
+    left = hasty._budgets[1]
+    whole = left._left
+    with LocalClient(str(hasty.path), shared_memory=False) as client:
+        client.infer("pixels", {"x": np.ones((5000, 1, 2, 2), np.float32)})
+        assert left._left < whole
+
+        while left._left < whole:
+            pass  # until it was silent for longer than a message may take
+
+        assert client.infer("pixels", {"x": PIXELS}).model == "pixels"
+
+
 def test_a_client_that_never_reads_is_hung_up_on(hasty: LocalDoor) -> None:
     with raw(hasty) as peer:
         peer.sendall(HEADER.pack(Kind.HELLO, 0, 0, 0, 12, 0, 0, 0) + frames.pack_hello())

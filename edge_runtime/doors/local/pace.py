@@ -1,0 +1,41 @@
+"""How a client asks: whether its questions are so short and so many that it should share a thread with others."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SHORT_S: Final = 100e-6
+"""Up to here an answer costs less than what threads cost that fight for the interpreter; longer ones gain from them."""
+WINDOW: Final = 32
+"""Questions after which the pace is judged anew."""
+OFTEN_S: Final = 0.064
+"""Within which so many questions must come."""
+
+
+class Pace:
+    """The pace of one client.
+
+    The shortest answer counts, because others are interrupted by whatever else the machine does. Who is brisk may
+    become half as fast before it no longer is.
+    """
+
+    __slots__ = ("_count", "_shortest_s", "_since", "is_brisk")
+
+    def __init__(self) -> None:
+        self.is_brisk = False
+        self._count = 0
+        self._since = 0.0
+        self._shortest_s = SHORT_S
+
+    def note(self, began: float, ended: float) -> None:
+        """One answer, from the question to the end, in `time.monotonic()` seconds."""
+        if not self._count:
+            self._since = began
+            self._shortest_s = ended - began
+        elif ended - began < self._shortest_s:
+            self._shortest_s = ended - began
+        self._count += 1
+        if self._count == WINDOW:
+            slack = 2 if self.is_brisk else 1
+            self.is_brisk = self._shortest_s <= slack * SHORT_S and ended - self._since <= slack * OFTEN_S
+            self._count = 0

@@ -1,0 +1,200 @@
+"""Clients that share a thread, and what becomes of those who would keep the others waiting."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from edge_runtime.client.local import LocalClient
+from edge_runtime.doors.local import pace
+from edge_runtime.doors.local.door import LocalDoor
+from edge_runtime.doors.local.round import Round
+
+PATIENCE_S = 30
+
+
+class Client:
+    """Both ends of a conversation: the answer to a byte is the number of the thread that gave it."""
+
+    def __init__(self) -> None:
+        self.near, self.far = socket.socketpair()
+        self.near.settimeout(PATIENCE_S)
+        self.stays = True
+        self.before_answer: Callable[[], object] = lambda: None
+        self.went_on = SimpleQueue[int]()
+
+    def fileno(self) -> int:
+        return self.far.fileno()
+
+    def answer_next(self) -> bool:
+        self.far.recv(1)
+        self.before_answer()
+        stays = self.stays
+        self.far.sendall(threading.get_ident().to_bytes(8, "little"))
+        return stays
+
+    def hang_up(self) -> None:
+        self.far.shutdown(socket.SHUT_RDWR)
+
+    def ask(self) -> int:
+        self.near.sendall(b"?")
+        return self.heard()
+
+    def heard(self) -> int:
+        return int.from_bytes(self.near.recv(8), "little")
+
+    def leave(self) -> None:
+        self.stays = False
+        self.ask()
+        self.went_on.get(timeout=PATIENCE_S)
+
+
+def go_on(client: Client) -> None:
+    client.went_on.put(threading.get_ident())
+
+
+@contextmanager
+def together(count: int, round_: Round[Client] | None = None) -> Iterator[list[Client]]:
+    """Clients in one round, which is empty in the end."""
+    round_ = round_ or Round[Client](go_on)
+    clients = [Client() for _ in range(count)]
+    for client in clients:
+        assert round_.join(client)
+    yield clients
+    for client in list(round_._members.values()):
+        client.leave()
+    for client in clients:
+        client.near.close()
+        client.far.close()
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def own_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name in {"local-round", "local-watch"}]
+
+
+def test_one_thread_answers_all() -> None:
+    with together(4) as clients:
+        threads = {client.ask() for client in [*clients, *clients]}
+
+    assert len(threads) == 1
+
+
+def test_an_answer_that_takes_long_keeps_nobody_else_waiting() -> None:
+    goes_on = threading.Event()
+    with together(3) as (slow, *others):
+        slow.before_answer = goes_on.wait
+        slow.near.sendall(b"?")
+
+        answered = {other.ask() for other in [*others, *others]}
+        goes_on.set()
+        thread = slow.heard()
+
+        assert len(answered) == 1
+        assert thread not in answered
+        # The thread that it held up stays with it.
+        assert slow.went_on.get(timeout=PATIENCE_S) == thread
+
+
+def test_a_hang_is_noticed_after_a_time_without_questions() -> None:
+    goes_on = threading.Event()
+    round_ = Round[Client](go_on)
+    with together(2, round_) as (slow, other):
+        while round_._asked.is_set():
+            pass  # the watch goes to rest
+
+        slow.before_answer = goes_on.wait
+        slow.near.sendall(b"?")
+
+        assert other.ask()
+        goes_on.set()
+        slow.heard()
+
+
+def test_who_must_go_on_alone_leaves_the_others_to_another_thread() -> None:
+    with together(3) as (leaving, *others):
+        first = others[0].ask()
+        leaving.stays = False
+
+        assert leaving.ask() == first
+        assert leaving.went_on.get(timeout=PATIENCE_S) == first
+        assert {other.ask() for other in others} != {first}
+
+
+def test_nothing_is_left_behind_the_last_one() -> None:
+    before = open_files()
+    with together(2) as clients:
+        clients[0].ask()
+
+    for thread in own_threads():
+        thread.join(PATIENCE_S)
+    assert not own_threads()
+    assert open_files() == before
+
+
+def test_without_more_threads_a_client_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    client = Client()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+
+        assert not Round[Client](go_on).join(client)
+
+
+def test_without_more_threads_who_must_go_on_alone_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with together(2) as (leaving, other), monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        leaving.stays = False
+        leaving.ask()
+        leaving.went_on.get(timeout=PATIENCE_S)
+
+        assert leaving.near.recv(1) == b""
+        assert other.ask()
+
+
+def test_clients_of_the_door_that_ask_briskly_share_a_thread(door: LocalDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "SHORT_S", 60.0)
+    monkeypatch.setattr(pace, "OFTEN_S", 600.0)
+    with (
+        LocalClient(str(door.path)) as client,
+        client.buffers("pixels", {"image": (1, 2, 2, 1)}) as one,
+        client.buffers("pixels", {"image": (1, 2, 2, 1)}) as other,
+    ):
+        for _ in range(pace.WINDOW + 2):
+            one["image"][...], other["image"][...] = 0, 255
+            answers = one.infer()["logits"].tolist(), other.infer()["logits"].tolist()  # type: ignore[union-attr]
+
+        assert len(door._round._members) == 2
+        assert answers == ([[0] * 4], [[2] * 4])
+        # Another question than before: back to a thread of its own, and the answer is as right.
+        other["image"][...] = 0
+        assert other.infer(("logits",))["logits"].tolist() == [[0] * 4]  # type: ignore[union-attr]
+        assert len(door._round._members) == 1
+
+
+def test_closing_the_door_ends_those_who_share_a_thread(door: LocalDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "SHORT_S", 60.0)
+    monkeypatch.setattr(pace, "OFTEN_S", 600.0)
+    with LocalClient(str(door.path)) as client, client.buffers("pixels", {"image": (1, 2, 2, 1)}) as buffers:
+        for _ in range(pace.WINDOW + 2):
+            buffers.infer()
+        assert door._round._members
+
+        door.stop(PATIENCE_S)
+
+        assert door.statistics().connections == 0
+        assert door.statistics().answered == pace.WINDOW + 4
