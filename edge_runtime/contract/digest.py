@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NewType, Protocol
 
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
     def _own_sha256(content: bytes | memoryview, /) -> _Hash: ...
 
 else:
-    # Python's own SHA-256, under the name that each version gives it; a build may leave it out.
+    # Python's own SHA-256, which a build may leave out.
     try:
-        from _sha2 import sha256 as _own_sha256
-    except ImportError:
-        try:
+        if sys.version_info >= (3, 12):
+            from _sha2 import sha256 as _own_sha256
+        else:
             from _sha256 import sha256 as _own_sha256
-        except ImportError:
-            from hashlib import sha256 as _own_sha256
+    except ImportError:
+        from hashlib import sha256 as _own_sha256
 
 Digest = NewType("Digest", str)
 """`sha256:` and 64 lower-case hexadecimal digits."""

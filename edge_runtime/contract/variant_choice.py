@@ -20,7 +20,7 @@ from edge_runtime.contract.release import KNOWN_FEATURES, VariantManifest
 # Prior guesses only: they order candidates nobody has measured yet; the device's trial decides.
 _ACCELERATED: Final = 0
 _PRECISION_ORDER: Final[Mapping[str, int]] = {"int8": 1, "int8+float16": 1, "float16": 2, "float32": 3}
-_BOUND: Final = re.compile(r"\s*(>=|<=|==|!=|>|<)\s*([0-9]+(?:\.[0-9]+)*)\s*\Z")
+_BOUND: Final = r"\s*(>=|<=|==|!=|>|<)\s*([0-9]+(?:\.[0-9]+)*)\s*\Z"
 _MEMORY_SHARE: Final = 0.8
 """Of the memory granted to the agent, the largest part one model may need at its peak."""
 
@@ -153,7 +153,7 @@ def _numbers(version: str) -> tuple[int, ...] | None:
 
 
 def _bound_holds(have: tuple[int, ...], bound: str) -> bool:
-    match = _BOUND.match(bound)
+    match = re.match(_BOUND, bound)
     if match is None:
         return False
     want = tuple(int(part) for part in match.group(2).split("."))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import mmap
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -227,8 +226,9 @@ def concurrency_for(manifest: VariantManifest, options: BackendOptions) -> int:
 def aligned_zeros(shape: tuple[int, ...], dtype: str) -> Array:
     """Zeros that begin with a memory page, so that engines and accelerators can work on them where they lie."""
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    room = np.zeros(size + mmap.PAGESIZE, np.uint8)
-    start = -room.ctypes.data % mmap.PAGESIZE
+    page = os.sysconf("SC_PAGE_SIZE")
+    room = np.zeros(size + page, np.uint8)
+    start = -room.ctypes.data % page
     return room[start : start + size].view(dtype).reshape(shape)
 
 

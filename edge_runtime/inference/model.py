@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
@@ -21,12 +23,6 @@ from edge_runtime.inference.opening import Opened, Release, Wishes, open_release
 from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.preprocess import Inputs
-from edge_runtime.inference.requests.accounting import Accounting, Statistics
-from edge_runtime.inference.requests.admission import Admission
-from edge_runtime.inference.requests.asker import Asker
-from edge_runtime.inference.requests.lease import Lease, LeasePool, zero_feeds
-from edge_runtime.inference.requests.refusals import unforeseen
-from edge_runtime.inference.requests.turns import Ticket
 from edge_runtime.inference.states import STATELESS
 
 if TYPE_CHECKING:
@@ -34,13 +30,19 @@ if TYPE_CHECKING:
 
     from edge_runtime.contract.evidence import CheckResult
     from edge_runtime.inference.checks.golden import GoldenSet
+    from edge_runtime.inference.requests.accounting import Statistics
+    from edge_runtime.inference.requests.admission import Admission
+    from edge_runtime.inference.requests.asker import Asker
     from edge_runtime.inference.requests.drift import DriftSketches
     from edge_runtime.inference.requests.finite import NanPolicy
+    from edge_runtime.inference.requests.lease import Lease
+    from edge_runtime.inference.requests.turns import Ticket
     from edge_runtime.inference.streams import ModelSession
 
 QUEUE_LIMIT: Final = 128
 """Requests that may wait for a model unless its owner says otherwise."""
 
+_REQUESTS: Final = "edge_runtime.inference.requests"
 _T = TypeVar("_T")
 
 
@@ -51,6 +53,11 @@ class Model:
     __slots__ = ("_accounting", "_admission", "_asker", "_leases", "_opened", "sessions")
 
     def __init__(self, opened: Opened, *, concurrency: int, queue_limit: int, nan: NanPolicy) -> None:
+        from edge_runtime.inference.requests.accounting import Accounting
+        from edge_runtime.inference.requests.admission import Admission
+        from edge_runtime.inference.requests.asker import Asker
+        from edge_runtime.inference.requests.lease import LeasePool
+
         self._opened = opened
         self._accounting = Accounting()
         self._admission = Admission(concurrency, queue_limit, self._accounting)
@@ -106,7 +113,8 @@ class Model:
         """
         options = BackendOptions(threads=threads, concurrency=concurrency)
         wishes = Wishes(variant, backends, facts, options, provider, built=built, tuned=tuned, batch=batch)
-        opened = open_release(release, wishes, registry)
+        ahead = None if f"{_REQUESTS}.asker" in sys.modules else _import_requests
+        opened = open_release(release, wishes, registry, meanwhile=ahead)
         slots = concurrency_for(opened.variant.manifest, opened.options)
         return cls(opened, concurrency=slots, queue_limit=queue_limit, nan=nan)
 
@@ -254,6 +262,8 @@ class Model:
             except EdgeError as error:
                 outcome = error
             except Exception as error:  # noqa: BLE001 (whoever waits must hear of it, whatever it is)
+                from edge_runtime.inference.requests.refusals import unforeseen
+
                 outcome = unforeseen(error)
             done(outcome)
 
@@ -335,6 +345,8 @@ class Model:
             Refused: the model was closed.
             InferenceError: the engine failed.
         """
+        from edge_runtime.inference.requests.lease import zero_feeds
+
         predictor = self.predictor
         feeds = {**zero_feeds(predictor), **predictor.preprocess.constants}
         took_ns = 0
@@ -402,3 +414,9 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _import_requests() -> None:
+    """What a model is asked through, which its loading does not need."""
+    for name in ("admission", "asker", "lease"):
+        import_module(f"{_REQUESTS}.{name}")

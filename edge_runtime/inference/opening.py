@@ -5,8 +5,9 @@ No engine sees a byte whose digest was not checked; what was checked in memory i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from threading import Thread
 from typing import Final
 
 import msgspec
@@ -77,8 +78,17 @@ class Opened(msgspec.Struct, frozen=True):
     """Samples of which the engine is asked at once, as wished or found best here; None: nobody knows."""
 
 
-def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened:
+def open_release(
+    release: Release, wishes: Wishes, registry: Registry, *, meanwhile: Callable[[], None] | None = None
+) -> Opened:
     """Open a release and load the best variant for this machine; falls through to the next when one fails to load.
+
+    Args:
+        release: which one.
+        wishes: how.
+        registry: backends by name.
+        meanwhile: done on a thread of its own while files are read and the engine builds its session, which leave
+            Python free; nobody waits for it.
 
     Raises:
         InferenceError: code `no_variant` or `load_failed`; no variant could be loaded, with all reasons.
@@ -102,6 +112,8 @@ def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened
     skipped.extend(choice.rejected)
     labels = read_labels(opened, source)
     arrays = _read_priors(opened, source)
+    if meanwhile is not None:
+        Thread(target=meanwhile, name="edge-meanwhile", daemon=True).start()
     by_digest = {one.digest: one for one in variants}
     for chosen in (by_digest[one.digest] for one in choice.candidates):
         files = _read_files(chosen, source)

@@ -18,10 +18,8 @@ from edge_runtime.contract.errors import EdgeError, InferenceError, UnsupportedF
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.steps import Color, Decode, Resize
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.preprocessing import opencv
 from edge_runtime.inference.preprocessing.geometry import Fit, crop_corner, fit_of
 from edge_runtime.inference.preprocessing.jpeg_header import read_jpeg_header
-from edge_runtime.inference.preprocessing.scaling import scale_bilinear, scale_nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -124,6 +122,8 @@ def _decoded_sooner(content: bytes, step: Decode, accepted: Sequence[str]) -> Ar
     if step.exif == "apply" and header.exif is not None and _is_turned(header.exif):
         return None
     _check_size(header.width, header.height)
+    from edge_runtime.inference.preprocessing import opencv
+
     return opencv.decode_jpeg(content, step.color)
 
 
@@ -233,6 +233,9 @@ def _scaled(images: Array, height: int, width: int, step: Resize) -> Array:
             "only nearest and bilinear are built without antialiasing",
             "train and convert with antialias true, or with bilinear",
         )
+    from edge_runtime.inference.preprocessing import opencv
+    from edge_runtime.inference.preprocessing.scaling import scale_bilinear, scale_nearest
+
     sooner = [opencv.scale(image, height, width, step.filter) for image in images]
     found = [image for image in sooner if image is not None]
     if found and len(found) == len(images):

@@ -6,8 +6,7 @@ decoding. What comes out is exactly what `decode` followed by `resize` gives.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import msgspec
 import numpy as np
 
 from edge_runtime.contract.steps import Decode, Resize
@@ -18,7 +17,7 @@ from edge_runtime.inference.preprocessing.preprocess import Chain, Inputs, Prepr
 from edge_runtime.inference.preprocessing.values import CHANNELS, Value
 
 
-class Prepared(NamedTuple):
+class Prepared(msgspec.Struct, frozen=True):
     """What became of a call's inputs."""
 
     feeds: dict[str, Array]
