@@ -139,6 +139,27 @@ class MqttSink(_Sink, frozen=True, kw_only=True, tag="mqtt"):
     """Messages that may wait for the broker's acknowledgement; then the sink waits."""
 
 
+class WebhookSink(_Sink, frozen=True, kw_only=True, tag="webhook"):
+    """Records as JSON to a URL; what cannot be sent at once waits."""
+
+    url: str
+    """`https://…`, or `http://…` where no secret is sent with it."""
+    token_file: Path | None = None
+    """Holds the bearer token."""
+    secret_file: Path | None = None
+    """Holds the key by which each request is signed."""
+    ca_file: Path | None = None
+    """Authority of the server's certificate; left out: the system's."""
+    batch: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    """Above 1: requests carry a list, of up to so many records that wait already."""
+    waiting: Count = 1000
+    """Records that may wait; then the oldest one of a live source is dropped, and files are held back."""
+    timeout_s: Seconds = 10.0
+    """For connecting, and for each piece that is sent or received."""
+    patience_s: Seconds = 60.0
+    """How long a request is tried again before its records are given up."""
+
+
 class JsonlSink(_Sink, frozen=True, kw_only=True, tag="jsonl"):
     """One line of JSON per frame in a file, which is rotated."""
 
@@ -180,7 +201,7 @@ class TableSink(_Sink, frozen=True, kw_only=True, tag="table"):
 
 Source = Union[FilesSource, FolderSource, CameraSource, StreamSource, VideoSource]  # noqa: UP007 (msgspec, 3.10)
 Crops = Union[BoxCrops, GridCrops]  # noqa: UP007
-Sink = Union[MqttSink, JsonlSink, PicturesSink, VideoSink, CallbackSink, TableSink]  # noqa: UP007
+Sink = Union[MqttSink, WebhookSink, JsonlSink, PicturesSink, VideoSink, CallbackSink, TableSink]  # noqa: UP007
 
 
 class Description(Table, frozen=True, kw_only=True):

@@ -101,7 +101,7 @@ def open_pipeline(planned: Planned, tell: Tell, *, trust_code: bool = False) -> 
             opened.callback(sources[name].close)
         sinks: dict[str, RecordSink] = {}
         for name, sink in description.sinks.items():
-            sinks[name] = _open_sink(name, sink, planned.folder, tell, stopping)
+            sinks[name] = _open_sink(name, sink, planned, tell, stopping)
             opened.callback(sinks[name].close)
         models: dict[str, Asked] = {}
         for name, model in description.models.items():
@@ -163,13 +163,19 @@ def _open_source(name: str, source: described.Source, folder: Path, tell: Tell) 
     return open_video(name, source, now)
 
 
-def _open_sink(name: str, sink: described.Sink, folder: Path, tell: Tell, stopping: threading.Event) -> RecordSink:
+def _open_sink(
+    name: str, sink: described.Sink, planned: Planned, tell: Tell, stopping: threading.Event
+) -> RecordSink:
     opened: Any
     match sink:
         case described.MqttSink():
             from edge_runtime.pipelines.sinks.mqtt import MqttPublisher
 
             opened = MqttPublisher(name, sink, tell, stopping)
+        case described.WebhookSink():
+            from edge_runtime.pipelines.sinks.webhook import Webhook
+
+            opened = Webhook(name, sink, tell, stopping, is_live=planned.plan.is_live(name))
         case described.JsonlSink():
             from edge_runtime.pipelines.sinks.jsonl import JsonlFile
 
@@ -185,7 +191,7 @@ def _open_sink(name: str, sink: described.Sink, folder: Path, tell: Tell, stoppi
         case described.CallbackSink():
             from edge_runtime.pipelines.sinks.callback import Callback, load_function
 
-            opened = Callback(name, load_function(name, sink.function, folder))
+            opened = Callback(name, load_function(name, sink.function, planned.folder))
         case described.TableSink():
             from edge_runtime.pipelines.sinks.table import TableLines
 

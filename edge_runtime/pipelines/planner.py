@@ -81,6 +81,11 @@ class Plan:
     routes: tuple[Route, ...]
     deliveries: tuple[Delivery, ...]
 
+    def is_live(self, sink: str) -> bool:
+        """Whether records of a live source reach that sink."""
+        live = {route.source for route in self.routes if route.is_live}
+        return any(one.sink == sink and one.sources & live for one in self.deliveries)
+
 
 def plan(description: Description, signatures: Mapping[str, Signature]) -> Plan:
     """The routes of a pipeline.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.pipelines.records import Frame, Record, Unreadable
+from edge_runtime.pipelines.statistics import Stage
 
 Tell = Callable[[str], None]
 """Takes one line for a person: a source was lost, a sink refuses."""
@@ -57,3 +58,11 @@ class RecordSink(Protocol):
 
     def close(self) -> None:
         """Finish what is under way (files, messages). Raises: EdgeError when something was lost on the way."""
+
+
+@runtime_checkable
+class LaterSink(RecordSink, Protocol):
+    """A sink that takes records at once and delivers them in a thread of its own."""
+
+    def begin(self, stage: Stage) -> None:
+        """Before the first record: what becomes of each is counted there, and not when it was taken."""

@@ -21,7 +21,7 @@ from edge_runtime.pipelines.cutting import cut_boxes, cut_grid, in_frame
 from edge_runtime.pipelines.description import BoxCrops
 from edge_runtime.pipelines.line import Line
 from edge_runtime.pipelines.planner import AskStep, CutStep, Plan, Route
-from edge_runtime.pipelines.ports import Asked, FrameSource, RecordSink, Tell
+from edge_runtime.pipelines.ports import Asked, FrameSource, LaterSink, RecordSink, Tell
 from edge_runtime.pipelines.records import Failure, Finding, Frame, Record, Region, Unreadable
 from edge_runtime.pipelines.statistics import PipelineReport, Stage
 
@@ -185,10 +185,13 @@ class Pipeline:
 
     def _feed_sink(self, name: str) -> None:
         sink, stage = self._parts.sinks[name], self._sinks[name]
+        counts_itself = isinstance(sink, LaterSink)
+        if isinstance(sink, LaterSink):
+            sink.begin(stage)
         while (record := self._records[name].take()) is not None:
             began = time.perf_counter()
             try:
-                is_delivered = sink.deliver(record) is not False
+                is_delivered = sink.deliver(record) is not False and not counts_itself
             except EdgeError as error:
                 self._failed(stage, str(error))
             else:

@@ -39,6 +39,7 @@ class Stage:
         self._times = Sketch()
         self._done = 0
         self._failed = 0
+        self._dropped = 0
         self._last_error: str | None = None
 
     def did(self, seconds: float) -> None:
@@ -55,10 +56,16 @@ class Stage:
             self._last_error = because
             return is_new
 
+    def drop(self) -> None:
+        """A live one that a newer one replaced."""
+        with self._lock:
+            self._dropped += 1
+
     def report(self, dropped: int = 0) -> StageReport:
         """The counts now."""
         with self._lock:
             p50, p90, p99 = (self._times.quantile(q) for q in (0.5, 0.9, 0.99))
+            dropped += self._dropped
             return StageReport(self.kind, self.name, self._done, self._failed, dropped, p50, p90, p99, self._last_error)
 
 
