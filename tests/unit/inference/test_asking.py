@@ -291,7 +291,8 @@ def test_a_lease_that_has_ended_reaches_nobodys_buffers(pixels: Model) -> None:
 
     with pixels.lease() as current:
         current.inputs["x"][...] = 2
-        uses = (lambda: ended.inputs["x"], lambda: list(ended.inputs), ended.run, lambda: ended.fill({"image": picture}))
+        question = {"image": picture}
+        uses = (lambda: ended.inputs["x"], lambda: list(ended.inputs), ended.run, lambda: ended.fill(question))
         for use in uses:
             with pytest.raises(InferenceError, match="they were given back"):
                 use()
