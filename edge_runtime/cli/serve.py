@@ -43,7 +43,7 @@ def serve(
     http: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT", help=f"Open Inference Protocol v2 over HTTP [no door given: {_DEFAULT_HTTP}]."
+            metavar="HOST:PORT", help=f"Open Inference Protocol v2 over HTTP; {_DEFAULT_HTTP} where no door is named."
         ),
     ] = None,
     grpc: Annotated[
