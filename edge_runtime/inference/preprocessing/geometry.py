@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from edge_runtime.contract.errors import UnsupportedFeature
-from edge_runtime.contract.steps import Crop, PreStep, Resize
+from edge_runtime.contract.steps import Crop, Decode, PreStep, Resize
 from edge_runtime.inference.backend import Array
 
 
@@ -30,6 +30,48 @@ class Placement(msgspec.Struct, frozen=True):
         height, width = self.picture
         placed: Array = np.clip((boxes - offset) / scale, 0.0, [width, height, width, height])
         return placed
+
+
+class Reduction(msgspec.Struct, frozen=True):
+    """How far a JPEG may be reduced while it is decoded."""
+
+    least: tuple[int, int]
+    """Height, width that must be left."""
+    is_exact: bool
+    """Whether exactly that must be left."""
+
+
+def reduction_of(decode: Decode, following: PreStep, least: tuple[int, int]) -> Reduction | None:
+    """What a decode step permits before the step that follows it; None when every picture is decoded whole.
+
+    A picture is left twice as large as the resize makes it, so that the resize still sees more than it needs
+    (Pillow's own `reducing_gap` for thumbnails is 2.0), unless only an exact scale is permitted.
+
+    Args:
+        decode: the step that permits it.
+        following: only a resize that stretches leaves nothing of the picture's own size.
+        least: height, width that the release takes at least.
+    """
+    if decode.reduced == "never" or not isinstance(following, Resize) or following.mode != "stretch":
+        return None
+    if decode.reduced == "exact_scale":
+        return Reduction(following.size, is_exact=True)
+    height, width = (max(2 * wanted, smallest) for wanted, smallest in zip(following.size, least, strict=True))
+    return Reduction((height, width), is_exact=False)
+
+
+def reducing_factor(reduction: Reduction | None, height: int, width: int) -> int:
+    """1, 2, 4 or 8, by which a JPEG of that size is divided while it is decoded (libjpeg's scaled DCT)."""
+    if reduction is None:
+        return 1
+    for factor in (8, 4, 2):
+        left = height // factor, width // factor
+        if reduction.is_exact:
+            if left == reduction.least and (height % factor, width % factor) == (0, 0):
+                return factor
+        elif left[0] >= reduction.least[0] and left[1] >= reduction.least[1]:
+            return factor
+    return 1
 
 
 class Fit(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ from edge_runtime.contract.errors import EdgeError, InferenceError, UnsupportedF
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.steps import Color, Decode, Resize
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.preprocessing.geometry import Fit, crop_corner, fit_of
+from edge_runtime.inference.preprocessing.geometry import Fit, Reduction, crop_corner, fit_of, reducing_factor
 from edge_runtime.inference.preprocessing.jpeg_header import read_jpeg_header
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ MAX_PIXELS: Final = 64 * 1024 * 1024
 """Largest image decoded; a small file can unfold into gigabytes."""
 
 _ORIENTATION: Final = 0x0112
+_ON_THEIR_SIDE: Final = frozenset({5, 6, 7, 8})
+"""Orientations whose upright picture is as wide as the file is high (EXIF 2.3, tag 0x0112)."""
 _CODECS: Final = {"jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WEBP"}
 _READERS: Final = {
     "JPEG": (b"\xff\xd8\xff", "PIL.JpegImagePlugin"),
@@ -42,15 +44,23 @@ _PIL_MODES: Final = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
 _EIGHT_BIT_MODES: Final = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
 
 
-def decode_image(content: bytes, step: Decode, accepted: Sequence[str]) -> Array:
+def decode_image(
+    content: bytes, step: Decode, accepted: Sequence[str], reduction: Reduction | None = None
+) -> Array:
     """Encoded bytes to uint8 [1, H, W, C] in the step's colour order.
+
+    Args:
+        content: of the file.
+        step: how it is decoded.
+        accepted: encodings that the input takes.
+        reduction: how far a JPEG may be reduced on the way; None: not at all.
 
     Raises:
         InferenceError: not a complete image of an accepted encoding, or too large.
     """
-    pixels = _decoded_sooner(content, step, accepted)
+    pixels = _decoded_sooner(content, step, accepted, reduction)
     if pixels is None:
-        with open_picture(content, step, accepted) as picture:
+        with open_picture(content, step, accepted, reduction) as picture:
             pixels = pixels_of(picture)
         if step.color == "bgr":
             pixels = pixels[:, :, ::-1]
@@ -58,8 +68,12 @@ def decode_image(content: bytes, step: Decode, accepted: Sequence[str]) -> Array
 
 
 @contextmanager
-def open_picture(content: bytes, step: Decode, accepted: Sequence[str]) -> Iterator[PilImage]:
+def open_picture(
+    content: bytes, step: Decode, accepted: Sequence[str], reduction: Reduction | None = None
+) -> Iterator[PilImage]:
     """Encoded bytes as Pillow's image, upright and in the step's colours, but red before blue in any case.
+
+    A JPEG comes as small as `reduction` permits.
 
     Raises:
         InferenceError: as `decode_image`, here or while the context lasts.
@@ -70,7 +84,10 @@ def open_picture(content: bytes, step: Decode, accepted: Sequence[str]) -> Itera
             _check_size(image.width, image.height)
             if image.mode not in _EIGHT_BIT_MODES:
                 raise InferenceError("decode an image", f"its pixels are {image.mode}, not 8-bit", "convert it first")
-            if step.exif == "apply" and image.getexif().get(_ORIENTATION, 1) != 1:
+            orientation = image.getexif().get(_ORIENTATION, 1) if step.exif == "apply" else 1
+            if reduction is not None and image.format == _CODECS["jpeg"]:
+                _reduce(image, reduction, is_on_its_side=orientation in _ON_THEIR_SIDE)
+            if orientation != 1:
                 from PIL import ImageOps
 
                 ImageOps.exif_transpose(image, in_place=True)
@@ -80,6 +97,13 @@ def open_picture(content: bytes, step: Decode, accepted: Sequence[str]) -> Itera
         raise
     except Exception as error:  # damaged metadata makes Pillow raise struct.error, and much besides
         raise _not_whole(codecs, f" ({shown(str(error), 120)})") from error
+
+
+def _reduce(image: ImageFile, reduction: Reduction, *, is_on_its_side: bool) -> None:
+    width, height = image.size
+    factor = reducing_factor(reduction, *((width, height) if is_on_its_side else (height, width)))
+    if factor > 1:
+        image.draft(image.mode, (width // factor, height // factor))
 
 
 def _opened(content: bytes, codecs: list[str]) -> ImageFile:
@@ -110,7 +134,9 @@ def _codecs(step: Decode, accepted: Sequence[str]) -> list[str]:
     return codecs
 
 
-def _decoded_sooner(content: bytes, step: Decode, accepted: Sequence[str]) -> Array | None:
+def _decoded_sooner(
+    content: bytes, step: Decode, accepted: Sequence[str], reduction: Reduction | None
+) -> Array | None:
     """uint8 [H, W, C] of a common JPEG file by OpenCV, where that gives what Pillow gives; None for other files."""
     if _CODECS["jpeg"] not in _codecs(step, accepted):
         return None
@@ -124,7 +150,7 @@ def _decoded_sooner(content: bytes, step: Decode, accepted: Sequence[str]) -> Ar
     _check_size(header.width, header.height)
     from edge_runtime.inference.preprocessing import opencv
 
-    return opencv.decode_jpeg(content, step.color)
+    return opencv.decode_jpeg(content, step.color, reducing_factor(reduction, header.height, header.width))
 
 
 def _is_turned(exif: bytes) -> bool:

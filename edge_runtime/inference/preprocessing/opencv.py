@@ -25,16 +25,24 @@ _JPEG: Final = (
     "RSuyILxGNCmyO5tDG32TWRtx8KUi7BO5X4SdT//Z"
 )
 """In base64, a coloured gradient, 28 by 20, with halved chroma: what decoders differ in shows in it."""
-_JPEG_PIXELS: Final = 1703573622
-"""CRC-32 of its RGB pixels as libjpeg-turbo decodes it by default (accurate DCT, smooth chroma), as Pillow does."""
+_JPEG_PIXELS: Final = {1: 1703573622, 2: 941209886, 4: 687590721, 8: 3329462735}
+"""CRC-32 of its RGB pixels by the factor that divides both sides, as libjpeg-turbo decodes it by default (accurate
+DCT, smooth chroma), as Pillow does."""
 
 
-def decode_jpeg(content: bytes, color: Color) -> Array | None:
-    """uint8 [H, W, C] of a JPEG file, not turned; None where OpenCV is missing, differs, or cannot read it."""
-    cv2 = _decoder()
+def decode_jpeg(content: bytes, color: Color, factor: int = 1) -> Array | None:
+    """uint8 [H, W, C] of a JPEG file, not turned; None where OpenCV is missing, differs, or cannot read it.
+
+    Args:
+        content: of the file.
+        color: order of its channels.
+        factor: 1, 2, 4 or 8, by which both sides are divided, rounded up.
+    """
+    cv2 = _decoder(factor)
     if cv2 is None:
         return None
     flags = {"rgb": cv2.IMREAD_COLOR_RGB, "bgr": cv2.IMREAD_COLOR, "gray": cv2.IMREAD_GRAYSCALE}[color]
+    flags |= _reduced(cv2, factor)
     pixels: Array | None = cv2.imdecode(np.frombuffer(content, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is not None and pixels.ndim == 2:
         return pixels[..., None]
@@ -61,12 +69,17 @@ def _library() -> Any:
 
 
 @cache
-def _decoder() -> Any:
+def _decoder(factor: int) -> Any:
     cv2 = _library()
     if cv2 is None or not hasattr(cv2, "IMREAD_COLOR_RGB"):  # older than 4.10
         return None
-    pixels = cv2.imdecode(np.frombuffer(binascii.a2b_base64(_JPEG), np.uint8), cv2.IMREAD_COLOR_RGB)
-    return cv2 if pixels is not None and binascii.crc32(pixels.tobytes()) == _JPEG_PIXELS else None
+    content = np.frombuffer(binascii.a2b_base64(_JPEG), np.uint8)
+    pixels = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB | _reduced(cv2, factor))
+    return cv2 if pixels is not None and binascii.crc32(pixels.tobytes()) == _JPEG_PIXELS[factor] else None
+
+
+def _reduced(cv2: Any, factor: int) -> int:
+    return 0 if factor == 1 else int(getattr(cv2, f"IMREAD_REDUCED_GRAYSCALE_{factor}"))
 
 
 @cache

@@ -66,7 +66,7 @@ def _shortened(preprocess: Preprocessor, chain: Chain, content: bytes) -> tuple[
     decode, first = chain.decode, chain.kept[0]
     assert isinstance(decode, Decode)
     assert isinstance(first, Resize)
-    with open_picture(content, decode, chain.source.accept) as picture:
+    with open_picture(content, decode, chain.source.accept, chain.reduction) as picture:
         # No memory for pixels that nobody reads: one zero, seen as a picture of the right size.
         whole = np.broadcast_to(np.uint8(0), (1, picture.height, picture.width, CHANNELS[decode.color]))
         with_batch(whole, chain.source, preprocess.axes, decode.color)

@@ -31,7 +31,7 @@ from edge_runtime.inference.preprocessing.values import Step, Value, permute
 from edge_runtime.inference.states import StreamRules, compile_rules
 
 if TYPE_CHECKING:
-    from edge_runtime.inference.preprocessing.geometry import Placement
+    from edge_runtime.inference.preprocessing.geometry import Placement, Reduction
 
 Inputs = Mapping[str, bytes | Array]
 """Public inputs by name: encoded bytes of one sample, or an array as the signature says."""
@@ -39,6 +39,8 @@ Inputs = Mapping[str, bytes | Array]
 _AS_PICTURE: Final = (1.0, -128)
 """Scale and zero point by which an int8 tensor stands for a uint8 picture."""
 
+_IN_THE_PICTURE: Final = frozenset({"detect", "nms", "segment"})
+"""Postprocessing whose answers are pixels of the caller's picture, whose size a reduced one does not tell."""
 _IMAGE_LAYOUTS: Final = {"NHWC", "HWC"}
 _AUDIO_OPS: Final = frozenset({"amplitude", "dct", "frame", "log", "mel", "mono", "resample", "stack", "stft"})
 _TABLE_OPS: Final = frozenset({"columns", "relative", "standardize"})
@@ -63,6 +65,8 @@ class Chain(msgspec.Struct, frozen=True):
     layout: str | None
     """Axis order that the file takes, where it says so."""
     _finish: Callable[[Array], Array]
+    reduction: Reduction | None
+    """How far a JPEG may be reduced while it is decoded; None: not at all."""
 
     def finish(self, value: Value) -> Array:
         """The prepared value as the file takes it: its axes, its dtype, quantised where it says so."""
@@ -243,7 +247,7 @@ def _from_bytes(chain: Chain, content: bytes) -> Array:
     if chain.decode is not None:
         from edge_runtime.inference.preprocessing.images import decode_image
 
-        return decode_image(content, chain.decode, spec.accept)
+        return decode_image(content, chain.decode, spec.accept, chain.reduction)
     match spec.kind:
         case "audio":
             from edge_runtime.inference.preprocessing.wav import decode_audio
@@ -277,7 +281,27 @@ def _compile_chain(name: str, release: ReleaseManifest, variant: VariantManifest
         finish = partial(_finish, name=name, spec=spec, dtype=binding.dtype, quantise=quantise)
     columns = next((tuple(step.names) for step in steps if isinstance(step, Columns)), ())
     kept = tuple(step for step in kept if step is not decode)
-    return Chain(name, source, steps, decode, columns, kept, compile_steps(kept), len(spec.shape), layout, finish)
+    reduction = None if decode is None else _reduction(decode, kept, source, release)
+    return Chain(
+        name, source, steps, decode, columns, kept, compile_steps(kept), len(spec.shape), layout, finish, reduction
+    )
+
+
+def _reduction(
+    decode: Decode, kept: tuple[PreStep, ...], source: InputSpec, release: ReleaseManifest
+) -> Reduction | None:
+    """How far the pictures of an input may be reduced; not at all where answers are places in them."""
+    if decode.reduced == "never" or not kept or _places_answers(release):
+        return None
+    from edge_runtime.inference.preprocessing.geometry import reduction_of
+
+    bounds = [release.signature.axes.get(str(size)) for size in source.shape[-3:-1]]
+    least = [1 if bound is None else bound.min for bound in bounds]
+    return reduction_of(decode, kept[0], (least[0], least[1]))
+
+
+def _places_answers(release: ReleaseManifest) -> bool:
+    return any(step.get("op") in _IN_THE_PICTURE for steps in release.postprocess.values() for step in steps)
 
 
 def _source(name: str, steps: tuple[PreStep, ...], release: ReleaseManifest) -> InputSpec:

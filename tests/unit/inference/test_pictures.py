@@ -16,6 +16,7 @@ from PIL import Image
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.steps import Decode, Normalize
 from edge_runtime.inference.preprocessing import images, opencv
+from edge_runtime.inference.preprocessing.geometry import Reduction, reducing_factor
 from edge_runtime.inference.preprocessing.image_steps import build_image_step
 from edge_runtime.inference.preprocessing.images import decode_image
 from edge_runtime.inference.preprocessing.jpeg_header import read_jpeg_header
@@ -50,7 +51,7 @@ def jpeg(pixels: np.ndarray, *, mode: str = "RGB", orientation: int | None = Non
 @pytest.fixture
 def without_opencv(monkeypatch) -> Iterator[None]:
     for name in ("_decoder", "_scaler"):
-        monkeypatch.setattr(opencv, name, lambda: None)
+        monkeypatch.setattr(opencv, name, lambda *_: None)
     return
 
 
@@ -86,7 +87,7 @@ def test_a_jpeg_gives_the_same_pixels_with_and_without_opencv(
     step = msgspec.structs.replace(DECODE, color=color)
 
     sooner = decode_image(content, step, ["jpeg"])
-    monkeypatch.setattr(opencv, "_decoder", lambda: None)
+    monkeypatch.setattr(opencv, "_decoder", lambda _: None)
     by_pillow = decode_image(content, step, ["jpeg"])
 
     assert np.array_equal(sooner, by_pillow)
@@ -95,7 +96,7 @@ def test_a_jpeg_gives_the_same_pixels_with_and_without_opencv(
 def test_common_files_take_the_short_way_and_uncommon_ones_do_not(monkeypatch) -> None:
     decoded = []
     real = opencv.decode_jpeg
-    monkeypatch.setattr(opencv, "decode_jpeg", lambda content, color: decoded.append(color) or real(content, color))
+    monkeypatch.setattr(opencv, "decode_jpeg", lambda content, *how: decoded.append(how[0]) or real(content, *how))
 
     decode_image(jpeg(photo()), DECODE, ["jpeg"])
     decode_image(jpeg(photo(), orientation=1), DECODE, ["jpeg"])
@@ -161,8 +162,9 @@ def test_the_header_says_what_the_file_holds() -> None:
 
 
 def chain(
-    mode: str = "stretch", filter_: str = "bilinear", *, antialias: bool = True, color: str = "rgb"
-) -> Preprocessor:
+    mode: str = "stretch", filter_: str = "bilinear", *, antialias: bool = True, color: str = "rgb",
+    reduced: str = "never", post: str | None = None,
+) -> Preprocessor:  # fmt: skip
     """Decode, resize to 32 by 24, normalise, NCHW."""
     channels = 1 if color == "gray" else 3
     base = release_manifest(["v"])
@@ -174,7 +176,7 @@ def chain(
         "pad_value": [114.0], "pad_anchor": "center",
     }  # fmt: skip
     steps = [
-        {"id": "decode", "op": "decode", "from": "image", "color": color, "exif": "apply", "reduced": "never"},
+        {"id": "decode", "op": "decode", "from": "image", "color": color, "exif": "apply", "reduced": reduced},
         step,
         {"id": "norm", "op": "normalize", "scale": 1.0, "mean": [123.675], "std": [58.395]},
         {"id": "layout", "op": "layout", "to": "NCHW"},
@@ -185,6 +187,7 @@ def chain(
         signature=msgspec.structs.replace(base.signature, inputs=[spec]),
         tensors={**base.tensors, "x": msgspec.structs.replace(base.tensors["x"], shape=sizes)},
         preprocess={"x": steps},
+        postprocess=base.postprocess if post is None else {name: [{"op": post}] for name in base.postprocess},
     )
     return compile_preprocess(release)
 
@@ -206,6 +209,67 @@ def test_decoding_and_resizing_in_one_go_gives_the_same_numbers(
     assert preprocess.placement(found.decoded) == preprocess.placement(decoded)
     assert preprocess.count(found.decoded) == 1
     assert abs(found.seen["image"].mean() - decoded["image"].mean()) < 30
+
+
+LARGE = photo(400, 600)
+"""Of which a model of 32 by 24 needs a fraction: an eighth of it, or a quarter where it stands upright."""
+
+
+def decoded_size(preprocess: Preprocessor, content: bytes) -> tuple[int, ...]:
+    return preprocess.decode({"image": content})["image"].shape[1:3]
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("color", ["rgb", "bgr", "gray"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_picture_is_decoded_no_larger_than_a_permitted_resize_needs_and_hardly_looks_different(
+    monkeypatch, antialias: bool, color: str, orientation: int
+) -> None:
+    content = {"image": jpeg(LARGE, orientation=orientation, mode="L" if color == "gray" else "RGB")}
+    permitted, whole = (chain(antialias=antialias, color=color, reduced=name) for name in ("allowed", "never"))
+
+    feeds = prepare(permitted, content).feeds["x"]
+    in_two = permitted(content)["x"]
+    monkeypatch.setattr(opencv, "_decoder", lambda _: None)
+    by_pillow = prepare(permitted, content).feeds["x"]
+
+    assert decoded_size(permitted, content["image"]) == ((50, 75) if orientation == 1 else (150, 100))
+    assert np.array_equal(feeds, in_two)
+    assert np.array_equal(feeds, by_pillow)
+    if antialias:
+        assert np.abs(feeds - whole(content)["x"]).mean() * 58.395 < 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "post", "size"),
+    [("fit_pad", None, (400, 600)), ("stretch", "detect", (400, 600)), ("stretch", None, (50, 75))],
+)
+def test_a_picture_whose_own_size_matters_to_the_answer_is_decoded_whole(
+    mode: str, post: str | None, size: tuple[int, int]
+) -> None:
+    assert decoded_size(chain(mode, reduced="allowed", post=post), jpeg(LARGE)) == size
+
+
+@pytest.mark.parametrize(("size", "left"), [((192, 256), (24, 32)), ((48, 64), (24, 32)), ((200, 256), (200, 256))])
+def test_where_only_an_exact_scale_is_permitted_nothing_else_is_reduced(
+    size: tuple[int, int], left: tuple[int, int]
+) -> None:
+    assert decoded_size(chain(reduced="exact_scale"), jpeg(photo(*size))) == left
+
+
+def test_a_file_that_is_no_jpeg_is_decoded_whole() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(LARGE).save(buffer, "PNG")
+
+    assert decoded_size(chain(reduced="allowed"), buffer.getvalue()) == (400, 600)
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600), st.integers(1, 600))
+def test_a_reduced_picture_keeps_what_must_be_left(height: int, width: int, least_h: int, least_w: int) -> None:
+    factor = reducing_factor(Reduction((least_h, least_w), is_exact=False), height, width)
+
+    assert factor == 1 or (height // factor >= least_h and width // factor >= least_w)
+    assert factor == 8 or height // (2 * factor) < least_h or width // (2 * factor) < least_w
 
 
 def test_a_resize_in_one_go_does_not_take_the_whole_picture_out_of_pillow(monkeypatch) -> None:
@@ -254,10 +318,10 @@ def test_a_build_of_opencv_that_answers_otherwise_is_not_used(monkeypatch) -> No
     monkeypatch.setattr(cv2, "resize", lambda *given, **wishes: real(*given, **wishes) ^ 1)
 
     assert opencv._scaler.__wrapped__() is None
-    monkeypatch.setattr(opencv, "_JPEG_PIXELS", 0)
-    assert opencv._decoder.__wrapped__() is None
+    monkeypatch.setattr(opencv, "_JPEG_PIXELS", dict.fromkeys((1, 2, 4, 8), 0))
+    assert [opencv._decoder.__wrapped__(factor) for factor in (1, 2, 4, 8)] == [None] * 4
 
 
 def test_this_build_of_opencv_is_used() -> None:
     assert opencv._scaler() is cv2
-    assert opencv._decoder() is cv2
+    assert all(opencv._decoder(factor) is cv2 for factor in (1, 2, 4, 8))
