@@ -30,6 +30,7 @@ from edge_runtime.contract.layout import (
 from edge_runtime.contract.reasons import LOAD_FAILED, NO_VARIANT
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest, layer_of
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
+from edge_runtime.importing import uncollected
 from edge_runtime.inference.backend import Array, BackendOptions, Registry, allowed
 from edge_runtime.inference.built import default_folder, folder_of
 from edge_runtime.inference.facts import engines, machine_facts
@@ -105,7 +106,8 @@ def open_release(
         variants = [one for one in variants if one not in barred]
     named = {one.manifest.target.engine for one in variants}
     providers = {name for one in variants for name in one.manifest.target.provider or ["cpu"]}
-    facts = wishes.facts or machine_facts(engines(named, usable, providers=providers))
+    with uncollected():  # the engine is imported here
+        facts = wishes.facts or machine_facts(engines(named, usable, providers=providers))
     tuned = applicable(read_choices(wishes.tuned), opened.digest, facts)
     offered = tuple(OfferedVariant(one.digest, one.manifest) for one in variants)
     choice = choose(offered, facts, winner_of(tuned))

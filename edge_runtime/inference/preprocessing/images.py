@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -17,6 +18,7 @@ import numpy as np
 from edge_runtime.contract.errors import EdgeError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.steps import Color, Decode, Resize
+from edge_runtime.importing import uncollected
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.preprocessing.geometry import Fit, Reduction, crop_corner, fit_of, reducing_factor
 from edge_runtime.inference.preprocessing.jpeg_header import read_jpeg_header
@@ -110,7 +112,7 @@ def _opened(content: bytes, codecs: list[str]) -> ImageFile:
     """As `Image.open`, which imports the readers of five formats to find the right one. Raises: InferenceError."""
     codec = next((one for one in codecs if content.startswith(_READERS[one][0])), None)
     if codec is not None:
-        import_module(_READERS[codec][1])
+        _import_reader(_READERS[codec][1])
         from PIL.Image import OPEN
 
         read, is_its_own = OPEN[codec]
@@ -119,6 +121,12 @@ def _opened(content: bytes, codecs: list[str]) -> ImageFile:
             if is_its_own is None or is_its_own(content[:16]) is True:
                 return read(io.BytesIO(content), "")
     raise _not_whole(codecs, "")
+
+
+def _import_reader(module: str) -> None:
+    if module not in sys.modules:
+        with uncollected():
+            import_module(module)
 
 
 def pixels_of(picture: PilImage) -> Array:
