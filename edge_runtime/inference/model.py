@@ -322,9 +322,6 @@ class Model:
     def lease(self, **axes: int) -> Iterator[Lease]:
         """Buffers to fill in place, and to run on as often as wanted, for as long as the context lasts.
 
-        Behind it the lease refuses whatever it is asked for. Arrays that were taken from it cannot be called back: they
-        show what the next caller does, and writing to them changes its numbers.
-
         Args:
             axes: sizes of dynamic axes by name; the smallest allowed where one is not named.
 

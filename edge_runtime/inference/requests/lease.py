@@ -30,6 +30,9 @@ _Axes = tuple[tuple[str, int], ...]
 class Lease:
     """One set of buffers, for one caller at a time until it is given back; what `run` returns lasts until the next run.
 
+    Given back it refuses whatever it is asked for. Arrays that were taken from it cannot be called back: they share
+    their memory with the next lease.
+
     The inputs have the dtype and layout that the variant's file takes: for a model without preprocessing those of its
     public inputs, else `fill` prepares public inputs into them.
     """
