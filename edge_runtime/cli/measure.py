@@ -26,6 +26,7 @@ Release = Annotated[
 ]
 Slot = Annotated[str, typer.Option(help="With a state_dir: which of the device's models.")]
 Backends = Annotated[list[str] | None, typer.Option("--backend", help="Engine that may be used; repeat for several.")]
+Tuned = Annotated[Path | None, typer.Option(help="Folder in which tune --state kept what is best here.")]
 
 
 @app.command()
@@ -36,6 +37,7 @@ def bench(
     variant: Annotated[str | None, typer.Option(help="Measure exactly this one; default: the best here.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads inside one call.")] = None,
     backend: Backends = None,
+    tuned: Tuned = None,
     seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Time for the rounds of one caller.")] = 5.0,
     callers: Annotated[int | None, typer.Option(min=1, max=256, help="Callers at once under load.")] = None,
     slot: Slot = "main",
@@ -48,7 +50,7 @@ def bench(
 
     settings = BenchSettings(
         inputs=tuple(inputs or ()), variant=variant, threads=threads, backends=tuple(backend) if backend else None,
-        seconds=seconds, callers=callers,
+        seconds=seconds, callers=callers, tuned=tuned,
     )  # fmt: skip
     with _interruptible(), _progress() as progress:
         report = measure(open_target(release, slot), settings, progress)
@@ -220,6 +222,7 @@ def _print_tuned(report: TuneReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from edge_runtime.inference.tuned import default_folder
     from edge_runtime.tuning.candidates import MARGIN
 
     console = Console()
@@ -244,7 +247,9 @@ def _print_tuned(report: TuneReport) -> None:
     if report.batch:
         sizes = ", ".join(f"{size}: {ms:.3f} ms" for size, ms in report.batch.items())
         console.print(Text(f"one sample by batch: {sizes}; {report.best_batch} at once is enough"), soft_wrap=True)
-    console.print(Text(f"kept in {report.kept}; whoever opens the release here gets it"), soft_wrap=True)
+    folder = Path(report.kept).parent
+    who = "whoever opens the release here gets it" if folder == default_folder() else f"--tuned {folder} takes it"
+    console.print(Text(f"kept in {report.kept}; {who}"), soft_wrap=True)
     _warn_when_busy(report.machine)
 
 

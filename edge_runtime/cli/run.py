@@ -28,6 +28,7 @@ def run(
     variant: Annotated[str | None, typer.Option(help="Use exactly this variant; default: the best here.")] = None,
     backend: Annotated[list[str] | None, typer.Option(help="Engine that may be used; repeat for several.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads inside one call.")] = None,
+    tuned: Annotated[Path | None, typer.Option(help="Folder in which tune --state kept what is best here.")] = None,
     slot: Annotated[str, typer.Option(help="With a state_dir: which of the device's models.")] = "main",
     as_json: Json = False,
 ) -> None:
@@ -42,9 +43,11 @@ def run(
     if is_state_folder(release):
         if variant is not None:
             raise ContractError(f"choose variant {variant}", f"{release} runs the one it chose", "leave --variant out")
+        if tuned is not None:
+            raise ContractError("take what was tuned", f"{release} runs as it was set up", "leave --tuned out")
         opened = open_installed(release, slot, threads=threads, backends=backend or None)
     else:
-        opened = Model.open(release, variant=variant, threads=threads, backends=backend or None)
+        opened = Model.open(release, variant=variant, threads=threads, backends=backend or None, tuned=tuned)
     with opened as model:
         answers = list(answer_files(model, inputs))
         header = {"release": model.release_digest, "variant": model.variant_id}

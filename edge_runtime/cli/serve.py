@@ -84,6 +84,7 @@ def serve(
         Nan,
         typer.Option(help="What to do about NaN and infinities in inputs; sample: count them in one request of 64."),
     ] = Nan.REJECT,
+    tuned: Annotated[Path | None, typer.Option(help="Folder in which tune --state kept what is best here.")] = None,
     drain: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="For requests in flight when the server is ended.")
     ] = 10.0,
@@ -117,6 +118,7 @@ def serve(
         backends=tuple(backend or ()),
         batching=parse_policies(batch or ()),
         nan=nan.value,
+        tuned=tuned,
         drain_s=drain,
     )
     keep_freed_memory()

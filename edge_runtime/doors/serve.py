@@ -75,6 +75,8 @@ class ServePlan:
     """Engines that may be used; empty: all."""
     nan: NanPolicy = "reject"
     """What to do about NaN and infinities that strangers send."""
+    tuned: Path | None = None
+    """Folder of what was tuned; None: the user's own."""
     drain_s: float = DRAIN_S
 
 
@@ -195,6 +197,7 @@ def _host(plan: ServePlan, events: EventCounter, say: Say) -> ModelHost:
         nan=plan.nan,
         batching=plan.batching,
         isolation=plan.isolation,
+        tuned=plan.tuned,
         on_event=listen,
     )
 

@@ -24,6 +24,7 @@ from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.preprocess import Inputs
 from edge_runtime.inference.states import STATELESS
+from edge_runtime.inference.tuned import TunedFrom
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -85,7 +86,7 @@ class Model:
         queue_limit: int = QUEUE_LIMIT,
         nan: NanPolicy = "off",
         provider: str | None = None,
-        tuned: Path | None = None,
+        tuned: TunedFrom = None,
         batch: int | None = None,
         built: Path | None = None,
     ) -> Model:
@@ -102,7 +103,7 @@ class Model:
             queue_limit: requests that may wait besides; one more is refused.
             nan: what to do about NaN and infinities in inputs.
             provider: only this provider of the engine; None: as the variant lists them.
-            tuned: folder of what `edge-runtime tune` found, for whatever of these is None; None: the user's own.
+            tuned: folder of what `edge-runtime tune` found for whatever of these is None; or `off`; None: the user's.
             batch: samples of which the engine is asked at once where a call brings several.
             built: folder of what engines build; None: the user's own.
 

@@ -36,7 +36,14 @@ from edge_runtime.inference.built import default_folder, folder_of
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.postprocessing.postprocess import parse_labels
 from edge_runtime.inference.predictor import Predictor, load_predictor
-from edge_runtime.inference.tuned import TunedChoice, applicable, leaves_threads_open, read_choices, winner_of
+from edge_runtime.inference.tuned import (
+    TunedChoice,
+    TunedFrom,
+    applicable,
+    leaves_threads_open,
+    read_choices,
+    winner_of,
+)
 
 LABELS_MAX_BYTES: Final = 4 * 1024 * 1024
 
@@ -58,8 +65,8 @@ class Wishes(msgspec.Struct, frozen=True):
     """Only this provider of the engine; None: as the variant lists them."""
     built: Path | None = None
     """Folder of what engines build; None: the user's own."""
-    tuned: Path | None = None
-    """Folder of what `edge-runtime tune` found; None: the user's own."""
+    tuned: TunedFrom = None
+    """Where what `edge-runtime tune` found is taken from."""
     batch: int | None = None
     """Samples of which the engine is asked at once; None: as was found."""
 

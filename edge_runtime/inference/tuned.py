@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -21,6 +21,9 @@ from edge_runtime.inference.backend import TUNE
 
 FILE_NAME: Final = "tuned.json"
 _FILE_MAX_BYTES: Final = 1024 * 1024
+
+TunedFrom = Path | Literal["off"] | None
+"""Folder of what was tuned; `off`: as if nothing had been; None: the user's own."""
 
 
 class TunedChoice(Document, frozen=True, kw_only=True):
@@ -65,8 +68,10 @@ def fingerprint_of(facts: DeviceFacts) -> Digest:
     return digest_of(encode(told))
 
 
-def read_choices(folder: Path | None = None) -> tuple[TunedChoice, ...]:
+def read_choices(folder: TunedFrom = None) -> tuple[TunedChoice, ...]:
     """Choices kept in a folder; none when there is no file, or one that cannot be read: a model opens without them."""
+    if folder == "off":
+        return ()
     try:
         with ((folder or default_folder()) / FILE_NAME).open("rb") as source:
             content = source.read(_FILE_MAX_BYTES + 1)

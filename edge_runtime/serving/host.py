@@ -15,6 +15,7 @@ from edge_runtime.contract.errors import ContractError, EdgeError
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import BACKENDS, Registry, allowed
 from edge_runtime.inference.requests.finite import NanPolicy
+from edge_runtime.inference.tuned import TunedFrom
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.batched import check_batchable, gathering
 from edge_runtime.serving.batching import ALONE, ANY_MODEL, BatchPolicy
@@ -57,6 +58,7 @@ class ModelHost:
         batching: how far calls of several callers are gathered, by the name that a model is served under; `*`: for all
             others that can be asked so. Without either, as `edge-runtime tune` found best here.
         drain_s: sequences of a replaced version that have not ended by then are ended: their client may be gone.
+        tuned: where what `edge-runtime tune` found is taken from.
         on_event: is told what happens to the models.
         registry: backends by name.
     """
@@ -74,11 +76,12 @@ class ModelHost:
         isolation: Isolation = "thread",
         worker_limits: WorkerLimits | None = None,
         drain_s: float = _DRAIN_S,
+        tuned: TunedFrom = None,
         batching: Mapping[str, BatchPolicy] | None = None,
         on_event: Listener = ignore,
         registry: Registry = BACKENDS,
     ) -> None:
-        self._opener = Opener(allowed(registry, backends), threads, facts, nan, worker_limits or WorkerLimits())
+        self._opener = Opener(allowed(registry, backends), threads, facts, nan, worker_limits or WorkerLimits(), tuned)
         self._keeper = Keeper(Residency(memory_bytes), Caretaker(), on_event, backoff or Backoff(), queue_limit)
         self._batching = batching or {}
         self._isolation: Isolation = isolation

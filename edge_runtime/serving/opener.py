@@ -12,6 +12,7 @@ from edge_runtime.inference.backend import Registry
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.model import Model
 from edge_runtime.inference.requests.finite import NanPolicy
+from edge_runtime.inference.tuned import TunedFrom
 from edge_runtime.serving.instance import Instance, LocalInstance, Open
 from edge_runtime.serving.variants import Origin, Release, read_origin
 from edge_runtime.serving.worker_limits import WorkerLimits
@@ -32,13 +33,14 @@ class Opener:
     facts: DeviceFacts | None
     nan: NanPolicy
     limits: WorkerLimits
+    tuned: TunedFrom = None
     _found: dict[frozenset[str], DeviceFacts] = field(default_factory=dict)
     _nursery: Nursery | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def read(self, release: Release, variant: str | None) -> Origin:
         """A release and its variants that fit this machine. Raises: as `variants.read_origin`."""
-        return read_origin(release, variant, self._facts_about)
+        return read_origin(release, variant, self._facts_about, self.tuned)
 
     def opens(self, isolation: Isolation) -> Open:
         """What loads a variant, here or in a process of its own."""
@@ -55,7 +57,14 @@ class Opener:
     def _open_here(self, origin: Origin, variant: VariantId) -> Instance:
         release = (origin.release, origin.source)
         return LocalInstance(
-            Model.open(release, variant=variant, threads=self.threads, facts=origin.facts, registry=self.registry),
+            Model.open(
+                release,
+                variant=variant,
+                threads=self.threads,
+                facts=origin.facts,
+                registry=self.registry,
+                tuned=self.tuned,
+            ),
             self.nan,
         )
 
@@ -72,4 +81,5 @@ class Opener:
             registry=self.registry,
             threads=self.threads,
             nan=self.nan,
+            tuned=self.tuned,
         )

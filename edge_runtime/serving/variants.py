@@ -14,7 +14,7 @@ from edge_runtime.contract.layout import BlobSource, LayoutFolder, OpenRelease, 
 from edge_runtime.contract.reasons import NO_VARIANT
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
-from edge_runtime.inference.tuned import applicable, read_choices, winner_of
+from edge_runtime.inference.tuned import TunedFrom, applicable, read_choices, winner_of
 from edge_runtime.serving.tuned_settings import TunedSettings, settings_of
 
 Release = Path | str | tuple[OpenRelease, BlobSource]
@@ -38,7 +38,10 @@ class Origin:
 
 
 def read_origin(
-    release: Release, wanted: str | None, facts_about: Callable[[frozenset[str]], DeviceFacts]
+    release: Release,
+    wanted: str | None,
+    facts_about: Callable[[frozenset[str]], DeviceFacts],
+    tuned_from: TunedFrom = None,
 ) -> Origin:
     """Find the variants of a release that fit this machine.
 
@@ -46,6 +49,7 @@ def read_origin(
         release: what to read.
         wanted: exactly this variant (and the fallback that it names); None: all that fit.
         facts_about: this machine's facts, as far as these engines matter.
+        tuned_from: where what was tuned is taken from.
 
     Raises:
         InferenceError: code `no_variant`.
@@ -63,7 +67,7 @@ def read_origin(
             sound.append(one)
     sound = _meant(sound, wanted)
     facts = facts_about(frozenset(one.manifest.target.engine for one in sound))
-    tuned = applicable(read_choices(), opened.digest, facts)
+    tuned = applicable(read_choices(tuned_from), opened.digest, facts)
     choice = choose(tuple(OfferedVariant(one.digest, one.manifest) for one in sound), facts, winner_of(tuned))
     skipped.extend(choice.rejected)
     if not choice.candidates:

@@ -24,6 +24,7 @@ from edge_runtime.inference.backend import Registry
 from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.requests.accounting import SAMPLES, Record
 from edge_runtime.inference.requests.finite import NanPolicy
+from edge_runtime.inference.tuned import TunedFrom
 from edge_runtime.serving.calls import BadCall, Call, Values
 from edge_runtime.serving.variants import Origin
 from edge_runtime.serving.worker_limits import WorkerLimits
@@ -238,6 +239,7 @@ def open_worker(
     registry: Registry,
     threads: int | None,
     nan: NanPolicy = "off",
+    tuned: TunedFrom = None,
 ) -> WorkerInstance:
     """Load a variant in a fresh process.
 
@@ -253,7 +255,8 @@ def open_worker(
         remedy = "name the engine by its import string"
         raise InferenceError(f"load variant {variant} in a process", because, remedy, code=LOAD_FAILED)
     index = Descriptor(mediaType=OCI_INDEX, digest=origin.release.index.digest, size=origin.release.index.size_bytes)
-    start = Start(index, variant, {manifest.target.engine: engine}, origin.facts, threads, nan, limits.memory_bytes)
+    engines, kept_in = {manifest.target.engine: engine}, None if tuned is None else str(tuned)
+    start = Start(index, variant, engines, origin.facts, threads, nan, kept_in, limits.memory_bytes)
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "edge_runtime.serving.worker_process", str(theirs.fileno()), str(os.getpid())]
     with theirs:

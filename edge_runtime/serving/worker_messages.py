@@ -42,6 +42,8 @@ class Start(msgspec.Struct, tag=True, frozen=True):
     facts: DeviceFacts
     threads: int | None
     nan: NanPolicy
+    tuned: str | None
+    """As `TunedFrom`."""
     memory_bytes: int | None
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import cast
 
 from edge_runtime.contract.errors import ContractError, InferenceError
@@ -96,7 +97,12 @@ def _open(channel: Channel, start: Start) -> Model:
     index = parse_release_index(read_checked(source, start.index, max_bytes=start.index.size))
     release = open_release(source, index)
     return Model.open(
-        (release, source), variant=start.variant, threads=start.threads, facts=start.facts, registry=start.engines
+        (release, source),
+        variant=start.variant,
+        threads=start.threads,
+        facts=start.facts,
+        registry=start.engines,
+        tuned=None if start.tuned is None else "off" if start.tuned == "off" else Path(start.tuned),
     )
 
 

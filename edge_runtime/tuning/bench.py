@@ -42,6 +42,8 @@ class BenchSettings:
     variant: str | None = None
     threads: int | None = None
     backends: tuple[str, ...] | None = None
+    tuned: Path | None = None
+    """Folder of what was tuned; None: the user's own."""
     seconds: float = 5.0
     """For the rounds of one caller; the load takes half as long again."""
     callers: int | None = None
@@ -139,6 +141,7 @@ def bench(target: Target, settings: BenchSettings, progress: Progress) -> BenchR
         variant=settings.variant or target.variant,
         threads=settings.threads,
         backends=settings.backends,
+        tuned=settings.tuned,
     ) as model:
         questions = questions_for(model, settings.inputs)
         bare, note = _bare(target, model, settings)

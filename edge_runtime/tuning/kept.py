@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from edge_runtime.contract.codec import encode
@@ -20,12 +23,23 @@ def keep(folder: Path, release: Digest, fingerprint: Digest, choices: Iterable[T
     Raises:
         UpdateError: the disk refuses.
     """
-    others = [one for one in read_choices(folder) if (one.release, one.fingerprint) != (release, fingerprint)]
-    content = encode(TunedFile(choices=[*others, *choices]))
     disk, path = Disk(), folder / FILE_NAME
     with disk_errors(f"keep what was tuned in {path}"):
         disk.make_folder(folder)
-        part = path.with_name(f"{FILE_NAME}.part")
-        disk.write(part, content)
-        disk.rename(part, path)
+        with _alone_in(folder):
+            others = [one for one in read_choices(folder) if (one.release, one.fingerprint) != (release, fingerprint)]
+            part = path.with_name(f"{FILE_NAME}.part")
+            disk.write(part, encode(TunedFile(choices=[*others, *choices])))
+            disk.rename(part, path)
     return path
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Others who tune at the same time wait: each keeps what those before it found."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

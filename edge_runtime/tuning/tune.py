@@ -30,8 +30,6 @@ from edge_runtime.tuning.target import Questions, Target, questions_for
 MIN_PAIRS: Final = 6
 _BLOCK: Final = 4
 """Answers in a row before the other has its turn: threads of the other's engine have stopped spinning by then."""
-_UNTUNED: Final = Path("/nonexistent/edgefleet")
-"""Where nothing is kept: what is tuned must not depend on what was tuned before."""
 
 Progress = Callable[[str, float], None]
 
@@ -261,7 +259,8 @@ class _Tuner:
         return Model.open(
             (self._target.release, self._target.source), variant=candidate.variant, threads=candidate.threads,
             provider=candidate.provider,
-            backends=self._settings.backends or tuple(BACKENDS), facts=self._facts, tuned=_UNTUNED,
+            # What is tuned must not depend on what was tuned before.
+            backends=self._settings.backends or tuple(BACKENDS), facts=self._facts, tuned="off",
         )  # fmt: skip
 
 

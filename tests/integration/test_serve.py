@@ -158,6 +158,16 @@ def test_a_server_says_which_tuned_values_it_uses_and_lets_them_be_overridden(
     assert overridden is None
 
 
+def test_a_server_takes_what_was_tuned_from_the_folder_it_is_given(tmp_path: Path) -> None:
+    release = write_probe(tmp_path / "release")
+    tuned_here(release, tmp_path / "mine", threads=2, batch=8)
+
+    with running(tmp_path, release, "--http", ":0", "--isolate", "--tuned", tmp_path / "mine", "--json") as server:
+        told = server.document()["models"][0]["tuned"]
+
+    assert told["batch"] == "8:0us"
+
+
 def test_the_network_is_let_in_with_tls_and_token_alone(release: Path, tmp_path: Path) -> None:
     issued = make_ca(tmp_path).issue("server")
     token = tmp_path / "token"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from edge_runtime import Model
@@ -17,7 +18,7 @@ from edge_runtime.inference.tuned import read_choices
 from edge_runtime.tuning.target import open_target
 from edge_runtime.tuning.tune import TuneSettings, tune
 from tests.fakes.models import Build, four_pixel_classifier
-from tests.fakes.pixels import write_pixels
+from tests.fakes.pixels import picture, write_pixels
 
 pytest.importorskip("onnxruntime")
 
@@ -40,6 +41,11 @@ def ran(*arguments: str | Path) -> Any:
     return result
 
 
+def photo(folder: Path) -> Path:
+    Image.fromarray(picture(2)[:, :, 0]).save(folder / "photo.png")
+    return folder / "photo.png"
+
+
 def test_a_variant_that_answers_wrongly_never_wins_and_the_choice_is_used(release: Path, tmp_path: Path) -> None:
     document = json.loads(ran(release, "--state", tmp_path, "--json").stdout)
 
@@ -49,6 +55,12 @@ def test_a_variant_that_answers_wrongly_never_wins_and_the_choice_is_used(releas
     assert "a-broken" not in {row["variant"] for row in document["rows"] if row["ratio"] is not None}
     with Model.open(release, backends=["onnxruntime"], tuned=tmp_path) as model:
         assert model.variant_id == "b-sound"
+    asked = ["run", release, photo(tmp_path), "--backend", "onnxruntime", "--json"]
+    variants = [
+        json.loads(CliRunner().invoke(assemble(), [*map(str, asked), *options]).stdout)["variant"]
+        for options in ([], ["--tuned", str(tmp_path)])
+    ]
+    assert variants == ["a-broken", "b-sound"]
 
 
 def test_a_person_reads_what_was_tried_and_why(release: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ from edge_runtime.contract.device_profile import DeviceFacts, EngineFact
 from edge_runtime.contract.digest import digest_of
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.backend import BackendOptions, Files, Session
-from edge_runtime.inference.tuned import FILE_NAME, TunedChoice, default_folder, fingerprint_of, read_choices
+from edge_runtime.inference.tuned import FILE_NAME, TunedChoice, TunedFrom, default_folder, fingerprint_of, read_choices
 from edge_runtime.serving.variants import read_origin
 from edge_runtime.tuning.kept import keep
 from tests.fakes.models import Build, SpyBackend, write_release
@@ -37,7 +38,7 @@ class Listening(SpyBackend):
         return super().open(files, manifest, options)
 
 
-def opened(release: Path, state: Path, facts: DeviceFacts = FACTS, **wishes: object) -> tuple[str, int | None]:
+def opened(release: Path, state: TunedFrom, facts: DeviceFacts = FACTS, **wishes: object) -> tuple[str, int | None]:
     """The variant that was taken, and the threads it was opened with."""
     backend = Listening()
     with Model.open(release, facts=facts, registry={"onnxruntime": backend}, tuned=state, **wishes) as model:  # type: ignore[arg-type]
@@ -134,6 +135,26 @@ def test_choices_of_other_releases_stay_when_one_is_kept_or_forgotten(release: P
 
     assert read_choices(tmp_path / "s") == (other,)
     assert [path.name for path in (tmp_path / "s").iterdir()] == [FILE_NAME]
+
+
+def test_several_who_tune_at_once_each_keep_what_they_found(release: Path, tmp_path: Path) -> None:
+    found = [choice(release, "b-tuned", release=digest_of(b"%d" % number)) for number in range(16)]
+
+    with ThreadPoolExecutor(len(found)) as crew:
+        list(crew.map(lambda one: kept(tmp_path / "s", one), found))
+
+    assert set(read_choices(tmp_path / "s")) == set(found)
+    assert [path.name for path in (tmp_path / "s").iterdir()] == [FILE_NAME]
+
+
+def test_a_model_opens_as_if_nothing_had_been_tuned_when_it_is_told_so(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept(tmp_path / "edgefleet", choice(release, "b-tuned"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    assert opened(release, None) == ("b-tuned", 3)
+    assert opened(release, "off") == ("a-usual", None)
 
 
 def test_choices_lie_where_the_desktop_specification_says(monkeypatch: pytest.MonkeyPatch) -> None:
