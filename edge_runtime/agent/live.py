@@ -154,9 +154,9 @@ class LiveModel:
 
     def ask_encoded(self, content: bytes) -> Answered | None:
         """The answer to one encoded input (PNG, JPEG) of a model with a single input; None when nothing runs."""
-        from edge_runtime.serving.seating import Retired
-
         while (live := self._live) is not None:
+            from edge_runtime.serving.seating import Retired
+
             started = time.perf_counter()
             answer: dict[str, Any] | None = None
             code: str | None = None

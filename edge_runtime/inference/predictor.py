@@ -28,7 +28,7 @@ from edge_runtime.inference.backend import (
 from edge_runtime.inference.blame import BadInput
 from edge_runtime.inference.postprocessing.postprocess import Postprocessor, compile_postprocess
 from edge_runtime.inference.postprocessing.results import Answer
-from edge_runtime.inference.preprocessing.preprocess import Inputs, Preprocessor, compile_preprocess
+from edge_runtime.inference.preprocessing.preprocess import Preprocessor, compile_preprocess
 from edge_runtime.inference.states import Memory, is_sequential
 
 if TYPE_CHECKING:
@@ -55,18 +55,6 @@ class Predictor(msgspec.Struct, frozen=True):
     """The file's tensor behind each canonical output."""
     readers: Mapping[str, Reader | None]
     """What turns a file's output into that canonical tensor; None where it is the tensor already."""
-
-    def infer(self, inputs: Inputs) -> Answer:
-        """The answer to one sample, by public output name. Raises: InferenceError."""
-        answers = self.infer_batch(inputs)
-        if len(answers) != 1:
-            raise InferenceError("answer", f"the inputs hold {len(answers)} samples", "use infer_batch")
-        return answers[0]
-
-    def infer_batch(self, inputs: Inputs) -> list[Answer]:
-        """The answers to a batch, in order. Raises: InferenceError."""
-        decoded = self.preprocess.decode(inputs)
-        return self.interpret(self.run_decoded(decoded), decoded)
 
     def run_decoded(self, decoded: Tensors) -> dict[str, Array]:
         """Canonical output tensors for inputs after `decode` (golden set, cached data). Raises: InferenceError."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
-from edge_runtime.inference.postprocessing.results import Answer, as_json
+from edge_runtime.inference.postprocessing.results import as_json
 from edge_runtime.inference.requests.accounting import INTERPRET, PREPARE, RUN, SAMPLES
 from edge_runtime.serving.calls import BadCall, Call, Values
 from edge_runtime.serving.describing import WantedOutputs, only_arrays
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from edge_runtime.inference.preprocessing.preprocess import Inputs
     from edge_runtime.inference.requests.accounting import Record
     from edge_runtime.inference.requests.asker import Asked, Asker, Made
+
+_Wanted = tuple[tuple[str, ...], tuple[str, ...]]
+"""Names of tensors and of public outputs."""
 
 
 class Answerer:
@@ -44,7 +47,7 @@ class Answerer:
             given: Inputs = call.inputs  # type: ignore[assignment]
             if (fed := self._asker.straight(given)) is not None:
                 return self._answer_straight(fed, tensors, record)
-        return self._answer_prepared(call, tensors, public, record)
+        return _reply(self._asker, (tensors, public), self._asked(call, record), record)
 
     def prepare(self, call: Call, record: Record) -> Apart | None:
         """The call as far as its own thread can bring it; None where its samples cannot run as rows of one call.
@@ -53,11 +56,11 @@ class Answerer:
             BadInput: as `answer`.
             InferenceError: there is not enough memory.
         """
-        tensors, public = self._outputs.split(call.outputs)
+        wanted = self._outputs.split(call.outputs)
         began = perf_counter_ns()
         made = [self._asker.make(sample) for sample in _samples(call.inputs)]
         record.time(PREPARE, perf_counter_ns() - began)
-        return None if any(one.feeds is None for one in made) else Apart(self._asker, made, tensors, public)
+        return None if any(one.feeds is None for one in made) else Apart(self._asker, made, wanted)
 
     def run_all(self, calls: Sequence[Apart], record: Record) -> list[list[Tensors]]:
         """What the engine says to prepared calls, for each of them and each of its samples.
@@ -85,36 +88,24 @@ class Answerer:
             reply[name] = raw[place] if read is None else read(raw[place])
         return reply
 
-    def _answer_prepared(
-        self, call: Call, wanted: tuple[str, ...], public: tuple[str, ...], record: Record
-    ) -> dict[str, Values]:
-        batches: list[Asked] = []
-        answers: list[Answer] = []
-        interpret_ns = 0
+    def _asked(self, call: Call, record: Record) -> Iterator[tuple[Tensors, Asked]]:
+        """One sample after the other: the pictures of a call must not all be in memory at once."""
+        prepare_ns = run_ns = 0
         for sample in _samples(call.inputs):
             asked = self._asker.ask_either(sample, call.deadline)
-            batches.append(asked)
-            if public:
-                began = perf_counter_ns()
-                answers.extend(self._asker.interpret(asked.tensors, asked.decoded, asked.seen))
-                interpret_ns += perf_counter_ns() - began
-        reply: dict[str, Values] = {name: _joined([asked.tensors[name] for asked in batches]) for name in wanted}
-        for name in public:
-            reply[name] = [msgspec.json.encode(as_json(one[name])) for one in answers]
-        record.time(PREPARE, sum(asked.prepare_ns for asked in batches))
-        record.time(RUN, sum(asked.run_ns for asked in batches))
-        record.time(INTERPRET, interpret_ns)
-        record.count(SAMPLES, sum(asked.samples for asked in batches))
-        return reply
+            prepare_ns, run_ns = prepare_ns + asked.prepare_ns, run_ns + asked.run_ns
+            yield asked.tensors, asked
+        record.time(PREPARE, prepare_ns)
+        record.time(RUN, run_ns)
 
 
 class Apart:
     """A call whose samples are prepared, to run with those of other calls, and to be answered in its own thread."""
 
-    def __init__(self, asker: Asker, made: Sequence[Made], tensors: tuple[str, ...], public: tuple[str, ...]) -> None:
+    def __init__(self, asker: Asker, made: Sequence[Made], wanted: _Wanted) -> None:
         self._asker = asker
         self._made = made
-        self._tensors, self._public = tensors, public
+        self._wanted = wanted
         self.feeds = [one.feeds or {} for one in made]
         """What the engine is fed for each sample."""
         self.kind = asker.together.kind_of(self.feeds)
@@ -123,18 +114,28 @@ class Apart:
 
     def reply(self, said: Sequence[Tensors], record: Record) -> dict[str, Values]:
         """The wanted outputs; counts samples. Raises: InferenceError."""
+        return _reply(self._asker, self._wanted, zip(said, self._made, strict=True), record)
+
+
+def _reply(
+    asker: Asker, wanted: _Wanted, answered: Iterable[tuple[Tensors, Asked | Made]], record: Record
+) -> dict[str, Values]:
+    """The wanted outputs of what the engine said to each sample; counts samples and interpretation."""
+    tensors, public = wanted
+    pieces: list[Tensors] = []
+    documents: dict[str, list[bytes]] = {name: [] for name in public}
+    samples = interpret_ns = 0
+    for said, question in answered:
+        pieces.append(said)
+        samples += question.samples
         began = perf_counter_ns()
-        reply: dict[str, Values] = {name: _joined([tensors[name] for tensors in said]) for name in self._tensors}
-        if self._public:
-            answers = [
-                answer
-                for one, tensors in zip(self._made, said, strict=True)
-                for answer in self._asker.interpret(tensors, one.decoded, one.seen)
-            ]
-            reply |= {name: [msgspec.json.encode(as_json(one[name])) for one in answers] for name in self._public}
-        record.time(INTERPRET, perf_counter_ns() - began)
-        record.count(SAMPLES, sum(one.samples for one in self._made))
-        return reply
+        for answer in asker.interpret(said, question.decoded, question.seen) if public else ():
+            for name in public:
+                documents[name].append(msgspec.json.encode(as_json(answer[name])))
+        interpret_ns += perf_counter_ns() - began
+    record.time(INTERPRET, interpret_ns)
+    record.count(SAMPLES, samples)
+    return {**{name: _joined([piece[name] for piece in pieces]) for name in tensors}, **documents}
 
 
 def _samples(inputs: Mapping[str, Values]) -> Iterator[Inputs]:

@@ -68,8 +68,10 @@ def opened(shared: Path):
 
 
 def ask(predictor: Predictor, content) -> Result:
-    (answer,) = predictor.infer({predictor.preprocess.inputs[0].name: content}).values()
-    return answer
+    decoded = predictor.preprocess.decode({predictor.preprocess.inputs[0].name: content})
+    (answer,) = predictor.interpret(predictor.run_decoded(decoded), decoded)
+    (result,) = answer.values()
+    return result
 
 
 def photo(shared: Path, name: str) -> bytes:

@@ -348,9 +348,9 @@ class Asker:
         else:
             decoded = seen = preprocess.decode(inputs)
             if predictor.sequencer is not None:
-                return Made(decoded, None, seen, preprocess.count(decoded), partial(predictor.run_decoded, decoded))
+                return Made(decoded, None, seen, _samples(decoded), partial(predictor.run_decoded, decoded))
             feeds = preprocess.after_decode(decoded)
-        return Made(decoded, feeds, seen, preprocess.count(decoded), partial(self.together.run, feeds))
+        return Made(decoded, feeds, seen, _samples(decoded), partial(self.together.run, feeds))
 
     def _are_prepared(self, inputs: Inputs) -> bool:
         """Where the names alone say that canonical tensors are meant, they are, whatever else is wrong with them."""
@@ -394,6 +394,11 @@ def _only(answers: list[Answer]) -> Answer:
     if len(answers) != 1:
         raise BadInput("answer", f"the inputs hold {len(answers)} samples", "use infer_batch")
     return answers[0]
+
+
+def _samples(decoded: Tensors) -> int:
+    """How many `decode` gave a batch axis."""
+    return next(len(array) for array in decoded.values())
 
 
 def _rows(feeds: Tensors) -> int:

@@ -27,6 +27,20 @@ def test_the_agent_loads_neither_a_command_line_library_nor_an_engine_nor_what_s
     assert loaded.stderr.startswith("edge-runtime: cannot read /does/not/exist.toml")
 
 
+def test_asking_a_slot_without_a_model_loads_nothing_either() -> None:
+    program = (
+        "import sys\n"
+        "from edge_runtime.agent.live import LiveModel\n"
+        "live = LiveModel('main', None, None, None)\n"
+        "print(live.ask_encoded(b''), live.health().loaded, 'edge_runtime.serving' in sys.modules)\n"
+        "live.deactivate()\n"
+    )
+
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=110, check=True)
+
+    assert shown.stdout.split() == ["None", "None", "False"]
+
+
 def test_help_of_the_agent_needs_no_configuration() -> None:
     command = [sys.executable, "-m", "edge_runtime.agent", "--help"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -14,6 +15,7 @@ from edge_runtime.contract import reasons
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.inference.blame import BadInput
 from edge_runtime.inference.predictor import Predictor
+from edge_runtime.inference.preprocessing.preprocess import Inputs, Preprocessor
 from edge_runtime.serving.calls import BYTES, Call, Reply, TensorMeta, UnknownModel, UnknownVersion
 from edge_runtime.serving.host import ModelHost
 from edge_runtime.serving.seating import ServedState
@@ -70,6 +72,28 @@ def test_each_encoded_picture_gets_its_row_and_its_public_answer(host: ModelHost
     assert not isinstance(logits, list)
     assert logits.argmax(axis=1).tolist() == [3, 0, 1]
     assert [json.loads(one)[0]["label"] for one in classes] == ["three", "zero", "one"]
+
+
+def test_the_pictures_of_one_call_are_never_all_in_memory(
+    host: ModelHost, first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = host.load(first)
+    decode = Preprocessor.decode
+    decoded: list[weakref.ref[np.ndarray]] = []
+    most_alive = 0
+
+    def watched(self: Preprocessor, inputs: Inputs) -> dict[str, np.ndarray]:
+        nonlocal most_alive
+        found = decode(self, inputs)
+        decoded.append(weakref.ref(found["image"]))
+        most_alive = max(most_alive, sum(one() is not None for one in decoded))
+        return found
+
+    monkeypatch.setattr(Preprocessor, "decode", watched)
+    reply = served.call(Call({"image": [png(number % 4) for number in range(8)]}, ("classes",)))
+
+    assert len(reply.tensors["classes"]) == len(decoded) == 8
+    assert most_alive <= 2
 
 
 @pytest.mark.parametrize(
