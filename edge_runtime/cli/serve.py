@@ -67,6 +67,13 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help="File with the bearer token that network clients must send.")
     ] = None,
+    shared_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="on|off|PREFIX*",
+            help="Objects below /dev/shm that v2 clients may register [default: on; off beyond the loopback].",
+        ),
+    ] = None,
     memory_mb: Annotated[int | None, typer.Option(min=1, help="All loaded models together may need so much.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads inside one call.")] = None,
     backend: Annotated[list[str] | None, typer.Option(help="Engine that may be used; repeat for several.")] = None,
@@ -110,6 +117,7 @@ def serve(
         metrics=parse_listen(metrics) if metrics is not None else None,
         uds=uds,
         uds_users=tuple(map(_user_id, uds_user or [])),
+        shared_memory=shared_memory,
         repository=repository,
         access=_access(tls_cert, tls_key, token_file),
         memory_bytes=memory_mb * 1024 * 1024 if memory_mb is not None else None,

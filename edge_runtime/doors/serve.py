@@ -16,6 +16,7 @@ from edge_runtime.doors.access import Access, check_exposure
 from edge_runtime.doors.door import Door, Listen
 from edge_runtime.doors.following import Following
 from edge_runtime.doors.metrics import EventCounter, ServingMetrics, check_metrics
+from edge_runtime.doors.v2.regions import SystemRegions, parse_prefix
 from edge_runtime.doors.v2.repository import Repository
 from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.inference.requests.finite import NanPolicy
@@ -61,6 +62,9 @@ class ServePlan:
     """Socket file of the local door."""
     uds_users: tuple[int, ...] = ()
     """Ids of users who may use it besides the server's own and root."""
+    shared_memory: str | None = None
+    """Objects below /dev/shm that clients may register: `on`, `off`, `PREFIX*`; None: on where no v2 door lets other
+    machines in."""
     repository: Path | None = None
     """Folder of releases that clients may load and unload."""
     access: Access = field(default_factory=Access)
@@ -107,7 +111,9 @@ def serving(plan: ServePlan, say: Say = silent) -> Iterator[Serving]:
         TransportError: an address cannot be had.
     """
     _check(plan)
+    regions = SystemRegions(_shared_prefix(plan))
     with ExitStack() as stack:
+        stack.callback(regions.close)
         events = EventCounter()
         host, hung = _host(plan, events, say), list[str]()
         stack.callback(lambda: hung.extend(host.close(_LAST_WORD_S)))
@@ -117,8 +123,8 @@ def serving(plan: ServePlan, say: Say = silent) -> Iterator[Serving]:
             else:
                 host.load(release)
         _check_batching(plan, host, say)
-        service = V2Service(host, software_version(), Repository(plan.repository) if plan.repository else None)
-        stack.callback(service.regions.close)
+        repository = Repository(plan.repository) if plan.repository else None
+        service = V2Service(host, software_version(), repository, regions)
         doors: list[Door] = []
         doors += _doors(plan, service, ServingMetrics(host, events, lambda: doors))
         stack.callback(_stop, doors, plan.drain_s)
@@ -158,6 +164,14 @@ def _check(plan: ServePlan) -> None:
             check_exposure(option, listen, plan.access)
     if plan.metrics is not None:
         check_metrics()
+
+
+def _shared_prefix(plan: ServePlan) -> str | None:
+    """Raises: ContractError."""
+    if plan.shared_memory is not None:
+        return parse_prefix(plan.shared_memory)
+    # Nobody on another machine has memory to share, so whoever asks from there is after ours.
+    return "" if all(one is None or one.is_loopback for one in (plan.http, plan.grpc)) else None
 
 
 def _check_batching(plan: ServePlan, host: ModelHost, say: Say) -> None:

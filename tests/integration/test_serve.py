@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton
 
+from edge_runtime.doors.access import Access, TlsFiles
+from edge_runtime.doors.door import Listen
+from edge_runtime.doors.serve import ServePlan, serving
 from tests.fakes.agents import children
 from tests.fakes.models import hanging_classifier
 from tests.fakes.pixels import write_pixels
@@ -186,10 +190,36 @@ def test_the_network_is_let_in_with_tls_and_token_alone(release: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
+    ("host", "wish", "is_shared"),
+    [("127.0.0.1", None, True), ("0.0.0.0", None, False), ("0.0.0.0", "on", True), ("127.0.0.1", "off", False)],
+)
+def test_memory_is_shared_on_this_machine_alone_unless_the_operator_says_otherwise(
+    release: Path, tmp_path: Path, host: str, wish: str | None, is_shared: bool
+) -> None:
+    issued = make_ca(tmp_path).issue("server")
+    access = Access(TlsFiles(issued.cert_file, issued.key_file), b"0123456789abcdef")
+    plan = ServePlan((release,), Listen(host, 0), access=access, shared_memory=wish)
+    bearer = {"Authorization": "Bearer 0123456789abcdef"}
+
+    with serving(plan) as server, httpx.Client(verify=False, headers=bearer) as client:
+        v2 = server.doors[0].address.replace(host, "127.0.0.1") + "/v2"
+        extensions = client.get(v2).json()["extensions"]
+        wanted = {"key": "/nothing-of-that-name", "offset": 0, "byte_size": 8}
+        said = client.post(f"{v2}/systemsharedmemory/region/r/register", json=wanted)
+        cleaned_up = client.post(f"{v2}/systemsharedmemory/unregister")
+
+    assert ("system_shared_memory" in extensions) is is_shared
+    assert said.status_code == (400 if is_shared else 503)
+    assert ("takes no shared memory" in said.text) is not is_shared
+    assert cleaned_up.status_code == 200
+
+
+@pytest.mark.parametrize(
     ("arguments", "why"),
     [
         ((), "nothing is named"),
         (("--repository", "nowhere"), "it is no folder"),
+        (("--repository", ".", "--shared-memory", "some"), "neither on, off nor a prefix"),
         (("nowhere",), "there is no such folder"),
         (("--http", "everywhere"), "it is no address"),
         (("--repository", ".", "--tls-cert", "c.pem"), "a certificate needs its key"),

@@ -17,12 +17,13 @@ from edge_runtime.serving.served import Served
 from edge_runtime.serving.statistics import ServedStatistics, Spent
 
 SERVER_NAME: Final = "edge-runtime"
+_SHARED_MEMORY: Final = "system_shared_memory"
 EXTENSIONS: Final = (
     "classification",
     "sequence",
     "model_repository",
     "model_configuration",
-    "system_shared_memory",
+    _SHARED_MEMORY,
     "binary_tensor_data",
     "parameters",
     "statistics",
@@ -170,9 +171,10 @@ def _named(index: int, labels: Sequence[str]) -> str:
     return f":{labels[index]}" if index < len(labels) else ""
 
 
-def server_metadata(version: str) -> dict[str, Any]:
+def server_metadata(version: str, *, shares_memory: bool = True) -> dict[str, Any]:
     """What `GET /v2` answers."""
-    return {"name": SERVER_NAME, "version": version, "extensions": list(EXTENSIONS)}
+    extensions = [one for one in EXTENSIONS if shares_memory or one != _SHARED_MEMORY]
+    return {"name": SERVER_NAME, "version": version, "extensions": extensions}
 
 
 def model_metadata(served: Served, versions: Iterable[str]) -> dict[str, Any]:

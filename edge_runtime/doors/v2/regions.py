@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from edge_runtime.contract.errors import EdgeError
+from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.serving.calls import BadCall
 
@@ -81,21 +81,34 @@ class _Region:
 
 
 class SystemRegions:
-    """The regions of one server, shared by its doors; any thread may use it."""
+    """The regions of one server, shared by its doors; any thread may use it.
 
-    def __init__(self, folder: Path = _FOLDER) -> None:
+    Args:
+        prefix: names of objects that clients may register begin so; None: they may register none.
+        folder: in which the objects lie.
+    """
+
+    def __init__(self, prefix: str | None = "", folder: Path = _FOLDER) -> None:
+        self._prefix = prefix
         self._folder = folder
         self._lock = threading.Lock()
         self._regions: dict[str, _Region] = {}
+
+    @property
+    def is_on(self) -> bool:
+        """Whether clients may register anything."""
+        return self._prefix is not None
 
     def register(self, status: RegionStatus) -> None:
         """Open a client's region.
 
         Raises:
+            InferenceError: code `not_supported_here`: this server takes none.
             BadCall: the key is no regular file of this user below /dev/shm or smaller than stated; the name is taken.
         """
         if not 0 < len(status.name) <= _NAME_MAX:
             raise _refused(status.name, f"a name has 1 to {_NAME_MAX} characters")
+        self._check_named_so(status)
         fd = _open_checked(self._folder, status)
         with self._lock:
             full = len(self._regions) >= REGIONS_MAX
@@ -106,6 +119,18 @@ class SystemRegions:
         if full:
             raise _refused(status.name, f"{REGIONS_MAX} regions are registered", "unregister what is no longer used")
         raise _refused(status.name, "a region of that name is registered", "unregister it first", code="exists")
+
+    def _check_named_so(self, status: RegionStatus) -> None:
+        if self._prefix is None:
+            raise InferenceError(
+                f"register region {shown(status.name)}",
+                "this server takes no shared memory",
+                "send the tensors, or start it with --shared-memory on",
+                code="not_supported_here",
+            )
+        if not status.key.removeprefix("/").startswith(self._prefix):
+            because = f"{shown(status.key)} does not begin with {self._prefix}"
+            raise _refused(status.name, because, "name the object so, or start the server with another --shared-memory")
 
     def unregister(self, name: str | None = None) -> None:
         """Forget one region, or all; one that nobody knows is no error, as in Triton."""
@@ -167,6 +192,17 @@ class SystemRegions:
                 f"bytes {part.offset} to {part.offset + part.size} are outside its {region.status.byte_size}",
             )
         return region
+
+
+def parse_prefix(text: str) -> str | None:
+    """Read `on`, `off` or `PREFIX*`: how names of objects that clients may register begin. Raises: ContractError."""
+    if text in {"on", "off"}:
+        return "" if text == "on" else None
+    prefix = text.removesuffix("*")
+    if prefix == text or not _KEY.match(prefix) or "*" in prefix:
+        because = "it is neither on, off nor a prefix"
+        raise ContractError(f"share memory {shown(text)}", because, "write on, off or NAME*")
+    return prefix.removeprefix("/")
 
 
 def read_range(tensor: str, parameters: Mapping[str, object]) -> RegionRange | None:

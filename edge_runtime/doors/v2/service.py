@@ -34,7 +34,7 @@ class V2Service:
 
     def metadata(self) -> dict[str, Any]:
         """Name, version and extensions of the server."""
-        return server_metadata(self.version)
+        return server_metadata(self.version, shares_memory=self.regions.is_on)
 
     def is_ready(self) -> bool:
         """Whether everything that is served answers, and something is."""

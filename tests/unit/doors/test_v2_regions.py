@@ -6,13 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.doors.v2.regions import REGIONS_MAX, RegionRange, RegionStatus, SystemRegions, read_range
+from edge_runtime.contract.errors import ContractError, InferenceError
+from edge_runtime.doors.v2.regions import (
+    REGIONS_MAX,
+    RegionRange,
+    RegionStatus,
+    SystemRegions,
+    parse_prefix,
+    read_range,
+)
 from edge_runtime.serving.calls import BadCall
 
 
 @pytest.fixture
 def regions(tmp_path: Path) -> Iterator[SystemRegions]:
-    registry = SystemRegions(tmp_path)
+    registry = SystemRegions(folder=tmp_path)
     yield registry
     registry.close()
 
@@ -50,6 +58,37 @@ def test_links_pipes_folders_and_missing_keys_are_refused(regions: SystemRegions
         with pytest.raises(BadCall):
             regions.register(RegionStatus("r", key, 0, 1))
     assert regions.statuses() == []
+
+
+def test_objects_with_other_names_than_the_operator_shares_are_refused(tmp_path: Path) -> None:
+    for name in ("camera_1", "camera", "a_camera_1"):
+        (tmp_path / name).write_bytes(bytes(8))
+    regions = SystemRegions(parse_prefix("camera_*"), tmp_path)
+
+    regions.register(RegionStatus("mine", "/camera_1", 0, 8))
+    for key in ("/camera", "a_camera_1", "/../camera_1"):
+        with pytest.raises(BadCall, match="does not begin with camera_"):
+            regions.register(RegionStatus("theirs", key, 0, 8))
+
+    assert [status.name for status in regions.statuses()] == ["mine"]
+    regions.close()
+
+
+def test_where_no_memory_is_shared_nothing_is_opened_and_cleaning_up_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(bytes(8))
+    regions = SystemRegions(parse_prefix("off"), tmp_path)
+
+    with pytest.raises(InferenceError, match="takes no shared memory"):
+        regions.register(RegionStatus("r", "/key", 0, 8))
+    regions.unregister()
+
+    assert regions.statuses() == []
+
+
+@pytest.mark.parametrize("text", ["", "*", "camera", "a/b*", "../*", "yes", "a*b*", "x" * 256 + "*"])
+def test_what_is_no_prefix_is_said(text: str) -> None:
+    with pytest.raises(ContractError, match=r"write on, off or NAME\*"):
+        parse_prefix(text)
 
 
 def test_a_file_of_another_user_is_refused(
