@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,9 @@ from edge_runtime.interrupt import EXIT_INTERRUPTED, raise_on_interrupt
 if TYPE_CHECKING:
     from edge_runtime.tuning.bench import BenchReport
     from edge_runtime.tuning.figures import Figures
+    from edge_runtime.tuning.loadgen_log import Latency
     from edge_runtime.tuning.machine import Machine
+    from edge_runtime.tuning.scenarios import ScenarioReport
     from edge_runtime.tuning.tune import TuneReport
 
 app = typer.Typer()
@@ -25,6 +28,24 @@ Release = Annotated[
     Path, typer.Argument(help="Folder that edge-convert wrote, or a device's state_dir: what it runs now.")
 ]
 Slot = Annotated[str, typer.Option(help="With a state_dir: which of the device's models.")]
+
+
+class Scenario(Enum):
+    """Who asks, and when (MLPerf inference)."""
+
+    SINGLE_STREAM = "single-stream"
+    MULTI_STREAM = "multi-stream"
+    SERVER = "server"
+    OFFLINE = "offline"
+
+
+class Mode(Enum):
+    """What a scenario is run for."""
+
+    PERFORMANCE = "performance"
+    ACCURACY = "accuracy"
+
+
 Backends = Annotated[list[str] | None, typer.Option("--backend", help="Engine that may be used; repeat for several.")]
 Tuned = Annotated[Path | None, typer.Option(help="Folder in which tune --state kept what is best here.")]
 
@@ -40,17 +61,33 @@ def bench(
     tuned: Tuned = None,
     seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Time for the rounds of one caller.")] = 5.0,
     callers: Annotated[int | None, typer.Option(min=1, max=256, help="Callers at once under load.")] = None,
+    scenario: Annotated[
+        Scenario | None, typer.Option(help="MLPerf's LoadGen asks as well, for at least --seconds (extra: loadgen).")
+    ] = None,
+    mode: Annotated[Mode, typer.Option(help="Of a scenario: how fast, or every sample once.")] = Mode.PERFORMANCE,
+    min_queries: Annotated[int, typer.Option(min=1, max=10_000_000, help="Of a scenario, at least.")] = 100,
+    target_qps: Annotated[
+        float | None, typer.Option(min=0.001, max=1e6, help="Of server; default: half of what one caller gets.")
+    ] = None,
+    target_latency_ms: Annotated[
+        float | None, typer.Option(min=0.001, max=1e6, help="Of server, for 99 % of the answers.")
+    ] = None,
+    loadgen_out: Annotated[Path | None, typer.Option(help="Folder in which LoadGen's own files are kept.")] = None,
     slot: Slot = "main",
     as_json: Json = False,
 ) -> None:
     """Measure a release stage by stage, beside the bare engine in the same run."""
     from edge_runtime.tuning.bench import BenchSettings
     from edge_runtime.tuning.bench import bench as measure
+    from edge_runtime.tuning.scenarios import ScenarioWish
     from edge_runtime.tuning.target import open_target
 
     settings = BenchSettings(
         inputs=tuple(inputs or ()), variant=variant, threads=threads, backends=tuple(backend) if backend else None,
         seconds=seconds, callers=callers, tuned=tuned,
+        scenario=scenario and ScenarioWish(
+            scenario.value, mode.value, min_queries, target_qps, target_latency_ms, loadgen_out
+        ),
     )  # fmt: skip
     with _interruptible(), _progress() as progress:
         report = measure(open_target(release, slot), settings, progress)
@@ -105,11 +142,15 @@ def _print_bench(report: BenchReport) -> None:
     table = Table("stage")
     for head in ("min", "p50", "p90", "p99"):
         table.add_column(f"{head} ms", justify="right")
-    rows = [*report.stages.items(), ("whole answer", report.whole)]
+    rows: list[tuple[str, Figures | Latency]] = [*report.stages.items(), ("whole answer", report.whole)]
     if report.bare is not None:
         rows.append(("bare engine, ready tensors", report.bare))
     if report.load.queue is not None:
         rows.append((f"queue, {report.load.callers} callers", report.load.queue))
+    if report.scenario is not None and report.scenario.outcome is not None:
+        latency = report.scenario.outcome.latency
+        what = "samples" if report.scenario.scenario == "offline" else "queries"
+        rows.append((f"LoadGen {report.scenario.scenario}, {latency.count} {what}", latency))
     for name, figures in rows:
         if name in {"whole answer", "queue"}:
             table.add_section()
@@ -120,7 +161,7 @@ def _print_bench(report: BenchReport) -> None:
     _warn_when_busy(report.machine)
 
 
-def _cells(figures: Figures) -> list[str]:
+def _cells(figures: Figures | Latency) -> list[str]:
     return [f"{value:.3f}" for value in (figures.min, figures.p50, figures.p90, figures.p99)]
 
 
@@ -153,6 +194,26 @@ def _bench_lines(report: BenchReport) -> Iterator[str]:
         )
     else:
         yield f"energy: not measured, {report.energy_note}"
+    if report.scenario is not None:
+        yield from _scenario_lines(report.scenario)
+
+
+def _scenario_lines(report: ScenarioReport) -> Iterator[str]:
+    if report.target_qps is not None:
+        yield (
+            f"LoadGen asked {report.target_qps:.1f} times a second and wants 99 % of the answers within "
+            f"{report.target_latency_ms:.1f} ms"
+        )
+    if report.outcome is not None:
+        verdict = "a valid run" if report.outcome.is_valid else f"no valid run: {report.outcome.why_not}"
+        yield f"LoadGen {report.loadgen}, {report.scenario}: {report.outcome.per_s:.1f} samples/s; {verdict}"
+    else:
+        yield f"LoadGen {report.loadgen}, {report.scenario}: {report.answered} samples answered once each"
+        for check in report.checks:
+            value = "no number" if check.value is None else f"{check.value:.4g}"
+            yield f"golden {check.metric} against {check.against}: {value}, {'passed' if check.passed else 'failed'}"
+    if report.kept is not None:
+        yield f"LoadGen's own summary: {report.kept}"
 
 
 def _threads(threads: int | None) -> str:

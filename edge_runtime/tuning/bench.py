@@ -20,6 +20,7 @@ from edge_runtime.tuning.bare import BareCall, open_bare
 from edge_runtime.tuning.figures import Figures, figures_of, steady_ratio
 from edge_runtime.tuning.footprint import Footprint, measure_footprint
 from edge_runtime.tuning.machine import Machine, machine_of
+from edge_runtime.tuning.scenarios import ScenarioReport, ScenarioWish, load_loadgen, run_scenario
 from edge_runtime.tuning.sensors import EnergySensor, find_sensor
 from edge_runtime.tuning.target import Questions, Target, file_feeds, questions_for, variant_files
 
@@ -48,6 +49,8 @@ class BenchSettings:
     """For the rounds of one caller; the load takes half as long again."""
     callers: int | None = None
     """Under load; None: twice as many as the model runs at once, so that a queue forms."""
+    scenario: ScenarioWish | None = None
+    """Of MLPerf, besides."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +100,8 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     memory: Footprint | None
     energy: Energy | None
     energy_note: str | None
+    scenario: ScenarioReport | None = None
+    """What LoadGen measured, where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +136,11 @@ def bench(target: Target, settings: BenchSettings, progress: Progress) -> BenchR
 
     Raises:
         InferenceError: it cannot be opened, or cannot answer the questions.
-        ContractError: the release breaks the contract.
+        ContractError: the release breaks the contract, or LoadGen is asked for and not installed.
         DigestMismatch: a file is not the promised one.
     """
+    if settings.scenario is not None:
+        load_loadgen()  # first: whoever lacks it hears so before a minute is spent
     machine = machine_of(machine_facts([]))
     progress("opening", 0.0)
     with Model.open(
@@ -150,9 +157,14 @@ def bench(target: Target, settings: BenchSettings, progress: Progress) -> BenchR
         load, energy, energy_note = _under_load(subject, settings, progress)
         progress("memory, in processes of their own", 0.9)
         memory = measure_footprint(target, model, settings.threads)
+        scenario = None
+        if settings.scenario is not None:
+            progress(f"LoadGen, {settings.scenario.scenario}", 0.95)
+            scenario = run_scenario(model, questions, settings.scenario, settings.seconds)
         progress("done", 1.0)
         return _report(model, machine, questions, rounds, bare_note=note, load=load, memory=memory,
-                       energy=energy, energy_note=energy_note, threads=_threads(model, settings))  # fmt: skip
+                       energy=energy, energy_note=energy_note, threads=_threads(model, settings),
+                       scenario=scenario)  # fmt: skip
 
 
 @dataclass(slots=True)
