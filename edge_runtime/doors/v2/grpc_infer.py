@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from edge_runtime.contract.ids import shown
 from edge_runtime.doors.v2.datatypes import raw_bytes, tensor_from_bytes
-from edge_runtime.doors.v2.messages import INFER_REQUEST
-from edge_runtime.doors.v2.protocol import Schedule, Wish, call_of, outputs_of, read_schedule, read_wishes
-from edge_runtime.doors.v2.regions import SystemRegions, read_range
+from edge_runtime.doors.v2.messages import INFER_REQUEST, RAW_INPUT_CONTENTS
+from edge_runtime.doors.v2.protocol import Schedule, Wish, call_of, check_room, outputs_of, read_schedule, read_wish
+from edge_runtime.doors.v2.regions import RegionRange, SystemRegions, read_range
 from edge_runtime.doors.v2.typed_contents import tensor_from_contents
-from edge_runtime.doors.v2.wire import Document
+from edge_runtime.doors.v2.wire import Document, places
 from edge_runtime.serving.calls import BadCall, Call, Reply, Values
+
+_FORMS_MAX: Final = 64
+_TEXT_MAX: Final = 4096
+"""Bytes of a request besides its raw tensors, and the number of those, up to which it is remembered."""
+_RAWS_MAX: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,38 +36,90 @@ class Asked:
     """On a stream: each answer shall say that it is the last one to its request."""
 
 
-def read_infer(content: bytes, regions: SystemRegions, now: float, deadline: float | None = None) -> Asked:
-    """What a request asks; tensors are views into it where they lie aligned.
+class _Input(NamedTuple):
+    """One tensor of a request, without its numbers."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    part: RegionRange | None
+    """Where it lies in shared memory."""
+    contents: Document | None
+    """Its numbers, when they came as numbers."""
+
+
+class _Request(NamedTuple):
+    """A request without its raw tensors."""
+
+    model: str
+    version: str
+    id: str
+    parameters: dict[str, object]
+    wishes: tuple[Wish, ...]
+    inputs: tuple[_Input, ...]
+
+
+class _Form(NamedTuple):
+    """The bytes of a request that are no raw tensor, and what they mean."""
+
+    texts: tuple[tuple[int, bytes], ...]
+    """What stands where."""
+    raws: tuple[tuple[int, int], ...]
+    """Begin and end of each raw tensor."""
+    request: _Request
+
+
+class InferReader:
+    """Reads ModelInfer requests; one that differs from an earlier one in its raw tensors only is not parsed again.
 
     Args:
-        content: a ModelInferRequest.
         regions: shared memory that tensors may lie in.
-        now: `time.monotonic()` seconds.
-        deadline: of the whole call, as gRPC knows it; the request's own may be sooner.
-
-    Raises:
-        MalformedMessage: it is no such message.
-        BadCall: its tensors, parameters or shared memory do not fit together.
     """
-    document = INFER_REQUEST.read(content)
-    parameters = read_parameters(document.get("parameters", ()))
-    schedule = read_schedule(parameters, now)
-    if deadline is not None and (schedule.deadline is None or deadline < schedule.deadline):
-        schedule = Schedule(deadline, schedule.priority, schedule.sequence)
-    named = (
-        (output.get("name", ""), read_parameters(output.get("parameters", ())))
-        for output in document.get("outputs", ())
-    )
-    wishes = read_wishes(named, regions)
-    inputs = _read_inputs(document, regions)
-    return Asked(
-        document.get("model_name", ""),
-        document.get("model_version", ""),
-        document.get("id", ""),
-        call_of(inputs, wishes, schedule),
-        wishes,
-        parameters.get("triton_enable_empty_final_response") is True,
-    )
+
+    def __init__(self, regions: SystemRegions) -> None:
+        self._regions = regions
+        self._forms: dict[int, _Form] = {}
+        """By the length of the whole message."""
+
+    def read(self, content: bytes, now: float, deadline: float | None = None) -> Asked:
+        """What a request asks; tensors are views into it where they lie aligned.
+
+        Args:
+            content: a ModelInferRequest.
+            now: `time.monotonic()` seconds.
+            deadline: of the whole call, as gRPC knows it; the request's own may be sooner.
+
+        Raises:
+            MalformedMessage: it is no such message.
+            BadCall: its tensors, parameters or shared memory do not fit together.
+        """
+        form = self._forms.get(len(content))
+        if form is not None and all(content.startswith(text, at) for at, text in form.texts):
+            request, whole = form.request, memoryview(content)
+            raws = [whole[start:end] for start, end in form.raws]
+        else:
+            document = INFER_REQUEST.read(content)
+            raws = document.get("raw_input_contents", [])
+            request = _read_request(document)
+            self._learn(content, request)
+        check_room(request.wishes, self._regions)
+        inputs = _read_inputs(request.inputs, raws, self._regions)
+        schedule = read_schedule(request.parameters, now)
+        if deadline is not None and (schedule.deadline is None or deadline < schedule.deadline):
+            schedule = Schedule(deadline, schedule.priority, schedule.sequence)
+        call = call_of(inputs, request.wishes, schedule)
+        wants_final_mark = request.parameters.get("triton_enable_empty_final_response") is True
+        return Asked(request.model, request.version, request.id, call, request.wishes, wants_final_mark)
+
+    def _learn(self, content: bytes, request: _Request) -> None:
+        raws = places(content, RAW_INPUT_CONTENTS)
+        if len(raws) > _RAWS_MAX or len(content) - sum(end - start for start, end in raws) > _TEXT_MAX:
+            return
+        edges = [0, *(edge for place in raws for edge in place), len(content)]
+        texts = tuple((start, content[start:end]) for start, end in zip(edges[::2], edges[1::2], strict=True))
+        if len(self._forms) >= _FORMS_MAX:
+            self._forms.clear()
+        self._forms[len(content)] = _Form(texts, tuple(raws), request)
 
 
 def answer_document(
@@ -110,22 +167,38 @@ def read_parameters(entries: Sequence[Document]) -> dict[str, object]:
     return parameters
 
 
-def _read_inputs(document: Document, regions: SystemRegions) -> dict[str, Values]:
-    raws: list[memoryview] = document.get("raw_input_contents", [])
-    inputs: dict[str, Values] = {}
-    used = 0
+def _read_request(document: Document) -> _Request:
+    inputs = []
     for described in document.get("inputs", ()):
         name: str = described.get("name", "")
-        datatype: str = described.get("datatype", "")
-        shape: list[int] = described.get("shape", [])
+        part = read_range(name, read_parameters(described.get("parameters", ())))
+        inputs.append(
+            _Input(name, described.get("datatype", ""), described.get("shape", []), part, described.get("contents"))
+        )
+    return _Request(
+        document.get("model_name", ""),
+        document.get("model_version", ""),
+        document.get("id", ""),
+        read_parameters(document.get("parameters", ())),
+        tuple(
+            read_wish(output.get("name", ""), read_parameters(output.get("parameters", ())))
+            for output in document.get("outputs", ())
+        ),
+        tuple(inputs),
+    )
+
+
+def _read_inputs(described: Sequence[_Input], raws: Sequence[memoryview], regions: SystemRegions) -> dict[str, Values]:
+    inputs: dict[str, Values] = {}
+    used = 0
+    for name, datatype, shape, part, contents in described:
         if name in inputs:
             raise BadCall("read the request", f"it has input {shown(name)} twice")
-        part = read_range(name, read_parameters(described.get("parameters", ())))
         if part is not None:
             inputs[name] = tensor_from_bytes(name, datatype, shape, regions.read(part))
         elif not raws:
-            inputs[name] = tensor_from_contents(name, datatype, shape, described.get("contents", {}))
-        elif "contents" in described:
+            inputs[name] = tensor_from_contents(name, datatype, shape, contents or {})
+        elif contents is not None:
             raise BadCall(f"read tensor {shown(name)}", "it has typed contents beside raw ones", "send one of both")
         elif used == len(raws):
             raise BadCall("read the request", f"it has {len(raws)} raw contents, too few for its inputs")

@@ -11,7 +11,7 @@ from typing import Final, final
 from edge_runtime.contract.errors import EdgeError, UnsupportedFeature
 from edge_runtime.doors.tally import Tally
 from edge_runtime.doors.v2 import messages
-from edge_runtime.doors.v2.grpc_infer import Asked, answer_document, read_infer, read_parameters
+from edge_runtime.doors.v2.grpc_infer import Asked, InferReader, answer_document, read_parameters
 from edge_runtime.doors.v2.regions import RegionStatus
 from edge_runtime.doors.v2.service import V2Service, is_answering, wanted_version
 from edge_runtime.doors.v2.wire import Document
@@ -74,6 +74,7 @@ class GrpcService:
 
     def __init__(self, service: V2Service) -> None:
         self._service = service
+        self._reader = InferReader(service.regions)
         self.unary: Mapping[str, Method] = {
             "ModelInfer": self.infer,
             "ServerLive": lambda _content, _caller: messages.LIVE.write({"live": True}),
@@ -99,7 +100,7 @@ class GrpcService:
 
     def infer(self, content: bytes, caller: Caller) -> bytes:
         """ModelInfer. Raises: EdgeError."""
-        asked = read_infer(content, self._service.regions, time.monotonic(), caller.deadline)
+        asked = self._reader.read(content, time.monotonic(), caller.deadline)
         return messages.INFER_RESPONSE.write(self._answer(asked, caller))
 
     def infer_stream(self, contents: Iterator[bytes], caller: Caller, tally: Tally) -> Iterator[bytes]:
@@ -107,7 +108,7 @@ class GrpcService:
         for content in contents:
             name = ""
             try:
-                asked = read_infer(content, self._service.regions, time.monotonic(), caller.deadline)
+                asked = self._reader.read(content, time.monotonic(), caller.deadline)
                 name = asked.id
                 answer: Document = {"infer_response": self._answer(asked, caller)}
             except EdgeError as error:

@@ -75,6 +75,7 @@ _INPUT: Final = Message(
     Field(5, "contents", CONTENTS),
 )
 _REQUESTED_OUTPUT: Final = Message(Field(1, "name", STRING), _map(2, "parameters", PARAMETER))
+RAW_INPUT_CONTENTS: Final = 7
 INFER_REQUEST: Final = Message(
     Field(1, "model_name", STRING),
     Field(2, "model_version", STRING),
@@ -82,7 +83,7 @@ INFER_REQUEST: Final = Message(
     _map(4, "parameters", PARAMETER),
     Field(5, "inputs", _INPUT, repeated=True),
     Field(6, "outputs", _REQUESTED_OUTPUT, repeated=True),
-    Field(7, "raw_input_contents", BYTES, repeated=True),
+    Field(RAW_INPUT_CONTENTS, "raw_input_contents", BYTES, repeated=True),
 )
 _OUTPUT: Final = Message(
     Field(1, "name", STRING),

@@ -98,10 +98,15 @@ def read_schedule(parameters: Mapping[str, object], now: float) -> Schedule:
 def read_wishes(named: Iterable[tuple[str, Mapping[str, object]]], regions: SystemRegions) -> tuple[Wish, ...]:
     """Which outputs are wanted, and how; a region that cannot hold one is refused before work. Raises: BadCall."""
     wishes = tuple(read_wish(name, parameters) for name, parameters in named)
+    check_room(wishes, regions)
+    return wishes
+
+
+def check_room(wishes: Iterable[Wish], regions: SystemRegions) -> None:
+    """Refuse outputs that are wanted where they cannot go. Raises: BadCall."""
     for wish in wishes:
         if wish.region is not None:
             regions.check(wish.region)
-    return wishes
 
 
 def read_wish(name: str, parameters: Mapping[str, object]) -> Wish:

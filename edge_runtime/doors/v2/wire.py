@@ -166,6 +166,24 @@ class _Reader:
         raise MalformedMessage("a number in it does not end")
 
 
+def places(content: bytes, number: int) -> list[tuple[int, int]]:
+    """Where the values of a bytes field stand in a message that was read without an error: begin and end of each."""
+    reader, found, at = _Reader(content), [], 0
+    while at < len(content):
+        tag, start = reader.number(at, len(content))
+        match tag & 7:
+            case 2:
+                size, start = reader.number(start, len(content))
+                at = start + size
+            case 0:
+                _, at = reader.number(start, len(content))
+            case other:
+                at = start + (8 if other == 1 else 4)
+        if tag == number << 3 | _LEN:
+            found.append((start, at))
+    return found
+
+
 def varint(number: int) -> bytes:
     """A number in groups of seven bits, lowest first; a negative one as its 64-bit complement."""
     if 0 <= number < 0x80:
