@@ -15,6 +15,7 @@ _ACCELERATORS: Final = {
     ("litert", "edgetpu"): "edgetpu-v1",
     ("onnxruntime", "cuda"): "nvidia-gpu",
     ("onnxruntime", "tensorrt"): "nvidia-gpu",
+    ("tensorrt", "native"): "nvidia-gpu",
     ("tensorrt", "onnxruntime"): "nvidia-gpu",
 }
 """What is there when an engine's provider really ran."""

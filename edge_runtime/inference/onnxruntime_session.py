@@ -109,7 +109,7 @@ class _OnnxRuntimeBinding:
 def session_on(
     ort: Any, content: bytes, settings: Any, providers: list[tuple[str, dict[str, Any]]], folder: Path | None
 ) -> Any:
-    """The library's session, on the first of these providers that takes it, with those behind it.
+    """The library's session on these providers, of what they compiled the last time where that is kept.
 
     Args:
         ort: the library.
@@ -119,22 +119,15 @@ def session_on(
         folder: where a compiled model may lie from the last time; None: nowhere.
 
     Raises:
-        Exception: whatever the library says of the first provider.
+        Exception: whatever the library says.
     """
     if folder is not None and (context := _compiled_session(ort, settings, providers, folder)) is not None:
         return context
-    refusals = []
-    for place in range(len(providers)):
-        try:
-            # Its own fallback prints to stdout and forgets why.
-            session = ort.InferenceSession(content, settings, providers=providers[place:], enable_fallback=0)
-        except Exception as error:  # noqa: BLE001 (vendors fail in their own ways)
-            refusals.append(error)
-            continue
-        if folder is not None and (fresh := folder / FRESH_CONTEXT).exists():
-            keep(fresh, folder, _CONTEXT)
-        return session
-    raise refusals[0]
+    # Its own fallback prints to stdout and forgets why.
+    session = ort.InferenceSession(content, settings, providers=providers, enable_fallback=0)
+    if folder is not None and (fresh := folder / FRESH_CONTEXT).exists():
+        keep(fresh, folder, _CONTEXT)
+    return session
 
 
 def _compiled_session(ort: Any, settings: Any, providers: list[tuple[str, dict[str, Any]]], folder: Path) -> Any:

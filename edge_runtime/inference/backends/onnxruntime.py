@@ -77,7 +77,7 @@ class OnnxRuntimeBackend:
         told, folder = _told(ort, providers, manifest, options)
         content = file_bytes(files, "model")
         try:
-            session = session_on(ort, content, settings, told, folder)
+            session = _first_that_loads(ort, content, settings, told, folder)
             _forbid_other_provider(session.get_providers(), [name for name, _ in told], manifest)
             return OnnxRuntimeSession(ort, session)
         except InferenceError:
@@ -156,6 +156,21 @@ def _told(
     folder = private_folder(options.built, versions) if wants_folder(manifest) else None
     threads = threads_for(manifest, options)
     return [(PROVIDERS[name], settings_of(manifest, name, threads, folder)) for name in providers], folder
+
+
+def _first_that_loads(
+    ort: Any, content: bytes, settings: Any, told: list[tuple[str, dict[str, Any]]], folder: Path | None
+) -> Any:
+    """A session on the first provider that does not fail, with those behind it."""
+    try:
+        return session_on(ort, content, settings, told, folder)
+    except Exception as refusal:
+        if len(told) == 1:
+            raise
+        try:
+            return _first_that_loads(ort, content, settings, told[1:], folder)
+        except Exception:  # noqa: BLE001 (the first one was meant)
+            raise refusal from None
 
 
 def _forbid_other_provider(active: list[str], wanted: list[str], manifest: VariantManifest) -> None:

@@ -45,9 +45,23 @@ def test_an_option_that_names_a_file_is_refused() -> None:
             load_backend("tensorrt").open(FILES, variant(**{key: "/etc/x"}), BackendOptions())
 
 
-def test_a_variant_for_native_tensorrt_alone_is_refused() -> None:
-    with pytest.raises(UnsupportedFeature, match="native"):
-        load_backend("tensorrt").open(FILES, variant("other"), BackendOptions())
+def test_a_way_to_tensorrt_that_nobody_knows_is_refused() -> None:
+    manifest = variant()
+    other = msgspec.structs.replace(manifest, target=msgspec.structs.replace(manifest.target, provider=["triton"]))
+
+    with pytest.raises(UnsupportedFeature, match="triton"):
+        load_backend("tensorrt").open(FILES, other, BackendOptions())
+
+
+def test_what_tensorrt_says_of_a_file_that_it_refuses_reaches_the_reader(monkeypatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("node 3: no importer")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
+
+    with pytest.raises(InferenceError, match=r"TensorRT refuses it \(.node 3: no importer"):
+        load_backend("tensorrt").open(FILES, variant(), BackendOptions())
 
 
 def test_without_tensorrt_the_variant_is_refused_with_what_to_install() -> None:
