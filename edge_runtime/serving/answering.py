@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_runtime.inference.postprocessing.results import as_json
 from edge_runtime.inference.requests.accounting import INTERPRET, PREPARE, RUN, SAMPLES
+from edge_runtime.inference.requests.drift import grid_of
 from edge_runtime.serving.calls import BadCall, Call, Values
 from edge_runtime.serving.describing import WantedOutputs, only_arrays
 
@@ -31,6 +32,7 @@ class Answerer:
     def __init__(self, model: Model) -> None:
         self._asker = model.asker
         self._outputs = WantedOutputs(model.release.manifest, model.variant.manifest)
+        self._needs_pixels = model.predictor.postprocess.compares
 
     def answer(self, call: Call, record: Record) -> dict[str, Values]:
         """The wanted outputs of one call, as `Reply.tensors` holds them; counts samples and stages.
@@ -56,9 +58,11 @@ class Answerer:
             BadInput: as `answer`.
             InferenceError: there is not enough memory.
         """
+        if self._needs_pixels:
+            return None
         wanted = self._outputs.split(call.outputs)
         began = perf_counter_ns()
-        made = [self._asker.make(sample) for sample in _samples(call.inputs)]
+        made = [_without_pixels(self._asker.make(sample)) for sample in _samples(call.inputs)]
         record.time(PREPARE, perf_counter_ns() - began)
         return None if any(one.feeds is None for one in made) else Apart(self._asker, made, wanted)
 
@@ -115,6 +119,14 @@ class Apart:
     def reply(self, said: Sequence[Tensors], record: Record) -> dict[str, Values]:
         """The wanted outputs; counts samples. Raises: InferenceError."""
         return _reply(self._asker, self._wanted, zip(said, self._made, strict=True), record)
+
+
+def _without_pixels(made: Made) -> Made:
+    """What is left of a picture while it waits: its shape, what drift looks at, and what the engine is fed."""
+    whole = made.decoded or {}
+    shapes = {name: np.broadcast_to(np.zeros((), one.dtype), one.shape) for name, one in whole.items()}
+    seen = {name: grid_of(one) if isinstance(one, np.ndarray) else one for name, one in made.seen.items()}
+    return made._replace(decoded=shapes, seen=seen)
 
 
 def _reply(

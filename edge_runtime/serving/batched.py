@@ -89,6 +89,8 @@ class BatchedInstance:
         self._inner = inner
         self._preparing = inner if isinstance(inner, LocalInstance) else None
         """Prepares pictures in the threads of their callers; not in another process."""
+        # More callers wait here than the engine takes: their pictures must not all be in memory at once.
+        self._decoding = threading.BoundedSemaphore(max(inner.slots, 1))
         self._axes: BatchAxes | None = axes
         self._policy = BatchPolicy(min(policy.max_rows, inner.variant.batch.max), policy.delay_s)
         self._lock = threading.Lock()
@@ -263,10 +265,11 @@ class BatchedInstance:
         if self._preparing is None or self._axes is None or call.sequence is not None:
             return None
         encoded = [len(values) for values in call.inputs.values() if isinstance(values, list)]
-        # More than a batch would be held in memory all at once; the model takes them one after the other.
+        # More than a batch are taken one after the other.
         if not encoded or max(encoded) > self._policy.max_rows:
             return None
-        return self._preparing.prepare(call, record)
+        with self._decoding:
+            return self._preparing.prepare(call, record)
 
     def _kind_of(self, call: Call, apart: Apart | None) -> tuple[Hashable, int]:
         """What it can run together with, and how many rows it brings; a kind of its own for what runs alone."""

@@ -86,10 +86,16 @@ class Drift:
             )
 
 
+def grid_of(given: Array) -> Array:
+    """The points of an array at which it is looked at, as an array of its own; of these all are."""
+    steps = tuple(slice(None, None, max(-(-size // _POINTS), 1)) for size in given.shape)
+    points: Array = given[steps].copy()
+    return points
+
+
 def _look(given: Array) -> tuple[float, float]:
     """Level and spread of an array, on a grid of its points."""
-    steps = tuple(slice(None, None, -(-size // _POINTS)) for size in given.shape)
-    points = given[steps].astype(np.float64)
+    points = grid_of(given).astype(np.float64)
     return float(np.abs(points).mean()), float(points.std())
 
 

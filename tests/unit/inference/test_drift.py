@@ -6,11 +6,13 @@ import threading
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_runtime import Model
 from edge_runtime.contract.sketch import Sketch, merged
 from edge_runtime.inference.postprocessing.results import Anomaly, Answer, Scored, TensorAnswer
-from edge_runtime.inference.requests.drift import EVERY, Drift
+from edge_runtime.inference.requests.drift import EVERY, Drift, grid_of
 from tests.fakes.pipelines import boxes, classes
 from tests.fakes.pixels import picture, write_pixels
 
@@ -24,6 +26,18 @@ def test_one_request_in_so_many_is_looked_at() -> None:
     found = drift.sketches()
     assert (found.seen, found.sampled) == (9, 3)
     assert Sketch.from_data(found.confidence["classes"]).mean == pytest.approx(0.4)
+
+
+@given(st.lists(st.integers(0, 200), min_size=1, max_size=3))
+def test_what_is_kept_of_an_input_looks_like_the_whole_of_it(shape: list[int]) -> None:
+    whole = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    of_whole, of_grid = Drift(every=1), Drift(every=1)
+
+    of_whole.saw([], {"image": whole})
+    of_grid.saw([], {"image": grid_of(whole)})
+
+    assert of_grid.sketches() == of_whole.sketches()
+    assert max(grid_of(whole).shape) <= 64
 
 
 def test_each_kind_of_answer_says_how_sure_it_is() -> None:

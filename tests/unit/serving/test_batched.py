@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +20,7 @@ from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.release import BatchSpec
 from edge_runtime.inference.blame import BadInput, EngineFault
+from edge_runtime.inference.preprocessing.preprocess import Inputs, Preprocessor
 from edge_runtime.inference.requests.accounting import SAMPLES, Accounting, Record
 from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed
 from edge_runtime.serving.batched import BatchedInstance
@@ -362,6 +364,31 @@ def test_a_picture_that_cannot_be_read_hurts_nobody_else(free_pixels: Path, pool
 
     assert answers == [([1], [1]), ([3], [3]), ([2], [2])]
     assert (statistics.success.count, statistics.execution_count) == (3, 1)
+
+
+def test_pictures_that_wait_for_a_batch_are_kept_as_what_the_engine_is_fed(
+    free_pixels: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = Preprocessor.decode
+    decoded: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def watched(self: Preprocessor, inputs: Inputs) -> Any:
+        found = decode(self, inputs)
+        decoded.append(weakref.ref(found["image"]))
+        alive.append(sum(one() is not None for one in decoded))
+        return found
+
+    with ModelHost(batching={"pixels": BatchPolicy(8, 30.0)}) as host:
+        served = host.load(free_pixels)
+        instance = instance_of(served)
+        assert isinstance(instance, BatchedInstance)
+        monkeypatch.setattr(Preprocessor, "decode", watched)
+        replies = list(pool.map(served.call, [pictures(number % 4) for number in range(8)]))
+
+    assert [said(reply.tensors)[1] for reply in replies] == [[number % 4] for number in range(8)]
+    assert len(decoded) == 8
+    assert max(alive) <= instance._inner.slots + 1
 
 
 def test_the_pictures_of_one_call_are_one_run(free_pixels: Path) -> None:
