@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from converters.errors import BadToolchain
-from edge_runtime.inference import environments
-from edge_runtime.inference.environments import CannotInstall, Installed, Pinned, Progress
+from edge_runtime.inference.environments import pinned
+from edge_runtime.inference.environments.pinned import CannotInstall, Installed, Pinned, Progress
 
 # onnx2tf converts into the flatbuffer itself, without TensorFlow, from 2.x on. It pins nearly all of what it imports.
 _TFLITE: Final = Pinned(
@@ -62,7 +62,7 @@ def toolchains_folder() -> Path:
 
 def find_installed(toolchain: Pinned, folder: Path | None = None) -> Installed | None:
     """The ready environment of a toolchain; None when there is none, or only a half-made one."""
-    return environments.find_installed(toolchain, folder or toolchains_folder())
+    return pinned.find_installed(toolchain, folder or toolchains_folder())
 
 
 def need_installed(name: str) -> Installed:
@@ -88,7 +88,7 @@ def install(toolchain: Pinned, progress: Progress, folder: Path | None = None) -
     parent = folder or toolchains_folder()
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        return environments.install(toolchain, f"install toolchain {toolchain.name}", parent, progress)
+        return pinned.install(toolchain, f"install toolchain {toolchain.name}", parent, progress)
     except OSError as error:
         raise BadToolchain(f"write to {parent}", error.strerror or str(error), "set EDGEFLEET_TOOLCHAINS") from error
     except CannotInstall as error:

@@ -16,7 +16,7 @@ from converters.compilers.job import Compiled, CompileJob
 from converters.errors import BadModel, BadToolchain, CompileFailed
 from converters.model.tflite_file import TfliteTensor, read_tflite
 from converters.toolchains import need_installed
-from edge_runtime.inference.environments import Installed
+from edge_runtime.inference.environments.pinned import Installed
 from edge_runtime.parent import end_with_parent
 
 _QUANTISER: Final = Path(__file__).with_name("litert_quantiser.py")

@@ -9,8 +9,8 @@ from edge_runtime.contract.device_profile import EngineFact
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backends.tflite_runtime import TfliteRuntimeBackend
-from edge_runtime.inference.engines import TFLITE_RUNTIME, engines_folder, name_python
-from edge_runtime.inference.environments import Pinned, Progress, install
+from edge_runtime.inference.environments.named import TFLITE_RUNTIME, engines_folder, name_python
+from edge_runtime.inference.environments.pinned import Pinned, Progress, install
 
 # The last version of the wheel. It was built for Python 3.9 to 3.11 and against the C interface of numpy 1.
 _TFLITE_RUNTIME: Final = Pinned(

@@ -26,15 +26,15 @@ from edge_runtime.inference.backend import (
     threads_for,
 )
 from edge_runtime.inference.blame import EngineFault
-from edge_runtime.inference.requests.pool import Pool
-from edge_runtime.inference.tflite import PROBE, Interpreter, Maker, load_edgetpu, working_providers
-from edge_runtime.inference.tflite_variants import (
+from edge_runtime.inference.libraries.tflite import PROBE, Interpreter, Maker, load_edgetpu, working_providers
+from edge_runtime.inference.libraries.tflite_variants import (
     edgetpu_options,
     edgetpu_refused,
     plain_kernels,
     refused,
     tensor_infos,
 )
+from edge_runtime.inference.requests.pool import Pool
 
 
 class LiteRtBackend:

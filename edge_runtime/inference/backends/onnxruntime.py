@@ -20,7 +20,7 @@ from edge_runtime.inference.backend import (
     file_bytes,
     threads_for,
 )
-from edge_runtime.inference.onnxruntime_session import PROVIDERS, OnnxRuntimeSession, session_on
+from edge_runtime.inference.libraries.onnxruntime_session import PROVIDERS, OnnxRuntimeSession, session_on
 
 _OPTIMISATION: Final = {
     "disabled": "ORT_DISABLE_ALL",
@@ -135,7 +135,7 @@ def _offered(ort: Any, wanted: list[str], manifest: VariantManifest) -> list[str
 
 
 def _belongs_to_provider(key: str) -> bool:
-    from edge_runtime.inference.onnxruntime_providers import is_option
+    from edge_runtime.inference.libraries.onnxruntime_providers import is_option
 
     return is_option(key)
 
@@ -147,8 +147,8 @@ def _told(
     if providers == ["cpu"] and all(key in _PLAIN for key in manifest.engine.options):
         return [(PROVIDERS["cpu"], {})], None
     from edge_runtime.inference.built import private_folder
-    from edge_runtime.inference.onnxruntime_providers import settings_of, wants_folder
-    from edge_runtime.inference.tensorrt_library import tensorrt_version
+    from edge_runtime.inference.libraries.onnxruntime_providers import settings_of, wants_folder
+    from edge_runtime.inference.libraries.tensorrt_library import tensorrt_version
 
     versions = f"onnxruntime-{ort.__version__}"
     if "tensorrt" in providers:

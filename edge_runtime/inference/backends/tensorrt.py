@@ -25,11 +25,11 @@ from edge_runtime.inference.backend import (
     threads_for,
 )
 from edge_runtime.inference.built import private_folder
-from edge_runtime.inference.cuda_runtime import load_cuda
-from edge_runtime.inference.onnxruntime_providers import is_option, settings_of
-from edge_runtime.inference.onnxruntime_session import PROVIDERS, OnnxRuntimeSession, session_on
-from edge_runtime.inference.tensorrt_library import tensorrt_version
-from edge_runtime.inference.tensorrt_native import NativeTools, NativeWish, TensorRtRefuses, open_native
+from edge_runtime.inference.libraries.cuda_runtime import load_cuda
+from edge_runtime.inference.libraries.onnxruntime_providers import is_option, settings_of
+from edge_runtime.inference.libraries.onnxruntime_session import PROVIDERS, OnnxRuntimeSession, session_on
+from edge_runtime.inference.libraries.tensorrt_library import tensorrt_version
+from edge_runtime.inference.libraries.tensorrt_native import NativeTools, NativeWish, TensorRtRefuses, open_native
 
 _TENSORRT: Final = PROVIDERS["tensorrt"]
 _NATIVE: Final = "native"

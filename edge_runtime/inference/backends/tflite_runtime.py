@@ -20,7 +20,6 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import LOAD_FAILED
 from edge_runtime.contract.release import VariantManifest
-from edge_runtime.inference import tflite
 from edge_runtime.inference.backend import (
     Array,
     BackendOptions,
@@ -33,15 +32,16 @@ from edge_runtime.inference.backend import (
     threads_for,
 )
 from edge_runtime.inference.blame import EngineFault
-from edge_runtime.inference.engines import TFLITE_RUNTIME, named_python
-from edge_runtime.inference.requests.pool import Pool
-from edge_runtime.inference.tflite_variants import (
+from edge_runtime.inference.environments.named import TFLITE_RUNTIME, named_python
+from edge_runtime.inference.libraries import tflite
+from edge_runtime.inference.libraries.tflite_variants import (
     edgetpu_options,
     edgetpu_refused,
     plain_kernels,
     refused,
     tensor_infos,
 )
+from edge_runtime.inference.requests.pool import Pool
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -12,7 +12,7 @@ import pytest
 
 from converters.errors import BadToolchain
 from converters.toolchains import TOOLCHAINS, find_installed, install, need_installed, toolchains_folder
-from edge_runtime.inference.environments import Pinned, find_python
+from edge_runtime.inference.environments.pinned import Pinned, find_python
 
 OURS = (sys.version_info.major, sys.version_info.minor)
 

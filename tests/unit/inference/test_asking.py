@@ -18,7 +18,7 @@ import pytest
 
 from edge_runtime import Model
 from edge_runtime.contract.errors import EdgeError, InferenceError
-from edge_runtime.inference.onnxruntime_session import guarded
+from edge_runtime.inference.libraries.onnxruntime_session import guarded
 from edge_runtime.inference.postprocessing.results import TensorAnswer
 from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Overloaded, Refused

@@ -13,9 +13,9 @@ import pytest
 
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.release import EngineRequirement, TensorBinding, TensorMap, VariantManifest
-from edge_runtime.inference import tflite
 from edge_runtime.inference.backend import BackendOptions, load_backend
 from edge_runtime.inference.backends import litert
+from edge_runtime.inference.libraries import tflite
 from edge_runtime.inference.predictor import load_predictor
 from tests.fakes.litert_models import adder_of_namesakes, custom_operator, four_pixel_tflite, int8_four_pixel_tflite
 from tests.fakes.models import Build, release_manifest

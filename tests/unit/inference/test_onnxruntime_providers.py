@@ -12,8 +12,8 @@ import pytest
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.release import EngineRequirement, VariantManifest
 from edge_runtime.inference.backend import BackendOptions, load_backend
-from edge_runtime.inference.onnxruntime_providers import OPTIONS, settings_of
-from edge_runtime.inference.onnxruntime_session import FRESH_CONTEXT, PROVIDERS
+from edge_runtime.inference.libraries.onnxruntime_providers import OPTIONS, settings_of
+from edge_runtime.inference.libraries.onnxruntime_session import FRESH_CONTEXT, PROVIDERS
 from tests.fakes.models import Build, four_pixel_classifier
 
 FILES = {"model": four_pixel_classifier()}

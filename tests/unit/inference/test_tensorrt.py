@@ -13,9 +13,9 @@ import pytest
 from edge_runtime.contract.device_profile import EngineFact
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.release import BuildPlan, EngineRequirement, VariantManifest
-from edge_runtime.inference import tensorrt_library
 from edge_runtime.inference.backend import BackendOptions, load_backend
 from edge_runtime.inference.facts import machine_facts
+from edge_runtime.inference.libraries import tensorrt_library
 from tests.fakes.models import Build, four_pixel_classifier
 
 OPTIONS: dict[str, Any] = {

@@ -16,7 +16,7 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.release import BuildPlan, EngineRequirement, ModelFormat, VariantManifest
 from edge_runtime.inference.backend import BackendOptions, Session, load_backend
 from edge_runtime.inference.backends import tensorrt
-from edge_runtime.inference.cuda_runtime import Cuda, CudaError
+from edge_runtime.inference.libraries.cuda_runtime import Cuda, CudaError
 from tests.fakes.models import Build, four_pixel_classifier
 from tests.fakes.tensorrt_stand_in import Cudart, Kind, TensorRt
 

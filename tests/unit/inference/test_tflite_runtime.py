@@ -21,10 +21,10 @@ from edge_runtime.cli.main import assemble
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.inference.backend import BACKENDS, BackendOptions, allowed
 from edge_runtime.inference.backends.tflite_runtime import TfliteRuntimeBackend
-from edge_runtime.inference.engines import TFLITE_RUNTIME, name_python, named_python
+from edge_runtime.inference.environments.named import TFLITE_RUNTIME, name_python, named_python
 from edge_runtime.inference.facts import engines
+from edge_runtime.inference.libraries.tflite import receive_tensors
 from edge_runtime.inference.model import Model
-from edge_runtime.inference.tflite import receive_tensors
 from tests.fakes.litert_models import four_pixel_tflite
 from tests.fakes.models import Build, write_release
 

@@ -20,7 +20,7 @@ from edge_runtime.contract.release import BuildPlan
 from edge_runtime.inference.backend import Array, Binding, TensorInfo, Tensors, as_fed, static_shape
 from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.built import keep, private_folder, read_kept
-from edge_runtime.inference.cuda_runtime import Cuda, Memory
+from edge_runtime.inference.libraries.cuda_runtime import Cuda, Memory
 from edge_runtime.inference.requests.pool import Pool
 
 _PLAN: Final = "plan"

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from edge_runtime.contract.errors import UnsupportedFeature
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.release import Scalar, VariantManifest
-from edge_runtime.inference.onnxruntime_session import DUMPS_CONTEXT, FRESH_CONTEXT
+from edge_runtime.inference.libraries.onnxruntime_session import DUMPS_CONTEXT, FRESH_CONTEXT
 
 
 class _Rule(NamedTuple):

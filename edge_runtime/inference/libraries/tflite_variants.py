@@ -12,7 +12,7 @@ from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import LOAD_FAILED
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.backend import TensorInfo, static_shape
-from edge_runtime.inference.tflite import EDGETPU_LIBRARY
+from edge_runtime.inference.libraries.tflite import EDGETPU_LIBRARY
 
 _EDGETPU: Final = "edgetpu"
 _PROVIDERS: Final = frozenset({"cpu", "xnnpack", _EDGETPU})

@@ -1,0 +1,1 @@
+"""Python environments for what cannot live in ours: how one is made, and which one an engine lives in."""

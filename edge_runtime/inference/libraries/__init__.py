@@ -1,0 +1,1 @@
+"""What the adapters of one vendor share; everything here is given its library."""
