@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Final
 
 import typer
 
+from edge_runtime.cli.output import use_any_output
 from edge_runtime.contract.errors import EdgeError
 
 _COMMANDS: Final = {
@@ -40,10 +42,22 @@ def assemble(command: str | None = None) -> typer.Typer:
 
 def main() -> None:
     """Entry point: one sentence for an error, no traceback."""
+    use_any_output()
     try:
-        assemble(*sys.argv[1:2])(standalone_mode=True)
+        try:
+            assemble(*sys.argv[1:2])(standalone_mode=True)
+        finally:
+            # Here, where a full disk is still one sentence.
+            sys.stdout.flush()
     except EdgeError as error:
         sys.stderr.write(f"edge-runtime: {error}\n")
+        sys.exit(1)
+    except OSError as error:
+        # What stays unwritten would be tried again, and complained about, on the way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            where = f" {error.filename}" if error.filename else ""
+            sys.stderr.write(f"edge-runtime: cannot go on{where}: {error.strerror or error}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("edge-runtime: interrupted\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -153,7 +154,8 @@ def _tuned(model: Served) -> dict[str, object] | None:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"edge-runtime: {line}\n")
+    with suppress(OSError):  # a reader that is gone, a disk that is full: no reason to stop serving
+        sys.stderr.write(f"edge-runtime: {line}\n")
 
 
 def _end(ended: threading.Event) -> None:
