@@ -32,7 +32,6 @@ from edge_runtime.contract.release import ReleaseManifest, VariantManifest, laye
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
 from edge_runtime.importing import uncollected
 from edge_runtime.inference.backend import Array, BackendOptions, Registry, allowed
-from edge_runtime.inference.built import default_folder, folder_of
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.postprocessing.postprocess import parse_labels
 from edge_runtime.inference.predictor import Predictor, load_predictor
@@ -159,8 +158,12 @@ def _tuned_options(
 def _with_folder(
     options: BackendOptions, variant: OpenVariant, base: Path | None, facts: DeviceFacts
 ) -> BackendOptions:
-    """With the place of what the engine builds; who asks for nothing does not pay for knowing it."""
-    if not variant.manifest.engine.options or (base := base or default_folder()) is None:
+    """With the place of what the engine builds; who asks for threads at most does not pay for knowing it."""
+    if variant.manifest.engine.options.keys() <= {"intra_op_threads"}:
+        return options
+    from edge_runtime.inference.built import default_folder, folder_of
+
+    if (base := base or default_folder()) is None:
         return options
     return msgspec.structs.replace(options, built=folder_of(base, variant.digest, facts))
 

@@ -21,7 +21,6 @@ from edge_runtime.inference.backend import (
     static_shape,
 )
 from edge_runtime.inference.blame import EngineFault
-from edge_runtime.inference.built import forget, keep, read_kept
 
 PROVIDERS: Final = {
     "cpu": "CPUExecutionProvider",
@@ -126,12 +125,16 @@ def session_on(
     # Its own fallback prints to stdout and forgets why.
     session = ort.InferenceSession(content, settings, providers=providers, enable_fallback=0)
     if folder is not None and (fresh := folder / FRESH_CONTEXT).exists():
+        from edge_runtime.inference.built import keep
+
         keep(fresh, folder, _CONTEXT)
     return session
 
 
 def _compiled_session(ort: Any, settings: Any, providers: list[tuple[str, dict[str, Any]]], folder: Path) -> Any:
     """A session of what was compiled the last time; None where nothing was, or it is of no use any more."""
+    from edge_runtime.inference.built import forget, read_kept
+
     content = read_kept(folder, _CONTEXT)
     if content is None:
         return None

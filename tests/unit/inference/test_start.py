@@ -51,6 +51,25 @@ def test_an_answer_to_a_tensor_waits_for_no_pictures_sounds_tests_or_command_lin
     assert parts & asked == set()
 
 
+ON_THE_WAY = {
+    "contract": "codec device_profile digest errors golden ids layout reasons release steps target tensor "
+    "variant_choice",
+    "inference": "backend backends blame facts model onnxruntime_session opening postprocessing predictor "
+    "preprocessing requests states tuned vendor_telemetry",
+    "inference.backends": "onnxruntime",
+    "inference.postprocessing": "postprocess results",
+    "inference.preprocessing": "given preprocess values",
+    "inference.requests": "accounting admission asker direct lease refusals rows together turns",
+}
+
+
+def test_an_answer_to_a_tensor_waits_for_these_modules_of_ours_alone(tensor_answer: set[str]) -> None:
+    on_the_way = {f"{package}.{name}" for package, names in ON_THE_WAY.items() for name in names.split()}
+
+    # Each costs every start 0.1 ms and more: import it where it is used, or say here that no answer does without.
+    assert of_ours(tensor_answer) - on_the_way == {"contract", "inference", "importing"}
+
+
 def test_an_answer_to_a_tensor_wakes_one_engine_and_no_server_parts(tensor_answer: set[str]) -> None:
     assert {"openvino", "ai_edge_litert"} & tensor_answer == set()
     kept_out = ("update", "trust", "agent", "serving", "doors", "pipelines", "tuning", "cli")
