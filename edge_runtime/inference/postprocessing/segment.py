@@ -44,7 +44,8 @@ def check_segment(step: Segment) -> None:
 
 def _named(classes: Array) -> Array:
     """Classes int32, NO_CLASS where the model's number names none: only a crop may put a pixel beyond judgement."""
-    rounded = np.rint(classes)
+    # Not in the tensor's own type: float16, and whatever numpy makes of small integers, ends far below int32.
+    rounded = classes.astype(np.int64) if classes.dtype.kind in "iub" else np.rint(classes.astype(np.float64))
     known = (rounded >= 0) & (rounded <= np.iinfo(np.int32).max)
     return np.where(known, rounded, NO_CLASS).astype(np.int32)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from edge_runtime.contract.errors import ContractError, InferenceError
@@ -17,6 +18,8 @@ Take = Callable[[Record], object]
 class Callback:
     """Calls a function with each record; what it raises is counted, and the next record comes all the same.
 
+    Every sink gets the same picture, so the function may only look at it: whoever draws draws into a copy.
+
     Args:
         name: of the sink.
         take: the function.
@@ -28,8 +31,10 @@ class Callback:
 
     def deliver(self, record: Record) -> None:
         """Call it. Raises: InferenceError when it raises."""
+        picture = record.frame.picture.view()
+        picture.flags.writeable = False
         try:
-            self._take(record)
+            self._take(replace(record, frame=replace(record.frame, picture=picture)))
         except Exception as error:
             because = f"it raised {type(error).__name__}: {shown(str(error), 200)}"
             raise InferenceError(f"call sink {self._name}", because, "correct the function") from error

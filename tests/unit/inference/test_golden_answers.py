@@ -171,6 +171,17 @@ def test_a_pixel_that_a_model_leaves_without_a_class_is_wrong_not_beyond_judgeme
     assert against_answers("pixel_agreement", [out(negative)], [out(negative)]) == 0.0
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int32", "int64", "float16", "float32", "float64"])
+def test_a_class_map_of_any_type_is_read_without_overflow(dtype: str) -> None:
+    step = Segment(from_="map", source="classmap", resize_to="input")
+
+    with np.errstate(all="raise"):
+        classes = classes_of(step, np.array([[0, 1], [20, 100]], dtype), None)
+
+    assert classes.dtype == np.int32
+    assert classes.tolist() == [[0, 1], [20, 100]]
+
+
 def test_pixels_outside_a_crop_are_not_counted_and_another_size_agrees_nowhere() -> None:
     cropped = mask([1, -1], [2, -1])
 

@@ -180,6 +180,23 @@ def test_what_a_function_raises_costs_one_record() -> None:
     assert taken == [0, 2]
 
 
+def test_a_function_that_draws_into_the_picture_of_all_sinks_is_told_to_copy_it() -> None:
+    one, drawn = record(), []
+
+    def draw(given: Record) -> None:
+        copy = given.frame.picture.copy()
+        copy[:] = 255
+        drawn.append(copy)
+        given.frame.picture[:] = 255
+
+    before = one.frame.picture.copy()
+    with pytest.raises(InferenceError, match="read-only"):
+        Callback("mine", draw).deliver(one)
+
+    assert np.array_equal(one.frame.picture, before)
+    assert (drawn[0] == 255).all()
+
+
 @pytest.mark.parametrize(
     ("function", "because"),
     [
