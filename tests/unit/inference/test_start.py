@@ -54,9 +54,10 @@ def test_an_answer_to_a_tensor_waits_for_no_pictures_sounds_tests_or_command_lin
 ON_THE_WAY = {
     "contract": "codec device_profile digest errors golden ids layout reasons release steps target tensor "
     "variant_choice",
-    "inference": "backend backends blame facts model onnxruntime_session opening postprocessing predictor "
-    "preprocessing requests states tuned vendor_telemetry",
+    "inference": "backend backends blame facts libraries model opening postprocessing predictor preprocessing "
+    "requests states tuned vendor_telemetry",
     "inference.backends": "onnxruntime",
+    "inference.libraries": "onnxruntime_session",
     "inference.postprocessing": "postprocess results",
     "inference.preprocessing": "given preprocess values",
     "inference.requests": "accounting admission asker direct lease refusals rows together turns",
