@@ -25,7 +25,7 @@ from edge_runtime.contract.release import VariantManifest
 from edge_runtime.doors.access import Access
 from edge_runtime.doors.door import Listen
 from edge_runtime.doors.v2.grpc import GrpcDoor
-from edge_runtime.doors.v2.grpc_service import GrpcService
+from edge_runtime.doors.v2.grpc_service import MESSAGES_BYTES, GrpcService
 from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.doors.v2.wire import BYTES, INT, STRING, Field, Message
 from edge_runtime.inference.backend import BackendOptions, Files, Session, Tensors
@@ -41,9 +41,9 @@ QUEUE_LIMIT = 4
 
 
 @contextmanager
-def door_of(host: ModelHost) -> Iterator[str]:
+def door_of(host: ModelHost, messages_bytes: int = MESSAGES_BYTES) -> Iterator[str]:
     service = V2Service(host, "1")
-    door = GrpcDoor(GrpcService(service), Listen("127.0.0.1", 0), Access())
+    door = GrpcDoor(GrpcService(service, messages_bytes=messages_bytes), Listen("127.0.0.1", 0), Access())
     door.start()
     try:
         yield door.address
@@ -153,6 +153,42 @@ def test_one_call_more_than_may_wait_is_refused_and_told_when_to_come_again(busy
     assert int(trailers["grpc-retry-pushback-ms"]) >= 1
     assert retry_delay(trailers["grpc-status-details-bin"]) == (8, "type.googleapis.com/google.rpc.RetryInfo")
     assert all(future.result(60).as_numpy("logits").argmax() == 1 for future in waiting)
+
+
+def test_messages_that_wait_are_bounded_in_bytes_and_make_room_when_they_are_answered(busy: Busy) -> None:
+    question = request()
+    with (
+        door_of(busy.host, messages_bytes=question.ByteSize() * 3 // 2) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
+        ask = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+        waiting = ask.future(question)
+        until(lambda: busy.waiting == 1)
+
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(question)
+        busy.let_go()
+
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "memory for messages" in caught.value.details()
+        assert waiting.result(60).model_name == "pixels"
+        assert ask(question).model_name == "pixels"
+
+
+def test_a_stream_goes_on_after_a_message_for_which_there_was_no_room(busy: Busy) -> None:
+    question = request()
+    busy.let_go()
+    with (
+        door_of(busy.host, messages_bytes=question.ByteSize() - 1) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
+        smaller = request()
+        smaller.model_name = "pix"
+        answers = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([question, smaller]))
+        errors = [answer.error_message for answer in answers]
+
+    assert "memory for messages" in errors[0]
+    assert "model 'pix': it is not served here" in errors[1]
 
 
 def retry_delay(details: bytes) -> tuple[int, str]:

@@ -12,7 +12,8 @@ from edge_runtime.client import frames
 from edge_runtime.client.frames import CallHead, DescriptionHead, Kind, RefusalHead, TensorRecord, WelcomeHead
 from edge_runtime.client.stream import Frame, FrameStream, Stalled, room_for
 from edge_runtime.contract.errors import ContractError, EdgeError, TransportError
-from edge_runtime.doors.local.limits import Budget, Limits
+from edge_runtime.doors.budget import Budget
+from edge_runtime.doors.local.limits import Limits
 from edge_runtime.doors.local.pace import Pace
 from edge_runtime.doors.local.planned import Planned, plan, take_inputs
 from edge_runtime.doors.local.regions import ForeignRegions

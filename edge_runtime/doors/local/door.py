@@ -14,9 +14,10 @@ from types import TracebackType
 from typing import Final, final
 
 from edge_runtime.contract.errors import ContractError, InferenceError, TransportError
+from edge_runtime.doors.budget import Budget
 from edge_runtime.doors.door import DoorStatistics
 from edge_runtime.doors.local.connection import Connection
-from edge_runtime.doors.local.limits import Budget, Limits
+from edge_runtime.doors.local.limits import Limits
 from edge_runtime.doors.local.round import Round
 from edge_runtime.serving.host import ModelHost
 

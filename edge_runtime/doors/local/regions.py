@@ -10,7 +10,8 @@ import socket
 from typing import Final
 
 from edge_runtime.client.frames import ALIGNMENT, IN_BODY
-from edge_runtime.doors.local.limits import Budget, Limits
+from edge_runtime.doors.budget import Budget
+from edge_runtime.doors.local.limits import Limits
 from edge_runtime.serving.calls import BadCall
 
 _ONE_DESCRIPTOR: Final = socket.CMSG_SPACE(array.array("i").itemsize)

@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Final, final
 
 from edge_runtime.contract.errors import EdgeError, UnsupportedFeature
+from edge_runtime.doors.budget import Budget
 from edge_runtime.doors.tally import Tally
 from edge_runtime.doors.v2 import messages
 from edge_runtime.doors.v2.grpc_infer import Asked, InferReader, answer_document, read_parameters
@@ -19,6 +20,9 @@ from edge_runtime.serving.calls import Call, Reply, Ticket, UnknownModel
 from edge_runtime.serving.served import Served
 
 SERVICE: Final = "inference.GRPCInferenceService"
+
+MESSAGES_BYTES: Final = 512 * 1024 * 1024
+"""Of all questions to models that wait or are being answered."""
 
 Method = Callable[[bytes, "Caller"], bytes]
 
@@ -70,10 +74,16 @@ class Caller:
 
 @final
 class GrpcService:
-    """The protocol over what both doors of a server share."""
+    """The protocol over what both doors of a server share.
 
-    def __init__(self, service: V2Service) -> None:
+    Args:
+        service: what that is.
+        messages_bytes: what all messages may hold together that are being answered.
+    """
+
+    def __init__(self, service: V2Service, *, messages_bytes: int = MESSAGES_BYTES) -> None:
         self._service = service
+        self._budget = Budget(messages_bytes, "memory for messages")
         self._reader = InferReader(service.regions)
         self.unary: Mapping[str, Method] = {
             "ModelInfer": self.infer,
@@ -100,17 +110,19 @@ class GrpcService:
 
     def infer(self, content: bytes, caller: Caller) -> bytes:
         """ModelInfer. Raises: EdgeError."""
-        asked = self._reader.read(content, time.monotonic(), caller.deadline)
-        return messages.INFER_RESPONSE.write(self._answer(asked, caller))
+        with self._budget.holding(len(content)):
+            asked = self._reader.read(content, time.monotonic(), caller.deadline)
+            return messages.INFER_RESPONSE.write(self._answer(asked, caller))
 
     def infer_stream(self, contents: Iterator[bytes], caller: Caller, tally: Tally) -> Iterator[bytes]:
         """ModelStreamInfer: one answer or one error for each request, in their order; an error ends nothing."""
         for content in contents:
             name = ""
             try:
-                asked = self._reader.read(content, time.monotonic(), caller.deadline)
-                name = asked.id
-                answer: Document = {"infer_response": self._answer(asked, caller)}
+                with self._budget.holding(len(content)):
+                    asked = self._reader.read(content, time.monotonic(), caller.deadline)
+                    name = asked.id
+                    answer: Document = {"infer_response": self._answer(asked, caller)}
             except EdgeError as error:
                 # Which request failed is only told by the id in an otherwise empty answer.
                 answer = {"error_message": str(error), "infer_response": {"id": name}}

@@ -20,8 +20,9 @@ from edge_runtime.client.frames import HEADER, CallHead, Kind, Room, TensorRecor
 from edge_runtime.client.local import LocalClient
 from edge_runtime.client.local_connection import LocalConnection
 from edge_runtime.client.regions import OwnRegion
+from edge_runtime.doors.budget import Budget
 from edge_runtime.doors.local.door import LocalDoor
-from edge_runtime.doors.local.limits import Budget, Limits
+from edge_runtime.doors.local.limits import Limits
 from edge_runtime.doors.local.planned import plan, take_inputs
 from edge_runtime.doors.local.regions import ForeignRegions
 from edge_runtime.serving.host import ModelHost
