@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from edge_runtime.contract.errors import InferenceError
-from edge_runtime.inference.backend import BackendOptions, Tensors, threads_for
+from edge_runtime.inference.backend import BACKENDS, BackendOptions, Tensors, allowed, threads_for
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.model import Model
 from edge_runtime.inference.preprocessing.preprocess import Inputs
@@ -164,7 +164,7 @@ def bench(target: Target, settings: BenchSettings, progress: Progress) -> BenchR
         progress("done", 1.0)
         return _report(model, machine, questions, rounds, bare_note=note, load=load, memory=memory,
                        energy=energy, energy_note=energy_note, threads=_threads(model, settings),
-                       scenario=scenario)  # fmt: skip
+                       scenario=scenario, engine=_engine(model, settings))  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -185,9 +185,17 @@ def _threads(model: Model, settings: BenchSettings) -> int | None:
     return threads_for(model.variant.manifest, BackendOptions(threads=settings.threads))
 
 
+def _engine(model: Model, settings: BenchSettings) -> str:
+    name = model.variant.manifest.target.engine
+    version = next((one.version for one in engines({name}, allowed(BACKENDS, settings.backends))), "")
+    return f"{name} {version}".strip()
+
+
 def _bare(target: Target, model: Model, settings: BenchSettings) -> tuple[BareCall | None, str | None]:
     if model.predictor.sequencer is not None:
         return None, "the model keeps states between calls; a bare call has no like"
+    if "tflite_runtime" in (settings.backends or ()) and model.variant.manifest.target.engine == "litert":
+        return None, "tflite-runtime lives in another environment"
     try:
         files = variant_files(target, model.variant)
         return open_bare(files, model.variant.manifest, _threads(model, settings)), None
@@ -350,8 +358,7 @@ def _report(
     rounds: _Rounds,
     **rest: object,
 ) -> BenchReport:
-    manifest, target = model.release.manifest, model.variant.manifest.target
-    version = next((one.version for one in engines({target.engine})), "")
+    manifest = model.release.manifest
     stages = {name: figures_of(found) for name, found in rounds.stages.items()}
     return msgspec.convert(
         {
@@ -359,7 +366,6 @@ def _report(
             "version": manifest.version,
             "digest": model.release_digest,
             "variant": model.variant_id,
-            "engine": f"{target.engine} {version}".strip(),
             "machine": machine,
             "questions": questions.title,
             "stages": stages,
