@@ -104,6 +104,7 @@ def write_model(
     gives: Sequence[int],
     version: str = "1.0.0",
     constants: Mapping[str, float] | None = None,
+    outputs: Sequence[str] = ("y",),
 ) -> Path:
     """An ONNX file as a release; returns the folder.
 
@@ -114,6 +115,7 @@ def write_model(
         takes: axes of `x` behind the first.
         gives: axes of `y` behind the first.
         version: of the release.
+        outputs: public ones, each of which is `y` as it is.
         constants: what further inputs, float32 [1] each, are always fed with.
     """
     fixed = {key: TensorSpec(dtype="float32", shape=[1], constant=number) for key, number in (constants or {}).items()}
@@ -128,7 +130,7 @@ def write_model(
         source=Source(digest=digest_of(content), format="onnx"),
         signature=Signature(
             inputs=[InputSpec(name="x", kind="tensor", dtype="float32", shape=shape)],
-            outputs=[OutputSpec(name="y", kind="tensor", raw="y")],
+            outputs=[OutputSpec(name=one, kind="tensor", raw="y") for one in outputs],
             axes={"N": AxisRange(min=1, max=BATCH_MAX)},
         ),
         tensors={
@@ -137,7 +139,7 @@ def write_model(
             **fixed,
         },
         preprocess={"x": [], **{key: [] for key in fixed}},
-        postprocess={"y": [{"op": "raw", "from": "y"}]},
+        postprocess={one: [{"op": "raw", "from": "y"}] for one in outputs},
         variants=[VariantId("ort-fp32")],
     )
     variant = VariantManifest(

@@ -148,6 +148,8 @@ def compile_postprocess(
     chains: dict[str, tuple[PostStep, ...]] = {}
     stream = _framing(release)
     reads: set[str] = set()
+    whole: set[str] = set()
+    """Tensors that are given out as they are."""
     is_about_question = False
     for spec in release.signature.outputs:
         steps = parse_postprocess(release.postprocess.get(spec.name, []))
@@ -159,6 +161,11 @@ def compile_postprocess(
         chains[spec.name] = steps
         if stream is None:
             outputs[spec.name] = _interpreter(steps, spec.name, labels.get(spec.name, ()), layers or {})
+            if isinstance(steps[0], RawTensor):
+                if steps[0].from_ in whole:
+                    # Results own their memory: a change of one output must not be one of another.
+                    outputs[spec.name] = partial(_copied, tensor=steps[0].from_)
+                whole.add(steps[0].from_)
         reads |= read
         is_about_question |= isinstance(steps[0], _ABOUT_THE_QUESTION)
     if not chains:
@@ -170,7 +177,7 @@ def compile_postprocess(
         reader = compile_stream_reader(chains, stream, shapes)
         return Postprocessor({}, frozenset(reads), None, reader, compares=False, raw=None)
     question = compile_preprocess(release) if is_about_question else None
-    is_raw = all(len(steps) == 1 and isinstance(steps[0], RawTensor) for steps in chains.values())
+    is_raw = len(whole) == len(chains) and all(len(steps) == 1 for steps in chains.values())
     raw = {name: steps[0].from_ for name, steps in chains.items()} if is_raw else None
     compares = any(isinstance(step, Reconstruction) for steps in chains.values() for step in steps)
     return Postprocessor(outputs, frozenset(reads), question, None, compares, raw)
@@ -341,6 +348,10 @@ def _embedding(sample: _Sample, *, step: Embedding) -> TensorAnswer:
     vector = sample.only(step.from_).astype(np.float32).ravel()
     length = float(np.linalg.norm(vector))
     return TensorAnswer(vector / length if step.normalise == "l2" and length > 0 else vector)
+
+
+def _copied(sample: _Sample, *, tensor: str) -> TensorAnswer:
+    return TensorAnswer(_whole(sample.tensors[tensor]).copy())
 
 
 def _whole(windows: Array) -> Array:

@@ -23,7 +23,7 @@ from edge_runtime.inference.postprocessing.results import TensorAnswer
 from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Overloaded, Refused
 from tests.fakes.models import Build, uint8_four_pixel_classifier, write_release
-from tests.fakes.probe import probe_input, probe_onnx, times_onnx, write_model, write_probe
+from tests.fakes.probe import SHAPE, probe_input, probe_onnx, times_onnx, write_model, write_probe
 
 ONLY_ORT = ["onnxruntime"]
 FAR_S = 60.0
@@ -188,6 +188,18 @@ def test_a_call_allocates_nothing_that_stays_but_its_result(probe: Model) -> Non
     assert after - released < 16384
     # While a call runs: its feed, its answer, and never a copy of the 602 KB that went in.
     assert peak - released < 32768
+
+
+def test_two_outputs_over_one_tensor_own_each_its_numbers(tmp_path: Path) -> None:
+    write_model(tmp_path, probe_onnx(), name="probe", takes=SHAPE[1:], gives=[3], outputs=["y", "also_y"])
+    array = probe_input()
+
+    with Model.open(tmp_path, backends=ONLY_ORT) as model:
+        for answer in (model.infer({"x": array}), model.infer({"x": array}), *model.infer_batch({"x": array})):
+            assert isinstance(other := answer["also_y"], TensorAnswer)
+            raw(answer)[:] = -1
+
+            assert np.array_equal(other.array, planes(array)[0])
 
 
 def test_a_lease_allocates_nothing_from_run_to_run(probe: Model) -> None:
