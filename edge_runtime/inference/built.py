@@ -79,6 +79,14 @@ def forget(folder: Path, kind: str) -> None:
         path.unlink(missing_ok=True)
 
 
+def clear(folder: Path) -> bool:
+    """Remove everything that was kept in a folder; whether there was anything."""
+    files = [path for path in folder.iterdir() if path.is_file()]
+    for path in files:
+        path.unlink(missing_ok=True)
+    return bool(files)
+
+
 def _is_private(folder: Path) -> bool:
     found = folder.stat()
     return found.st_uid == os.getuid() and not found.st_mode & 0o022

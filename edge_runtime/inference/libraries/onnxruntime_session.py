@@ -123,10 +123,19 @@ def session_on(
     if folder is not None and (context := _compiled_session(ort, settings, providers, folder)) is not None:
         return context
     # Its own fallback prints to stdout and forgets why.
-    session = ort.InferenceSession(content, settings, providers=providers, enable_fallback=0)
-    if folder is not None and (fresh := folder / FRESH_CONTEXT).exists():
-        from edge_runtime.inference.built import keep
+    make = partial(ort.InferenceSession, content, settings, providers=providers, enable_fallback=0)
+    if folder is None:
+        return make()
+    from edge_runtime.inference.built import clear, keep
 
+    try:
+        session = make()
+    except Exception:
+        # An engine that a power cut left in the provider's own cache would refuse the model for ever.
+        if not clear(folder):
+            raise
+        session = make()
+    if (fresh := folder / FRESH_CONTEXT).exists():
         keep(fresh, folder, _CONTEXT)
     return session
 

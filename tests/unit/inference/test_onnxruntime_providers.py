@@ -37,6 +37,7 @@ class Recorder:
         self.contents: list[bytes] = []
         self.settings: Any = None
         self.damaged = b""
+        self.stumbles_over: Path | None = None
         self._refuses = refuses
         self._writes = writes
 
@@ -48,7 +49,7 @@ class Recorder:
         self.settings = settings
         if self._refuses in told:
             raise RuntimeError("the driver is too old")
-        if content == self.damaged:
+        if content == self.damaged or (self.stumbles_over is not None and self.stumbles_over.exists()):
             raise RuntimeError("no model")
         if (place := told.get(PROVIDERS["tensorrt"], {}).get("trt_ep_context_file_path")) and self._writes is not None:
             Path(place).write_bytes(self._writes)
@@ -175,6 +176,23 @@ def test_a_model_compiled_once_is_taken_the_next_time_and_a_bad_one_is_made_anew
     assert recorder.contents == [FILES["model"], b"compiled", *tried, FILES["model"]]
     assert told == [place, None, *[None for _ in tried], place]
     assert context.read_bytes() == b"compiled"
+
+
+def test_a_damaged_engine_in_a_providers_own_cache_is_thrown_away_and_the_model_tried_once_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recorder = recording(monkeypatch, Recorder())
+    manifest, keeping = variant("tensorrt", trt_engine_cache_enable=True), BackendOptions(built=tmp_path / "v" / "m")
+    backend = load_backend("onnxruntime")
+    backend.open(FILES, manifest, keeping)
+    engine = Path(recorder.asked[0]["TensorrtExecutionProvider"]["trt_engine_cache_path"]) / "x_sm87.engine"
+
+    engine.write_bytes(b"cut off")
+    recorder.stumbles_over = engine
+    backend.open(FILES, manifest, keeping)
+
+    assert len(recorder.asked) == 3
+    assert not engine.exists()
 
 
 def test_every_option_is_checked_for_every_variant_and_belongs_to_a_provider_that_exists() -> None:

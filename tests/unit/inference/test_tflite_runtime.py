@@ -164,6 +164,22 @@ def test_a_worker_that_says_what_it_should_not_is_not_believed(moody: TfliteRunt
     assert session.run(pixels(0.0))["logits"].tolist() == answer(0.0)
 
 
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one(
+    moody: TfliteRuntimeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session: Any = moody.open(FILES, MANIFEST, BackendOptions())
+    worker = session._all[0]._worker
+
+    def interrupted(within_s: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "_heard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        session.run(pixels(0.5))
+
+    assert session.run(pixels(0.0))["logits"].tolist() == answer(0.0)
+
+
 def test_what_the_library_refuses_is_said_in_its_words_by_the_same_worker(moody: TfliteRuntimeBackend) -> None:
     session = moody.open(FILES, MANIFEST, BackendOptions())
     first = process_of(session)
