@@ -15,6 +15,7 @@ from edge_runtime.contract.layout import BlobSource, OpenRelease, open_release
 if TYPE_CHECKING:
     from edge_runtime.contract.device_profile import DeviceFacts
     from edge_runtime.inference.model import Model
+    from edge_runtime.inference.tuned import TunedFrom
     from edge_runtime.update.states import Activation
     from edge_runtime.update.store import ContentStore
 
@@ -67,6 +68,7 @@ def open_installed(
     threads: int | None = None,
     backends: Collection[str] | None = None,
     batch: int | None = None,
+    tuned: TunedFrom = None,
 ) -> Model:
     """Open exactly the build that a slot of this device runs now; a later update does not change the opened model.
 
@@ -76,6 +78,7 @@ def open_installed(
         threads: threads inside one call; None: as the variant says.
         backends: names of engines that may be used; None: all.
         batch: samples of which the engine is asked at once where a call brings several.
+        tuned: where what `edge-runtime tune` found is taken from.
 
     Raises:
         ContractError: it is no agent's state folder, or nothing is installed in the slot.
@@ -90,7 +93,9 @@ def open_installed(
     if current is None:
         remedy = f"see edge-runtime status --state {folder}"
         raise ContractError(f"open what slot {slot} of {folder} runs", "nothing is installed there", remedy)
-    return open_build(ContentStore(folder / STORE), current, threads=threads, backends=backends, batch=batch)
+    return open_build(
+        ContentStore(folder / STORE), current, threads=threads, backends=backends, batch=batch, tuned=tuned
+    )
 
 
 def read_build(store: ContentStore, build: Activation) -> OpenRelease:
@@ -108,6 +113,7 @@ def open_build(
     backends: Collection[str] | None = None,
     facts: DeviceFacts | None = None,
     batch: int | None = None,
+    tuned: TunedFrom = None,
 ) -> Model:
     """Open exactly the build that an activation names. Raises: InferenceError, ContractError, DigestMismatch."""
     # The engine is imported with the first model: an agent without one stays small.
@@ -116,7 +122,7 @@ def open_build(
     release = read_build(store, build)
     return Model.open(
         (release, store), variant=build.variant, threads=threads, backends=backends, facts=facts, batch=batch,
-        built=store.built,
+        built=store.built, tuned=tuned,
     )  # fmt: skip
 
 

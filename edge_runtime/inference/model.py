@@ -24,7 +24,7 @@ from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.preprocess import Inputs
 from edge_runtime.inference.states import STATELESS
-from edge_runtime.inference.tuned import TunedFrom
+from edge_runtime.inference.tuned import TunedChoice, TunedFrom
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -138,6 +138,11 @@ class Model:
     def skipped(self) -> tuple[Rejected, ...]:
         """Variants that were better placed or misfits, and why they were not taken."""
         return self._opened.skipped
+
+    @property
+    def tuned(self) -> TunedChoice | None:
+        """What was found best for the loaded variant on this machine; what `open` was given went before it."""
+        return self._opened.tuned
 
     @property
     def notes(self) -> tuple[str, ...]:

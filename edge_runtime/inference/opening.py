@@ -83,6 +83,8 @@ class Opened(msgspec.Struct, frozen=True):
     """As the session was opened, with what was tuned."""
     batch: int | None
     """Samples of which the engine is asked at once, as wished or found best here; None: nobody knows."""
+    tuned: TunedChoice | None
+    """What was found best for this variant on this machine; wishes went before it."""
 
 
 def open_release(
@@ -141,7 +143,7 @@ def open_release(
             skipped.append(Rejected(chosen.manifest.id, error.code, str(error)))
             continue
         batch = wishes.batch or _tuned_batch(chosen, tuned)
-        return Opened(opened, chosen, predictor, tuple(skipped), source, options, batch)
+        return Opened(opened, chosen, predictor, tuple(skipped), source, options, batch, tuned.get(chosen.digest))
     raise _nothing_loaded(opened.manifest, skipped, any_fitted=bool(choice.candidates))
 
 

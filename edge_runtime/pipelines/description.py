@@ -83,6 +83,8 @@ class Model(Table, frozen=True, kw_only=True):
     batch: Count | None = None
     """Crops that are asked at once; 1: one by one. Left out: as `edge-runtime tune` found, else a few small ones."""
     backends: list[str] = []
+    tuned: Path | None = None
+    """Folder of `edge-runtime tune --state`; left out: the user's own."""
     slot: str = "main"
     """With a state_dir: which of the device's models."""
 

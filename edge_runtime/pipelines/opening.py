@@ -25,6 +25,8 @@ from edge_runtime.pipelines.description import Description
 from edge_runtime.pipelines.planner import Plan, plan
 from edge_runtime.pipelines.ports import Asked, FrameSource, RecordSink, Tell
 from edge_runtime.pipelines.runner import Parts, Pipeline
+from edge_runtime.serving.batching import ALONE
+from edge_runtime.serving.tuned_settings import TunedSettings, as_wished, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +107,7 @@ def open_pipeline(planned: Planned, tell: Tell, *, trust_code: bool = False) -> 
             opened.callback(sinks[name].close)
         models: dict[str, Asked] = {}
         for name, model in description.models.items():
-            models[name] = _open_model(model)
+            models[name] = _open_model(name, model, tell)
             opened.callback(models[name].close)
         pipeline = Pipeline(planned.plan, Parts(sources, models, sinks), tell, stopping)
         opened.pop_all()
@@ -125,16 +127,20 @@ def _signature(name: str, model: described.Model) -> Signature:
         raise ContractError(f"put model {name} into a pipeline", str(error), "correct its release") from error
 
 
-def _open_model(model: described.Model) -> PictureModel:
+def _open_model(name: str, model: described.Model, tell: Tell) -> PictureModel:
     backends = model.backends or None
     if is_state_folder(model.release):
         opened = open_installed(
-            model.release, model.slot, threads=model.threads, backends=backends, batch=model.batch
-        )
+            model.release, model.slot, threads=model.threads, backends=backends, batch=model.batch,
+            tuned=model.tuned,
+        )  # fmt: skip
     else:
         opened = OpenModel.open(
-            model.release, variant=model.variant, threads=model.threads, backends=backends, batch=model.batch
-        )
+            model.release, variant=model.variant, threads=model.threads, backends=backends, batch=model.batch,
+            tuned=model.tuned,
+        )  # fmt: skip
+    if tuned := _tuned(opened, model):
+        tell(f"model {name} runs variant {opened.variant_id} with {tuned}")
     spec = opened.release.manifest.signature.inputs[0]
     colors: Mapping[str, Color] = {"rgb": "rgb", "bgr": "bgr", "gray": "gray"}
     if (color := colors.get(spec.color or "")) is None:
@@ -142,6 +148,14 @@ def _open_model(model: described.Model) -> PictureModel:
         because = f"input {spec.name} of {opened!r} does not say its colours"
         raise ContractError("ask it about pictures", because, "build the release with a color")
     return PictureModel(opened, spec.name, color)
+
+
+def _tuned(opened: OpenModel, model: described.Model) -> TunedSettings | None:
+    """What of `edge-runtime tune` is in use."""
+    if opened.tuned is None:
+        return None
+    found = {opened.variant_id: settings_of(opened.release.manifest, opened.variant, opened.tuned)}
+    return as_wished(found, model.threads, None if model.batch is None else ALONE).get(opened.variant_id)
 
 
 def _open_source(name: str, source: described.Source, folder: Path, tell: Tell) -> FrameSource:

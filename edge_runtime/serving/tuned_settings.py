@@ -35,7 +35,7 @@ class TunedSettings:
         if self.provider is not None:
             parts.append(f"provider {self.provider}")
         if self.batch is not None:
-            parts.append(f"up to {self.batch.max_rows} waiting samples at once")
+            parts.append(f"up to {self.batch.max_rows} samples at once")
         return f"{', '.join(parts)} (tuned here on {self.at[:10]} with {self.engine})"
 
 

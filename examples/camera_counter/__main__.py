@@ -41,6 +41,7 @@ def _count_digits(out: Path) -> int:
 
     truth = write_belt(out / "camera.avi")
     shutil.copy(HERE / "digits.toml", out / "pipeline.toml")
+    shutil.copy(HERE / "counting.py", out)
     status = _run("edge-convert", "build", "--recipe", HERE / "recipe.toml", "-o", out / "digits-1.0.0")
     status = status or _run("edge-runtime", "pipeline", out / "pipeline.toml", "--trust-code")
     if status == 0:
@@ -57,6 +58,7 @@ def _count_objects(out: Path, release: Path, photos: Path) -> int:
         return 1
     text = (HERE / "objects.toml").read_text(encoding="utf-8")
     (out / "pipeline.toml").write_text(text.replace("RELEASE", str(release.resolve())), encoding="utf-8")
+    shutil.copy(HERE / "counting.py", out)
     return _run("edge-runtime", "pipeline", out / "pipeline.toml", "--trust-code")
 
 

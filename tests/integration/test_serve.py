@@ -158,7 +158,7 @@ def test_a_server_says_which_tuned_values_it_uses_and_lets_them_be_overridden(
         overridden = server.document()["models"][0]["tuned"]
 
     assert (told["batch"], told["at"]) == ("8:0us", "2026-11-24T10:00:00Z")
-    assert "model probe 1.0.0 runs variant ort-fp32 with up to 8 waiting samples at once" in said
+    assert "model probe 1.0.0 runs variant ort-fp32 with up to 8 samples at once" in said
     assert overridden is None
 
 

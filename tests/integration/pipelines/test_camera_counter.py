@@ -43,6 +43,13 @@ def test_the_digits_on_the_belt_are_counted(tmp_path: Path) -> None:
     assert len((tmp_path / "out" / "records.jsonl").read_text().splitlines()) == 6
     assert (tmp_path / "out" / "annotated.mp4").stat().st_size > 1000
 
+    again = subprocess.run(
+        [sys.executable, "-m", "edge_runtime.cli", "pipeline", "pipeline.toml", "--trust-code"],
+        cwd=tmp_path / "out", text=True, check=False, capture_output=True,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert seen in again.stdout
+
 
 def test_a_folder_that_is_there_already_is_left_alone(tmp_path: Path) -> None:
     ended = played(tmp_path)

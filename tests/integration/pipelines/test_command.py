@@ -29,6 +29,7 @@ from tests.fakes.mqtt_client import eventually
 from tests.fakes.pipelines import write_video
 from tests.fakes.pixels import picture, write_pixels
 from tests.fakes.ports import free_port
+from tests.fakes.tuned import tuned_here
 
 ROOT = Path(__file__).resolve().parents[3]
 CALLED: list[Record] = []
@@ -112,6 +113,17 @@ kind = "table"
     assert output.count("pixels 4") == 4
     assert "tiles: 4 frames in " in summary
     assert "delivered 4 to lines, 4 to drawn, 4 to table" in summary
+
+
+def test_a_pipeline_says_what_it_takes_of_what_was_tuned(tmp_path: Path, release: Path) -> None:
+    tuned_here(release, tmp_path / "tuned", threads=2, batch=4)
+    photos(tmp_path / "photos", 1)
+    file = write(tmp_path, release, '[sinks.out]\nkind = "table"\n')
+    file.write_text(file.read_text().replace("[models.pixels]", '[models.pixels]\ntuned = "tuned"'))
+
+    _, _, stderr = ran(file)
+
+    assert "with 2 threads per call (tuned here on 2026-11-24 with onnxruntime" in stderr
 
 
 def test_a_plan_is_shown_without_opening_anything(tmp_path: Path, release: Path) -> None:
