@@ -113,6 +113,7 @@ def _counters(models: Sequence[Served]) -> Iterator[Metric]:
     calls = CounterMetricFamily("edge_runtime_calls", "Calls by how they ended.", labels=(*_LABELS, "outcome"))
     samples = CounterMetricFamily("edge_runtime_samples", "Samples answered.", labels=_LABELS)
     runs = CounterMetricFamily("edge_runtime_executions", "Runs of the engine.", labels=_LABELS)
+    faults = CounterMetricFamily("edge_runtime_faults", "Times the model or its engine was to blame.", labels=_LABELS)
     for model in models:
         names, now = [model.name, model.version], model.statistics()
         turned_away = {"expired": now.expired, "cancelled": now.cancelled, "rejected": now.rejected}
@@ -121,7 +122,8 @@ def _counters(models: Sequence[Served]) -> Iterator[Metric]:
             calls.add_metric([*names, outcome], count)
         samples.add_metric(names, now.inference_count)
         runs.add_metric(names, now.execution_count)
-    yield from (calls, samples, runs)
+        faults.add_metric(names, now.faults)
+    yield from (calls, samples, runs, faults)
 
 
 def _durations(models: Sequence[Served]) -> Metric:

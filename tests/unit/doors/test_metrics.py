@@ -26,6 +26,8 @@ from edge_runtime.doors.access import Access
 from edge_runtime.doors.door import Listen
 from edge_runtime.doors.metrics import BOUNDS_S, EventCounter, ServingMetrics
 from edge_runtime.doors.serve import ServePlan, serving
+from edge_runtime.inference.blame import BadInput, EngineFault
+from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.requests.accounting import Histogram, bucket_of, middle_of
 from edge_runtime.serving.calls import Call
 from edge_runtime.serving.host import ModelHost
@@ -71,6 +73,27 @@ def test_calls_are_counted_by_how_they_ended(host: tuple[ModelHost, ServingMetri
     counted = {one.labels["outcome"]: one.value for one in samples(page) if one.name == "edge_runtime_calls_total"}
     assert counted == {"success": 2, "failed": 1, "expired": 1, "cancelled": 0, "rejected": 0}
     assert value(page, "edge_runtime_samples_total", model="pixels", version="1.0.0") == 2
+
+
+def test_faults_of_the_engine_are_told_from_bad_input(
+    host: tuple[ModelHost, ServingMetrics], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = host[0].find("pixels")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("device lost")
+
+    with pytest.raises(BadInput):
+        served.call(Call({"nothing": np.zeros(1)}))
+    with monkeypatch.context() as broken:
+        broken.setattr(Predictor, "run_once", fail)
+        with pytest.raises(EngineFault):
+            served.call(ASKED)
+
+    page = host[1].page().decode()
+
+    assert value(page, "edge_runtime_faults_total", model="pixels", version="1.0.0") == 1
+    assert value(page, "edge_runtime_calls_total", outcome="failed") == 2
 
 
 def test_durations_are_histograms_by_stage(host: tuple[ModelHost, ServingMetrics]) -> None:
