@@ -58,8 +58,8 @@ class FrameStream:
         self._likely = HEADER.size
         """Bytes to ask for at first: what the last message had, less a large body; equal calls have equal messages."""
         self._frame = Frame(0, 0, 0, 0, 0, 0, b"")
-        self._first, self._rest = b"", b""
-        """Of the last message that came in one piece: what stands before its number, and what behind."""
+        self._first, self._rest, self._whole = b"", b"", 0
+        """Header and head of the last message: what stands before its number, what behind, and their length."""
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             peer.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(step_s))
@@ -115,13 +115,17 @@ class FrameStream:
         return None
 
     def _is_repeated(self, message: bytes) -> bool:
-        if message[8:] != self._rest or message[:4] != self._first:
+        """Whether it begins as the last one did, but for its number; what follows is kept."""
+        whole = self._whole
+        if message[8:whole] != self._rest or message[:4] != self._first:
             return False
         self._frame.number = int.from_bytes(message[4:8], "little")
+        if len(message) > whole:
+            self._keep(message[whole:])
         return True
 
     def _keep(self, message: bytes) -> None:
-        """What came is to be looked at by `_receive_rest`."""
+        """What came and was not looked at yet."""
         self._buffer[: len(message)] = message
         self._filled = len(message)
 
@@ -135,9 +139,7 @@ class FrameStream:
         if self._filled < whole:
             self._fill(whole)
         head = bytes(self._buffer[HEADER.size : whole])
-        # A message with a body is never taken for the one before: nothing begins with no bytes.
-        self._first = b"" if body_bytes else bytes(self._buffer[:4])
-        self._rest = bytes(self._buffer[8:whole])
+        self._first, self._rest, self._whole = bytes(self._buffer[:4]), bytes(self._buffer[8:whole]), whole
         # What belongs to the body, or to the next message, moves to the front.
         self._filled -= whole
         if self._filled:

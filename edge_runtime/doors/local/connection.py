@@ -124,7 +124,7 @@ class Connection:
         self._pace = Pace()
         while (frame := self._next()) is not None:
             self._answer(frame)
-            if self._pace.is_brisk:
+            if self._pace.is_brisk and self._stream.is_between_messages:
                 self._forget_body()
                 return True
         return False
