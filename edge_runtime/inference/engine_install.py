@@ -12,7 +12,7 @@ from edge_runtime.inference.backends.tflite_runtime import TfliteRuntimeBackend
 from edge_runtime.inference.environments.named import TFLITE_RUNTIME, engines_folder, name_python
 from edge_runtime.inference.environments.pinned import Pinned, Progress, install
 
-# The last version of the wheel. It was built for Python 3.9 to 3.11 and against the C interface of numpy 1.
+# The last version of the wheel, built for Python 3.8 to 3.11 and numpy 1, whose own last version begins with 3.9.
 _TFLITE_RUNTIME: Final = Pinned(
     name=TFLITE_RUNTIME,
     purpose="TensorFlow Lite before LiteRT, for boards whose delegates were built for it",

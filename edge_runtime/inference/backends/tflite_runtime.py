@@ -6,14 +6,13 @@ dies is replaced at once and asked again; that it dies of one question twice, or
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
 from edge_runtime.contract.device_profile import EngineFact
 from edge_runtime.contract.errors import InferenceError
@@ -42,9 +41,6 @@ from edge_runtime.inference.libraries.tflite_variants import (
     tensor_infos,
 )
 from edge_runtime.inference.requests.pool import Pool
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
 
 _PACKAGE: Final = "tflite_runtime"
 _LIBRARY: Final = "tflite-runtime"
@@ -139,26 +135,22 @@ class _Worker:
 
     def __init__(self, python: Path, package: str) -> None:
         """Start it. Raises: OSError."""
-        from multiprocessing.connection import Connection
-
         self.is_gone = False
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
+        self._channel, theirs = socket.socketpair()
+        self._channel.settimeout(_LOAD_WITHIN_S)
+        with theirs:
             # Isolated: this folder's modules and the user's own must not stand in front of the environment's.
             command = [str(python), "-I", tflite.__file__, str(theirs.fileno()), package]
             self._child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )  # fmt: skip
-            self._channel: Connection = Connection(ours.detach())
         self._end = weakref.finalize(self, _end, self._channel, self._child)
 
-    def ask(self, question: dict[str, Any], content: bytes | None = None) -> dict[str, Any]:
+    def ask(self, question: dict[str, Any], content: bytes = b"") -> dict[str, Any]:
         """What it says to a question that is not about tensors. Raises: _Refused, _Gone."""
         with self._trusted():
-            self._channel.send_bytes(json.dumps(question).encode())
-            if content is not None:
-                self._channel.send_bytes(content)
+            tflite.send(self._channel, {**question, "size": len(content)}, content)
             return self._heard(_LOAD_WITHIN_S)
 
     def run(self, fed: Tensors, within_s: float) -> dict[str, Array]:
@@ -173,9 +165,11 @@ class _Worker:
         self._end()
 
     def _heard(self, within_s: float) -> dict[str, Any]:
-        if not self._channel.poll(within_s):
-            raise _Hung(f"its worker did not answer within {within_s:g} s")
-        told: dict[str, Any] = json.loads(self._channel.recv_bytes())
+        self._channel.settimeout(within_s)
+        try:
+            told = tflite.receive(self._channel)
+        except TimeoutError:
+            raise _Hung(f"its worker did not answer within {within_s:g} s") from None
         if "error" in told:
             raise _Refused(str(told["error"]))
         return told
@@ -205,7 +199,7 @@ class _Worker:
         return f"signal {-status}" if status < 0 else f"status {status}"
 
 
-def _end(channel: Connection, child: subprocess.Popen[bytes]) -> None:
+def _end(channel: socket.socket, child: subprocess.Popen[bytes]) -> None:
     channel.close()
     child.kill()
     child.wait()

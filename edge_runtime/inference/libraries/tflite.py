@@ -11,14 +11,13 @@ import ctypes
 import importlib
 import json
 import signal
+import socket
+import struct
 import sys
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
 
 PROBE: Final = base64.b64decode(
     "GAAAAFRGTDMAAA4AFAAQAAwACAAAAAQADgAAABAAAAAcAAAA8AAAAAMAAAABAAAACAAAAAQABAAEAAAAAQAAABAAAAAMABQAEAAMAAgABAAMAAAA"
@@ -28,6 +27,8 @@ PROBE: Final = base64.b64decode(
 )
 """The smallest TFLite file that XNNPACK takes: `y` = |`x`|, float32 [1]."""
 EDGETPU_LIBRARY: Final = "libedgetpu.so.1"
+_SIZE: Final = struct.Struct("<I")
+_MESSAGE_MAX_BYTES: Final = 1 << 20
 _DELEGATED: Final = "DELEGATE"
 """What the interpreter calls a part of the graph that XNNPACK has taken over."""
 
@@ -152,30 +153,55 @@ def _described(details: list[dict[str, Any]]) -> list[tuple[str, str, list[int]]
     ]
 
 
-# --- the program: each message is a line of JSON, then the bytes of what it describes ---
+# --- the program: each message is the size of a JSON document, the document, then the bytes of what it describes ---
 
 
-def send_tensors(channel: Connection, tensors: dict[str, Any]) -> None:
-    """Send arrays by name."""
+def send(channel: socket.socket, told: dict[str, Any], *parts: Any) -> None:
+    """Send a message and bytes behind it. Raises: OSError."""
+    content = json.dumps(told).encode()
+    channel.sendall(_SIZE.pack(len(content)) + content)
+    for part in parts:
+        channel.sendall(part)
+
+
+def receive(channel: socket.socket) -> dict[str, Any]:
+    """The next message, without the bytes behind it. Raises: EOFError, OSError; ValueError: it is none."""
+    (size,) = _SIZE.unpack(receive_bytes(channel, _SIZE.size))
+    if size > _MESSAGE_MAX_BYTES:
+        raise ValueError(f"a message of {size} bytes")
+    told: dict[str, Any] = json.loads(receive_bytes(channel, size))
+    return told
+
+
+def receive_bytes(channel: socket.socket, size: int) -> bytearray:
+    """Exactly so many bytes. Raises: EOFError, OSError."""
+    content = bytearray(size)
+    _fill(channel, memoryview(content))
+    return content
+
+
+def send_tensors(channel: socket.socket, tensors: dict[str, Any]) -> None:
+    """Send arrays by name. Raises: OSError."""
     described = [(name, array.dtype.name, array.shape) for name, array in tensors.items()]
-    channel.send_bytes(json.dumps({"tensors": described}).encode())
-    for array in tensors.values():
-        if array.nbytes:
-            channel.send_bytes(array.reshape(-1).view(np.uint8))
+    send(channel, {"tensors": described}, *(array.reshape(-1).view(np.uint8) for array in tensors.values()))
 
 
-def receive_tensors(channel: Connection, described: Any) -> dict[str, Any]:
-    """The arrays of a message, writable; raises ValueError where its bytes are others than it promised."""
+def receive_tensors(channel: socket.socket, described: Any) -> dict[str, Any]:
+    """The arrays behind a message, writable. Raises: EOFError, OSError."""
     tensors = {}
     for name, dtype, shape in described:
-        array = np.empty(shape, dtype)
-        if array.nbytes:
-            content = channel.recv_bytes()
-            if len(content) != array.nbytes:
-                raise ValueError(f"tensor {name} has {len(content)} bytes, not {array.nbytes}")
-            array.reshape(-1).view(np.uint8)[...] = np.frombuffer(content, np.uint8)
-        tensors[name] = array
+        tensors[name] = array = np.empty(shape, dtype)
+        _fill(channel, array.reshape(-1).view(np.uint8).data)
     return tensors
+
+
+def _fill(channel: socket.socket, view: memoryview) -> None:
+    filled = 0
+    while filled < len(view):
+        received = channel.recv_into(view[filled:])
+        if not received:
+            raise EOFError
+        filled += received
 
 
 class _Desk:
@@ -186,7 +212,7 @@ class _Desk:
         self._library: Any = None
         self._interpreter: Interpreter | None = None
 
-    def answer(self, question: dict[str, Any], content: Any) -> dict[str, Any]:
+    def answer(self, question: dict[str, Any], content: bytes) -> dict[str, Any]:
         if self._library is None:
             self._library = importlib.import_module(self._package + ".interpreter")
         if "threads" in question:
@@ -208,18 +234,18 @@ class _Desk:
         return {"inputs": one.inputs, "outputs": one.outputs, "refusal": refusal}
 
 
-def _serve(channel: Connection, desk: _Desk) -> None:
+def _serve(channel: socket.socket, desk: _Desk) -> None:
     while True:
-        question = json.loads(channel.recv_bytes())
+        question = receive(channel)
         tensors = receive_tensors(channel, question["tensors"]) if "tensors" in question else None
-        content = channel.recv_bytes() if "threads" in question else None
+        content = bytes(receive_bytes(channel, question.get("size", 0)))
         try:
             given = None if tensors is None else desk.run(tensors)
             told = desk.answer(question, content) if tensors is None else {}
         except Exception as error:  # noqa: BLE001 - the other side must hear of it, whatever it is
             given, told = None, {"error": str(error) or type(error).__name__}
         if given is None:
-            channel.send_bytes(json.dumps(told).encode())
+            send(channel, told)
         else:
             send_tensors(channel, given)
 
@@ -231,12 +257,10 @@ def main(descriptor: int, package: str) -> None:
         descriptor: of the connected socket.
         package: that has `interpreter`.
     """
-    from multiprocessing.connection import Connection
-
     # Ctrl-C reaches the whole terminal; whoever started us decides when we end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        _serve(Connection(descriptor), _Desk(package))
+        _serve(socket.socket(fileno=descriptor), _Desk(package))
     except (EOFError, OSError):
         return
 
