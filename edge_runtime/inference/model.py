@@ -190,7 +190,9 @@ class Model:
         try:
             return self._asker.infer(inputs, deadline)
         finally:
-            self._admission.leave()
+            self._admission.give_back(None)
+            if self._admission.is_awaited:
+                self._admission.settle()
 
     def infer_batch(self, inputs: Inputs, *, deadline: float | None = None, priority: int = 0) -> list[Answer]:
         """The answers to a batch, in order. Args and Raises: as `infer`."""
@@ -220,7 +222,9 @@ class Model:
         try:
             return self._asker.infer_tensors(tensors, outputs=outputs, deadline=deadline)
         finally:
-            self._admission.leave()
+            self._admission.give_back(None)
+            if self._admission.is_awaited:
+                self._admission.settle()
 
     def run_canonical(self, feeds: Tensors, *, deadline: float | None = None, priority: int = 0) -> dict[str, Array]:
         """Canonical output tensors for what `predictor.preprocess` returns. Raises: as `infer`."""
@@ -238,7 +242,9 @@ class Model:
         try:
             return question(self._asker)
         finally:
-            self._admission.leave()
+            self._admission.give_back(None)
+            if self._admission.is_awaited:
+                self._admission.settle()
 
     def submit(
         self,
@@ -322,7 +328,9 @@ class Model:
             with self._asker.counted(given):
                 yield
         finally:
-            self._admission.leave()
+            self._admission.give_back(None)
+            if self._admission.is_awaited:
+                self._admission.settle()
 
     @contextmanager
     def lease(self, **axes: int) -> Iterator[Lease]:
@@ -354,13 +362,7 @@ class Model:
         feeds = {**zero_feeds(predictor), **predictor.preprocess.constants}
         took_ns = 0
         for _ in range(rounds):
-            self._admission.enter()
-            try:
-                began = perf_counter_ns()
-                predictor.run_once(feeds)
-                took_ns = perf_counter_ns() - began
-            finally:
-                self._admission.leave()
+            took_ns = self.ask(lambda _: _run_ns(predictor, feeds))
         return took_ns / 1e9
 
     def statistics(self) -> Statistics:
@@ -423,3 +425,9 @@ def _import_requests() -> None:
     """What a model is asked through, which its loading does not need."""
     for name in ("admission", "asker", "lease"):
         import_module(f"{_REQUESTS}.{name}")
+
+
+def _run_ns(predictor: Predictor, feeds: Tensors) -> int:
+    began = perf_counter_ns()
+    predictor.run_once(feeds)
+    return perf_counter_ns() - began

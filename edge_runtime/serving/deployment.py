@@ -97,7 +97,9 @@ class Deployment:
             except EngineFault as fault:
                 cause = fault
             finally:
-                seat.admission.leave()
+                seat.admission.give_back(None)
+                if seat.admission.is_awaited:
+                    seat.admission.settle()
             if not seating.replace(seat, cause):
                 self._count_failure(began)
                 raise cause

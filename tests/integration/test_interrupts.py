@@ -112,3 +112,34 @@ wait_for({waits_for})
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60, check=False)
 
     assert ended.returncode == 0
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there an interrupt may come between any two instructions")
+def test_interrupts_at_any_moment_of_a_call_lose_no_slot_of_the_model() -> None:
+    program = """
+import random, signal
+from edge_runtime.inference.requests.admission import Admission
+
+admission = Admission(1, 10)
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+for _ in range(2000):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(5e-5, 2e-4))
+        while True:
+            admission.enter(None, 0)
+            try:
+                pass
+            finally:
+                admission.give_back(None)
+                if admission.is_awaited:
+                    admission.settle()
+    except KeyboardInterrupt:
+        assert admission.running == 0
+print("none lost")
+"""
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "none lost\n", "")

@@ -20,6 +20,8 @@ from edge_runtime.inference.requests.accounting import CANCELLED, EXPIRED, QUEUE
 from edge_runtime.inference.requests.refusals import Cancelled, Closed, DeadlinePassed, Overloaded, Refused
 from edge_runtime.inference.requests.turns import Refuse, Ticket, Turn, Work
 
+_LOOK_S: Final = 0.5
+"""After which a waiter looks for a slot itself: Ctrl-C may have kept whoever gave it back from saying so."""
 _FIRST_PACE_S: Final = 0.05
 """How long a turn is taken to last before one was measured."""
 
@@ -41,8 +43,9 @@ class Admission:
         """One element for each free slot: taking and giving one is atomic, so the usual way needs no lock."""
         self._take = self._free.pop
         """Replaced when the line is closed."""
-        self._give = self._free.append
-        self._alert = False
+        self.give_back: Callable[[None], None] = self._free.append
+        """What `leave` does first. In C: where it is called by itself no Ctrl-C comes before or into it."""
+        self.is_awaited = False
         """Whether somebody waits. Set before a waiter looks for a slot once more, and read after one was given back:
         one of the two always sees the other."""
         self._lock = threading.Lock()
@@ -86,16 +89,13 @@ class Admission:
             self._take()
         except IndexError:
             self._wait(deadline, priority)
+        except BaseException:
+            # Ctrl-C is raised when the step has been done; before 3.11 nobody can tell whether it has.
+            if sys.version_info >= (3, 11):
+                self.give_back(None)
+            raise
 
-    def leave(self) -> None:
-        """Give the slot back, or on to whoever is next."""
-        self._give(None)
-        if self._alert:
-            self._settle()
-
-    def submit(
-        self, work: Work, *, refuse: Refuse, deadline: float | None = None, priority: int = 0
-    ) -> Ticket:
+    def submit(self, work: Work, *, refuse: Refuse, deadline: float | None = None, priority: int = 0) -> Ticket:
         """Have work run on a worker thread when its turn comes; never blocks.
 
         Args:
@@ -121,8 +121,8 @@ class Admission:
         """Call once, as soon as nothing runs or waits: at once, or in the thread of the last call."""
         with self._lock:
             self._when_idle.append(call)
-            self._alert = True
-        self._settle()
+            self.is_awaited = True
+        self.settle()
 
     def wait_idle(self, timeout_s: float | None = None) -> bool:
         """Wait until nothing runs or waits; False when that took longer."""
@@ -134,7 +134,7 @@ class Admission:
         """Refuse whoever waits and whoever comes; calls that run go on to their end."""
         with self._lock:
             self._is_open = False
-            self._take = _none_left
+            self._take = deque[None]().pop
             turns = [turn for _, _, turn in self._line if turn.state == "waiting"]
             for turn in turns:
                 turn.state = "gone"
@@ -147,18 +147,19 @@ class Admission:
         self._refuse_all(turns)
 
     def _wait(self, deadline: float | None, priority: int) -> None:
-        now = monotonic()
-        turn = Turn(deadline, now)
+        turn = Turn(deadline, monotonic())
         turn.wake = threading.Lock()
         turn.wake.acquire()
-        if self._take_or_join(turn, priority):
-            return
-        timeout = -1.0 if deadline is None else min(max(deadline - now, 0.0), threading.TIMEOUT_MAX)
         try:
-            if not turn.wake.acquire(timeout=timeout):
-                self._withdraw(turn, DeadlinePassed())
+            if self._take_or_join(turn, priority):
+                return
+            self._sleep(turn, turn.wake)
+            now = monotonic()
+            if turn.refusal is None and not turn.is_late(now):
+                self._accounting.record().time(QUEUE, int((now - turn.joined) * 1e9))
+                return
         except BaseException:  # Ctrl-C reaches the main thread while it waits
-            if not self._withdraw(turn, Cancelled()) and turn.refusal is None:
+            if not self._withdraw(turn, Cancelled()) and turn.state == "granted":
                 self.leave()
             raise
         if turn.refusal is not None:
@@ -167,25 +168,39 @@ class Admission:
                 raise refusal
             finally:
                 del refusal  # else the traceback and this frame hold each other, and the model's callers with them
-        now = monotonic()
-        if turn.is_late(now):
-            self.leave()
-            raise self._counted(DeadlinePassed())
-        self._accounting.record().time(QUEUE, int((now - turn.joined) * 1e9))
+        self.leave()
+        raise self._counted(DeadlinePassed())
+
+    def _sleep(self, turn: Turn, wake: threading.Lock) -> None:
+        """Until the turn has a slot or a refusal."""
+        now = turn.joined
+        until = threading.TIMEOUT_MAX if turn.deadline is None else turn.deadline
+        while not wake.acquire(timeout=min(max(until - now, 0.0), _LOOK_S)):
+            now = monotonic()
+            if turn.is_late(now):
+                self._withdraw(turn, DeadlinePassed())
+                return
+            self.settle()
+
+    def leave(self) -> None:
+        """Give a slot back, or on to whoever is next."""
+        self.give_back(None)
+        if self.is_awaited:
+            self.settle()
 
     def _take_or_join(self, turn: Turn, priority: int) -> bool:
         """Whether the turn has a slot at once; else it stands in the line. Raises: Refused."""
         late: list[Turn] = []
-        refusal = None
+        refusal, has_slot = None, True
         with self._lock:
-            self._alert = True
+            self.is_awaited = True
+            turn.state = "granted"  # first: Ctrl-C may come as soon as the slot is taken
             try:
                 self._take()
             except IndexError:
-                has_slot, refusal = False, self._join(turn, priority, late)
-            else:
-                has_slot, turn.state = True, "granted"
-            self._alert = bool(self._line or self._when_idle)
+                turn.state, has_slot = "new", False
+                refusal = self._join(turn, priority, late)
+            self.is_awaited = bool(self._line or self._when_idle)
         self._refuse_all(late)
         if refusal is None:
             return has_slot
@@ -203,8 +218,10 @@ class Admission:
             self._clear_out(turn.joined, late)
         if self._waiting >= self.queue_limit:
             return Overloaded(self._waiting, self._pace_s * max(self._waiting, 1))
-        heapq.heappush(self._line, (-priority, next(self._numbers), turn))
+        number = next(self._numbers)
+        turn.state = "waiting"
         self._waiting += 1
+        heapq.heappush(self._line, (-priority, number, turn))
         if turn.deadline is not None and (self._soonest is None or turn.deadline < self._soonest):
             self._soonest = turn.deadline
         return None
@@ -228,13 +245,13 @@ class Admission:
         self._waiting -= 1
         late.append(turn)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Hand free slots to whoever is next, and tell those who wait for the end."""
         while self._settle_once():
             pass
 
     def _settle_once(self) -> bool:
-        """As `_settle`; whether slots came back, because who was next could not be started."""
+        """As `settle`; whether slots came back, because who was next could not be started."""
         granted: list[Turn] = []
         late: list[Turn] = []
         ended: list[Callable[[], None]] = []
@@ -251,7 +268,7 @@ class Admission:
                     granted.append(turn)
             if self._when_idle and not self._waiting and len(self._free) == self.slots:
                 ended, self._when_idle = self._when_idle, []
-            self._alert = bool(self._line or self._when_idle)
+            self.is_awaited = bool(self._line or self._when_idle)
         self._refuse_all(late)
         came_back = [turn for turn in granted if not self._start(turn)]
         self._free.extend([None] * len(came_back))
@@ -378,7 +395,3 @@ class Admission:
             work()
         except Exception:  # noqa: BLE001 (one request's fault must not take a worker from all others)
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
-
-
-def _none_left() -> None:
-    raise IndexError

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from copy import copy
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, NoReturn, final
+from typing import TYPE_CHECKING, NoReturn, cast, final
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class Lease:
         self._check = check
         self._binding = binding
         self._predictor = predictor
-        self._admission: Admission | _GivenBack = admission
+        self._admission = admission
         self._record = accounting.record
         self._samples = max((len(array) for array in self.inputs.values() if array.ndim), default=1)
         self._readers = {name: (info.name, predictor.readers[name]) for name, info in predictor.file_outputs.items()}
@@ -97,7 +97,9 @@ class Lease:
             self._record().count(FAILED)
             raise
         finally:
-            self._admission.leave()
+            self._admission.give_back(None)
+            if self._admission.is_awaited:
+                self._admission.settle()
         self._record().answered(ended - began, self._samples)
         if answers is self._last:
             return self._outputs  # the very arrays of the last run, written anew
@@ -112,7 +114,8 @@ class Lease:
     def end(self) -> Lease:
         """Take the buffers from whoever leased them, for the next one: the same under another name."""
         successor = copy(self)
-        self._admission = self.inputs = _GivenBack()
+        self.inputs = gone = _GivenBack()
+        self._admission = cast("Admission", gone)
         return successor
 
 
@@ -131,9 +134,6 @@ class _GivenBack(Mapping[str, Array]):
 
     def enter(self, deadline: float | None, priority: int) -> NoReturn:  # noqa: ARG002 (as `Admission.enter`)
         raise _given_back()
-
-    def leave(self) -> None:
-        """Nobody entered."""
 
 
 def _given_back() -> InferenceError:

@@ -21,7 +21,7 @@ class Turn:
     def __init__(self, deadline: float | None, joined: float) -> None:
         self.deadline = deadline
         self.joined = joined
-        self.state: Literal["waiting", "granted", "running", "gone"] = "waiting"
+        self.state: Literal["new", "waiting", "granted", "running", "gone"] = "new"
         self.work: Work | None = None
         self.refuse: Refuse | None = None
         self.wake: threading.Lock | None = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import pickle
 import random
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -226,6 +228,57 @@ def test_a_system_without_threads_refuses_work_and_keeps_no_slot(monkeypatch) ->
     assert line.admission.wait_idle(5)
     assert line.done == [("a", "overloaded"), ("b", "overloaded"), "d"]
     assert line.accounting.statistics().rejected == 3
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="nobody can tell there on which side of the step it came")
+def test_an_interrupt_as_soon_as_a_slot_is_taken_loses_none() -> None:
+    admission = Admission(1, 10)
+    take = admission._take
+
+    def interrupted() -> None:
+        take()
+        raise KeyboardInterrupt
+
+    admission._take = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        admission.enter()
+    admission._take = take
+    admission.enter()
+
+    assert admission.running == 1
+
+
+def test_an_interrupt_as_soon_as_a_waiter_finds_a_slot_loses_none() -> None:
+    admission = Admission(1, 10)
+    take = admission._take
+    tries = [IndexError, KeyboardInterrupt]
+
+    def interrupted() -> None:
+        if (error := tries.pop(0)) is KeyboardInterrupt:
+            take()
+        raise error
+
+    admission._take = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        admission.enter()
+
+    assert (admission.running, admission.waiting) == (0, 0)
+
+
+def test_giving_a_slot_back_is_one_step_that_nothing_can_split() -> None:
+    assert inspect.isbuiltin(Admission(1, 1).give_back)
+
+
+def test_a_waiter_finds_a_slot_whose_giver_was_interrupted_before_he_could_say_so() -> None:
+    line = Line()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(line.admission.enter)
+        while not line.admission.waiting:
+            pass
+
+        line.admission.give_back(None)
+
+        assert waiting.result(FAR_S) is None
 
 
 def test_the_end_of_the_last_call_is_told_once() -> None:
