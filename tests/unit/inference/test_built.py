@@ -9,8 +9,15 @@ import msgspec
 import pytest
 
 from edge_runtime.contract.digest import digest_of, hex_of
+from edge_runtime.contract.ids import SlotId
 from edge_runtime.inference.built import default_folder, folder_of, private_folder
 from edge_runtime.inference.facts import machine_facts
+from edge_runtime.installed import POINTERS, STORE, open_installed
+from edge_runtime.update.contents import blobs_to_keep
+from edge_runtime.update.pointers import SlotPointers
+from edge_runtime.update.store import ContentStore
+from tests.fakes.installed import write_state
+from tests.fakes.models import Build, write_release
 
 FACTS = machine_facts([])
 VARIANT = digest_of(b"variant")
@@ -60,6 +67,25 @@ def test_the_variant_that_was_not_used_for_longest_goes_first(tmp_path: Path) ->
 
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {hex_of(variant) for variant in (variants[0], *variants[-31:])}
+
+
+def test_what_is_built_of_an_installed_variant_lies_in_its_store_and_goes_with_it(tmp_path: Path) -> None:
+    build = Build("kept", options={"trt_engine_cache_enable": True})
+    write_release(tmp_path / "release", [build])
+    state = write_state(tmp_path / "state", tmp_path / "release")
+    store = ContentStore(state / STORE)
+
+    with open_installed(state) as model:
+        digest = model.variant.digest
+    current = SlotPointers(state / POINTERS).read(SlotId("main")).current
+    assert current is not None
+    built = [path.name for path in store.built.iterdir()]
+    store.sweep(blobs_to_keep(store, [current], []))
+    left = [path.name for path in store.built.iterdir()]
+    store.sweep(set())
+
+    assert built == left == [hex_of(digest)]
+    assert list(store.built.iterdir()) == []
 
 
 def test_without_a_place_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
