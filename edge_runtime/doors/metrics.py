@@ -116,9 +116,14 @@ def _counters(models: Sequence[Served]) -> Iterator[Metric]:
     faults = CounterMetricFamily("edge_runtime_faults", "Times the model or its engine was to blame.", labels=_LABELS)
     for model in models:
         names, now = [model.name, model.version], model.statistics()
-        turned_away = {"expired": now.expired, "cancelled": now.cancelled, "rejected": now.rejected}
-        failed = now.fail.count - sum(turned_away.values())
-        for outcome, count in {"success": now.success.count, "failed": failed, **turned_away}.items():
+        refused = {
+            "bad_input": now.bad_input,
+            "expired": now.expired,
+            "cancelled": now.cancelled,
+            "rejected": now.rejected,
+        }
+        failed = now.fail.count - sum(refused.values())
+        for outcome, count in {"success": now.success.count, "failed": failed, **refused}.items():
             calls.add_metric([*names, outcome], count)
         samples.add_metric(names, now.inference_count)
         runs.add_metric(names, now.execution_count)

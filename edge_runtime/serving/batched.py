@@ -20,7 +20,7 @@ from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.backend import Tensors
 from edge_runtime.inference.blame import EngineFault
-from edge_runtime.inference.requests.accounting import QUEUE, Record
+from edge_runtime.inference.requests.accounting import QUEUE, WAITED_NS, Record
 from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed, unforeseen
 from edge_runtime.inference.requests.rows import BatchAxes, batch_axes
 from edge_runtime.serving.answering import Apart
@@ -71,6 +71,8 @@ class _Entry:
     arrived_ns: int
     apart: Apart | None = None
     """The same prepared in its own thread."""
+    waited_ns: int = 0
+    """Until a run began that it shares."""
     outcome: Outcome | None = None
     changed: threading.Event = field(default_factory=threading.Event)
 
@@ -136,6 +138,7 @@ class BatchedInstance:
         if isinstance(entry.outcome, EdgeError):
             # Each caller raises an error of its own: one object would gather all their tracebacks.
             raise copy(entry.outcome) from entry.outcome
+        record.count(WAITED_NS, entry.waited_ns)
         if apart is not None and isinstance(entry.outcome, list):
             return apart.reply(entry.outcome, record)
         assert isinstance(entry.outcome, dict)
@@ -202,7 +205,8 @@ class BatchedInstance:
     def _run(self, batch: Sequence[_Entry], record: Record) -> None:
         began = perf_counter_ns()
         for one in batch:
-            record.time(QUEUE, began - one.arrived_ns)
+            one.waited_ns = began - one.arrived_ns
+            record.time(QUEUE, one.waited_ns)
         try:
             self._answer_all(batch, record)
         except BaseException:  # Ctrl-C reaches the main thread while it runs a batch

@@ -8,7 +8,16 @@ from functools import cached_property
 
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.inference.blame import EngineFault
-from edge_runtime.inference.requests.accounting import FAILED, FAULTS, REJECTED, SUCCESS, Accounting
+from edge_runtime.inference.requests.accounting import (
+    ANSWERED_NS,
+    FAILED,
+    FAILED_NS,
+    FAULTS,
+    REJECTED,
+    SUCCESS,
+    WAITED_NS,
+    Accounting,
+)
 from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Refused, count_failure, unforeseen
 from edge_runtime.inference.states import is_sequential
 from edge_runtime.serving.calls import Call, Reply, Ticket
@@ -55,7 +64,6 @@ class Deployment:
         self._accounting = Accounting()
         self.seating = Seating(name, origin, open_variant, keeper, self._accounting)
         self._keeper = keeper
-        self._failed_ns = 0
         self._last_inference_ns = 0
 
     @cached_property
@@ -65,11 +73,7 @@ class Deployment:
 
     def statistics(self) -> ServedStatistics:
         """Everything since the version was first loaded."""
-        return read_statistics(
-            self._accounting.statistics(),
-            failed_ns=self._failed_ns,
-            last_inference_ms=self._last_inference_ns // 1_000_000,
-        )
+        return read_statistics(self._accounting, last_inference_ms=self._last_inference_ns // 1_000_000)
 
     @property
     def answered(self) -> int:
@@ -84,6 +88,7 @@ class Deployment:
     def call(self, call: Call) -> Reply:
         """Answer in the caller's thread. Raises: Retired, BadInput, InferenceError."""
         seating = self.seating
+        arrived = time.perf_counter_ns()
         while True:
             seat = seating.seat or seating.seated(call.deadline)
             try:
@@ -91,9 +96,8 @@ class Deployment:
             except Closed:
                 self._uncount()
                 continue
-            began = time.perf_counter_ns()
             try:
-                return self._ask(seat, call)
+                return self._ask(seat, call, arrived)
             except EngineFault as fault:
                 cause = fault
             finally:
@@ -101,7 +105,7 @@ class Deployment:
                 if seat.admission.is_awaited:
                     seat.admission.settle()
             if not seating.replace(seat, cause):
-                self._count_failure(began)
+                self._count_failure(arrived)
                 raise cause
 
     def submit(self, call: Call, done: Done, moved: Callable[[], None]) -> Ticket | None:
@@ -119,6 +123,7 @@ class Deployment:
             Retired: at once, when the version is out of service.
             Refused: at once, when there is no room or no time for it.
         """
+        arrived = time.perf_counter_ns()
         seat = self.seating.seat
         if seat is None:
             self.seating.check_room()
@@ -133,7 +138,7 @@ class Deployment:
                 done(refusal)
 
         def work() -> None:
-            self._work(seat, call, done, moved)
+            self._work(seat, call, arrived, done, moved)
 
         try:
             return seat.admission.submit(work, refuse=refuse, deadline=call.deadline, priority=call.priority)
@@ -142,7 +147,7 @@ class Deployment:
             moved()
             return None
 
-    def _ask(self, seat: Seat, call: Call) -> Reply:
+    def _ask(self, seat: Seat, call: Call, arrived_ns: int) -> Reply:
         began = time.perf_counter_ns()
         record = self._accounting.record()
         try:
@@ -154,25 +159,26 @@ class Deployment:
         except BaseException as error:
             count_failure(record, error)
             if not isinstance(error, DeadlinePassed):
-                self._failed_ns += time.perf_counter_ns() - began
+                record.count(FAILED_NS, time.perf_counter_ns() - arrived_ns)
             raise
         record.count(SUCCESS)
+        record.count(WAITED_NS, began - arrived_ns)
+        record.count(ANSWERED_NS, time.perf_counter_ns() - arrived_ns)
         self.seating.last_used = time.monotonic()
         self._last_inference_ns = time.time_ns()
         return Reply(tensors, self.name, self.version)
 
-    def _work(self, seat: Seat, call: Call, done: Done, moved: Callable[[], None]) -> None:
+    def _work(self, seat: Seat, call: Call, arrived_ns: int, done: Done, moved: Callable[[], None]) -> None:
         """What a worker does with a submitted call; it holds a slot of the seat."""
         outcome: Reply | EdgeError
-        began = time.perf_counter_ns()
         try:
-            outcome = self._ask(seat, call)
+            outcome = self._ask(seat, call, arrived_ns)
         except EngineFault as fault:
             if self.seating.replace(seat, fault):
                 # Not in this thread: its slot belongs to an engine that is on its way out.
                 self._keeper.caretaker.soon(moved)
                 return
-            self._count_failure(began)
+            self._count_failure(arrived_ns)
             outcome = fault
         except EdgeError as error:
             outcome = error
@@ -194,6 +200,7 @@ class Deployment:
         # The line counts whoever it turned away; a call that goes on elsewhere was not turned away.
         self._accounting.record().count(REJECTED, -1)
 
-    def _count_failure(self, began_ns: int) -> None:
-        self._accounting.record().count(FAILED)
-        self._failed_ns += time.perf_counter_ns() - began_ns
+    def _count_failure(self, arrived_ns: int) -> None:
+        record = self._accounting.record()
+        record.count(FAILED)
+        record.count(FAILED_NS, time.perf_counter_ns() - arrived_ns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_runtime.inference.requests.accounting import Histogram, Statistics
+from edge_runtime.inference.requests.accounting import ANSWERED_NS, FAILED_NS, WAITED_NS, Accounting, Histogram
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class ServedStatistics:
     success: Spent
     """Calls that were answered, waiting included."""
     fail: Spent
-    """Calls that were begun and not answered, and those that were turned away; the time of the former only."""
+    """Calls that were begun and not answered, waiting included, and those that were turned away, without their time."""
     queue: Spent
-    """Waiting for the model."""
+    """Waiting of the calls that were answered: for the model, and for others to share a run with."""
     compute_input: Spent
     """Decoding and preprocessing."""
     compute_infer: Spent
@@ -38,6 +38,8 @@ class ServedStatistics:
     """Runs of the engine; fewer than samples where it took several at once."""
     last_inference_ms: int
     """Wall clock, milliseconds since 1970; 0: never."""
+    bad_input: int
+    """Calls with names, shapes, dtypes or bytes that the model does not take; the caller is to blame."""
     expired: int
     """Calls whose deadline passed before they ran."""
     cancelled: int
@@ -49,23 +51,24 @@ class ServedStatistics:
     """Durations by stage: `queue`, `prepare`, `run`, `interpret`."""
 
 
-def read_statistics(counted: Statistics, *, failed_ns: int, last_inference_ms: int) -> ServedStatistics:
+def read_statistics(accounting: Accounting, *, last_inference_ms: int) -> ServedStatistics:
     """What was counted, as clients are told."""
+    counted = accounting.statistics()
     stages = counted.stages
-    # A call that found the model free did not wait, which is a wait of nothing.
-    queue = Spent(counted.success, stages["queue"].total_ns)
     steps = [Spent(stages[name].count, stages[name].total_ns) for name in ("prepare", "run", "interpret")]
     turned_away = counted.expired + counted.cancelled + counted.rejected
     return ServedStatistics(
-        success=Spent(counted.success, queue.ns + sum(step.ns for step in steps)),
-        fail=Spent(counted.failed + turned_away, failed_ns),
-        queue=queue,
+        # Of answered calls alone: who divides time by count must not be told the time of others.
+        success=Spent(counted.success, accounting.total(ANSWERED_NS)),
+        fail=Spent(counted.failed + counted.bad_input + turned_away, accounting.total(FAILED_NS)),
+        queue=Spent(counted.success, accounting.total(WAITED_NS)),
         compute_input=steps[0],
         compute_infer=steps[1],
         compute_output=steps[2],
         inference_count=counted.samples,
         execution_count=stages["run"].count,
         last_inference_ms=last_inference_ms,
+        bad_input=counted.bad_input,
         expired=counted.expired,
         cancelled=counted.cancelled,
         rejected=counted.rejected,

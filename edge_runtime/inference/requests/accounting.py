@@ -24,7 +24,11 @@ REJECTED: Final = 4
 SAMPLES: Final = 5
 NOT_FINITE: Final = 6
 FAULTS: Final = 7
-_COUNTERS: Final = 8
+BAD_INPUT: Final = 8
+ANSWERED_NS: Final = 9
+WAITED_NS: Final = 10
+FAILED_NS: Final = 11
+_COUNTERS: Final = 12
 
 QUEUE: Final = 0
 PREPARE: Final = 1
@@ -152,7 +156,9 @@ class Statistics(msgspec.Struct, frozen=True):
     success: int
     """Requests that were answered."""
     failed: int
-    """Requests that the model could not answer: wrong input, or an engine that failed."""
+    """Requests that the model could not answer, though they were right: its engine failed, or memory was short."""
+    bad_input: int
+    """Requests whose names, shapes, dtypes or bytes it does not take; whoever asked is to blame."""
     expired: int
     """Requests whose deadline passed before they ran."""
     cancelled: int
@@ -191,6 +197,7 @@ class Accounting:
         return Statistics(
             success=counted[SUCCESS],
             failed=counted[FAILED],
+            bad_input=counted[BAD_INPUT],
             expired=counted[EXPIRED],
             cancelled=counted[CANCELLED],
             rejected=counted[REJECTED],

@@ -16,9 +16,9 @@ from edge_runtime.contract.tensor import AxisRange
 from edge_runtime.inference.backend import Array, Binding, DirectSession, Session
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.preprocess import Inputs
-from edge_runtime.inference.requests.accounting import FAILED, Accounting
+from edge_runtime.inference.requests.accounting import Accounting
 from edge_runtime.inference.requests.admission import Admission
-from edge_runtime.inference.requests.refusals import Overloaded
+from edge_runtime.inference.requests.refusals import Overloaded, count_failure
 
 if TYPE_CHECKING:
     from edge_runtime.inference.requests.finite import FiniteCheck
@@ -93,8 +93,8 @@ class Lease:
             began = perf_counter_ns()
             answers = self._binding.run()
             ended = perf_counter_ns()
-        except BaseException:
-            self._record().count(FAILED)
+        except BaseException as error:
+            count_failure(self._record(), error)
             raise
         finally:
             self._admission.give_back(None)

@@ -8,7 +8,7 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import INTERNAL
 from edge_runtime.inference.blame import BadInput
-from edge_runtime.inference.requests.accounting import EXPIRED, FAILED, FAULTS, Record
+from edge_runtime.inference.requests.accounting import BAD_INPUT, EXPIRED, FAILED, FAULTS, Record
 
 DEADLINE: Final = "deadline"
 CANCELLED: Final = "cancelled"
@@ -23,8 +23,11 @@ def unforeseen(error: Exception) -> InferenceError:
 
 def count_failure(record: Record, error: BaseException) -> None:
     """Count a request that has no answer; what is neither its own fault nor a refusal is the model's."""
+    if isinstance(error, BadInput):
+        record.count(BAD_INPUT)
+        return
     record.count(EXPIRED if isinstance(error, DeadlinePassed) else FAILED)
-    if isinstance(error, Exception) and not isinstance(error, BadInput | Refused):
+    if isinstance(error, Exception) and not isinstance(error, Refused):
         record.count(FAULTS)
 
 

@@ -71,7 +71,7 @@ def test_calls_are_counted_by_how_they_ended(host: tuple[ModelHost, ServingMetri
     page = host[1].page().decode()
 
     counted = {one.labels["outcome"]: one.value for one in samples(page) if one.name == "edge_runtime_calls_total"}
-    assert counted == {"success": 2, "failed": 1, "expired": 1, "cancelled": 0, "rejected": 0}
+    assert counted == {"success": 2, "failed": 0, "bad_input": 1, "expired": 1, "cancelled": 0, "rejected": 0}
     assert value(page, "edge_runtime_samples_total", model="pixels", version="1.0.0") == 2
 
 
@@ -93,7 +93,8 @@ def test_faults_of_the_engine_are_told_from_bad_input(
     page = host[1].page().decode()
 
     assert value(page, "edge_runtime_faults_total", model="pixels", version="1.0.0") == 1
-    assert value(page, "edge_runtime_calls_total", outcome="failed") == 2
+    assert value(page, "edge_runtime_calls_total", outcome="failed") == 1
+    assert value(page, "edge_runtime_calls_total", outcome="bad_input") == 1
 
 
 def test_durations_are_histograms_by_stage(host: tuple[ModelHost, ServingMetrics]) -> None:

@@ -115,7 +115,7 @@ def test_wrong_arrays_are_refused_precisely_however_often_right_ones_were_asked(
         with pytest.raises(InferenceError, match=because):
             ask(inputs)
 
-    assert probe.statistics().failed == 3
+    assert probe.statistics().bad_input == 3
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_what_is_no_array_or_has_holes_is_refused_as_input_and_prepared(pixels: 
         with pytest.raises(InferenceError, match=f"take input image: {because}"):
             ask({"image": given})
 
-    assert pixels.statistics().failed == 3
+    assert pixels.statistics().bad_input == 3
 
 
 def test_an_array_of_a_kind_of_its_own_is_answered_by_its_numbers(pixels: Model, tmp_path) -> None:
@@ -253,7 +253,7 @@ def test_a_lease_obeys_the_nan_policy(probe_folder: Path) -> None:
             buffers.run()
 
         assert caught.value.code == "not_finite"
-        assert (model.statistics().not_finite, model.statistics().failed, model.statistics().success) == (1, 1, 1)
+        assert (model.statistics().not_finite, model.statistics().bad_input, model.statistics().success) == (1, 1, 1)
         assert model.admission.running == 0
 
 
@@ -262,7 +262,7 @@ def test_prepared_feeds_obey_the_nan_policy(probe_folder: Path) -> None:
         with pytest.raises(InferenceError, match="NaN or an infinity"):
             model.run_canonical({"x": np.full((1, 3, 224, 224), np.nan, np.float32)})
 
-        assert (model.statistics().not_finite, model.statistics().failed) == (1, 1)
+        assert (model.statistics().not_finite, model.statistics().bad_input) == (1, 1)
 
 
 def test_as_many_buffers_are_kept_as_calls_may_run_however_many_sizes_were_leased(probe_folder: Path) -> None:
@@ -576,7 +576,7 @@ def test_the_nan_policy_rejects_samples_or_looks_away(probe_folder: Path, bad: f
             with pytest.raises(InferenceError, match="NaN or an infinity") as caught:
                 ask({"x": array})
         assert caught.value.code == "not_finite"
-        assert (strict.statistics().not_finite, strict.statistics().failed) == (2, 2)
+        assert (strict.statistics().not_finite, strict.statistics().bad_input) == (2, 2)
     with Model.open(probe_folder, backends=ONLY_ORT, nan="sample") as sampling:
         for _ in range(128):
             sampling.infer({"x": array})

@@ -181,7 +181,7 @@ def test_what_was_refused_before_it_was_heard_may_be_given_again(tmp_path) -> No
         counted = model.statistics()
 
     assert np.array_equal(scores, by_hand(sound))
-    assert (counted.success, counted.failed, counted.expired) == (1, 1, 1)
+    assert (counted.success, counted.bad_input, counted.expired) == (1, 1, 1)
 
 
 def test_a_session_takes_a_slot_of_its_model_while_it_hears(tmp_path) -> None:

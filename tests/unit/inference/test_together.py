@@ -106,7 +106,7 @@ def test_one_bad_question_fails_all_and_is_counted_once(release: Path) -> None:
         with pytest.raises(BadInput, match="decode an image"):
             model.ask(lambda asker: asker.infer_all([{"image": png(1)}, {"image": b"nonsense"}]))
 
-        assert (model.statistics().failed, model.statistics().success) == (1, 0)
+        assert (model.statistics().bad_input, model.statistics().success) == (1, 0)
 
 
 def test_questions_whose_deadline_passes_while_they_are_prepared_are_not_run(release: Path) -> None:

@@ -19,6 +19,7 @@ from edge_runtime.inference.preprocessing.preprocess import Inputs, Preprocessor
 from edge_runtime.serving.calls import BYTES, Call, Reply, TensorMeta, UnknownModel, UnknownVersion
 from edge_runtime.serving.host import ModelHost
 from edge_runtime.serving.seating import ServedState
+from edge_runtime.serving.statistics import Spent
 from tests.fakes.pixels import picture
 from tests.unit.serving.releases import about, brightest, plain, png
 
@@ -117,6 +118,27 @@ def test_a_bad_call_is_refused_as_such_and_harms_nobody(host: ModelHost, first: 
     assert brightest(served.call(about(1))) == 1
     statistics = served.statistics()
     assert (statistics.success.count, statistics.fail.count, statistics.faults) == (1, 1, 0)
+    assert statistics.bad_input == 1
+
+
+def test_only_the_time_of_answered_calls_is_told_beside_their_number(host: ModelHost, first: Path) -> None:
+    served = host.load(first)
+    outcomes: SimpleQueue[Reply | EdgeError] = SimpleQueue()
+
+    served.submit(Call({}), outcomes.put)
+    refusal = outcomes.get(timeout=30)
+    refused = served.statistics()
+    served.submit(about(3), outcomes.put)
+    outcomes.get(timeout=30)
+    answered = served.statistics()
+
+    assert isinstance(refusal, BadInput)
+    assert (refused.success, refused.queue) == (Spent(), Spent())
+    assert (refused.fail.count, refused.fail.ns > 0) == (1, True)
+    steps = answered.queue.ns + answered.compute_infer.ns
+    assert (answered.success.count, answered.queue.count) == (1, 1)
+    assert 0 < answered.queue.ns < steps <= answered.success.ns
+    assert answered.fail == refused.fail
 
 
 def test_models_and_versions_that_are_not_served_are_named(host: ModelHost, first: Path) -> None:
