@@ -52,6 +52,9 @@ def main() -> None:
     except EdgeError as error:
         sys.stderr.write(f"edge-runtime: {error}\n")
         sys.exit(1)
+    except MemoryError:
+        sys.stderr.write("edge-runtime: cannot go on: there is not enough memory; end other programs\n")
+        sys.exit(1)
     except OSError as error:
         # What stays unwritten would be tried again, and complained about, on the way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

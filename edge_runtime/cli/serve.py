@@ -133,8 +133,10 @@ def serve(
     keep_freed_memory()
     ended = threading.Event()
     with serving(plan, _say) as running:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: _end(ended))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # Who starts it with nohup, or in the background of a script, wants it to stay.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: _end(ended))
         _announce(running, as_json=as_json)
         wait_for(ended)
     hung = " and ".join(running.hung)

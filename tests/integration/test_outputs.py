@@ -62,6 +62,22 @@ def test_a_full_disk_is_one_sentence(question: str, form: str) -> None:
     assert (ended.returncode, ended.stderr) == (1, b"edge-runtime: cannot go on: No space left on device\n")
 
 
+def test_too_little_memory_is_one_sentence(question: str) -> None:
+    program = (
+        "import edge_runtime.inference.model as model, edge_runtime.cli.main as cli, sys\n"
+        "def too_large(*_, **__): raise MemoryError\n"
+        "model.Model.open = too_large\n"
+        f"sys.argv = ['edge-runtime', 'run', *{question.split()!r}]\n"
+        "cli.main()"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(b"edge-runtime: cannot go on: there is not enough memory")
+    assert ended.stderr.count(b"\n") == 1
+
+
 @pytest.mark.parametrize("form", ["", "--json"])
 def test_a_reader_that_has_gone_is_nothing_to_talk_about(question: str, form: str) -> None:
     ended = shell(f"set -o pipefail; {EDGE_RUNTIME} run {question} {form} | exec 0<&-")

@@ -106,7 +106,7 @@ def refused(*arguments: object) -> str:
     return ended.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_server_says_where_it_is_answers_and_ends_with_one_line(
     release: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
