@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.errors import EdgeError, InferenceError
-from edge_runtime.contract.ids import VariantId, parse_layer_name
+from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.layout import OpenRelease, OpenVariant
-from edge_runtime.contract.release import layer_of
 from edge_runtime.contract.variant_choice import Rejected
 from edge_runtime.inference.backend import BACKENDS, Array, BackendOptions, Registry, Tensors, concurrency_for
-from edge_runtime.inference.opening import Opened, Release, Wishes, open_release, read_layer
+from edge_runtime.inference.opening import Opened, Release, Wishes, open_release
 from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.preprocess import Inputs
@@ -375,14 +374,9 @@ class Model:
 
     def golden_set(self) -> GoldenSet | None:
         """The release's golden questions; None when it has none. Raises: ContractError, DigestMismatch."""
-        spec = self.release.manifest.golden
-        if spec is None:
-            return None
-        from edge_runtime.contract.golden import GOLDEN_MAX_BYTES
-        from edge_runtime.inference.checks.golden import unpack_golden
+        from edge_runtime.inference.checks.opened import golden_of
 
-        title = parse_layer_name(spec.layer)
-        return unpack_golden(read_layer(self._opened.source, self.release.layers, title, GOLDEN_MAX_BYTES))
+        return golden_of(self._opened)
 
     def golden_check(self) -> list[CheckResult]:
         """Ask the release's golden set; empty when the release has none.
@@ -392,17 +386,9 @@ class Model:
             ContractError: the golden set breaks the contract.
             DigestMismatch: it is not the promised one.
         """
-        spec, golden = self.release.manifest.golden, self.golden_set()
-        if spec is None or golden is None:
-            return []
-        from edge_runtime.inference.arrays import ARCHIVE_MAX_BYTES
-        from edge_runtime.inference.checks.golden import load_own, run_golden
+        from edge_runtime.inference.checks.opened import check_opened
 
-        own = None
-        if reference := self.variant.manifest.golden_own:
-            source, layers = self._opened.source, self.variant.layers
-            own = load_own(read_layer(source, layers, layer_of(reference), ARCHIVE_MAX_BYTES))
-        return run_golden(self.predictor, golden, spec, own)
+        return check_opened(self._opened)
 
     def close(self) -> None:
         """End its sessions, refuse whoever waits, and free the engine's memory when the calls that run have ended."""
