@@ -8,8 +8,8 @@ SHORT_S: Final = 100e-6
 """Up to here an answer costs less than what threads cost that fight for the interpreter; longer ones gain from them."""
 WINDOW: Final = 32
 """Questions after which the pace is judged anew."""
-OFTEN_S: Final = 0.064
-"""Within which so many questions must come."""
+OFTEN_S: Final = 0.4
+"""Within which so many questions must come: who waits for every frame of a camera leaves a thread idle and no more."""
 
 
 class Pace:
