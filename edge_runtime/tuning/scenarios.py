@@ -206,7 +206,10 @@ class _System:
             worker.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and self._error is None:
+            # Interrupted: what still waits is not asked.
+            self._error = error
         for _worker in self._workers:
             self._waiting.put(None)
         for worker in self._workers:
