@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, final
 
 _T = TypeVar("_T")
+_LOOK_S: Final = 0.5
+"""After which a waiter looks itself: Ctrl-C may have kept whoever gave one back from saying so."""
 
 
 @final
@@ -33,17 +35,27 @@ class Pool(Generic[_T]):
         try:
             yield one
         finally:
+            # First, and by itself: no Ctrl-C comes before it (as `Admission.give_back`).
+            self._free.append(one)
             with self._changed:
-                self._free.append(one)
                 self._changed.notify()
 
     def _take(self) -> _T:
-        with self._changed:
-            while not self._free and self._left < 1:
-                self._changed.wait()
-            if self._free:
+        while True:
+            try:
                 return self._free.pop()
-            self._left -= 1
+            except IndexError:
+                pass
+            except BaseException:
+                # Ctrl-C, as soon as it was taken: that one is gone, and another may be made.
+                self._left += 1
+                raise
+            with self._changed:
+                if self._left > 0:
+                    self._left -= 1
+                    break
+                if not self._free:
+                    self._changed.wait(_LOOK_S)
         try:
             return self._make()
         except BaseException:
