@@ -21,7 +21,7 @@ from converters.planning.methods import describe_method
 from converters.planning.planner import Plan
 from converters.planning.recipe import Recipe
 from converters.release.device_build import trtexec_command
-from converters.release.draft import CARD_LAYER, NOTICE_LAYER
+from converters.release.draft import CARD_LAYER, NOTICE_LAYER, with_seen_shapes
 from converters.release.packaging import Written, write_release
 from converters.report.build_report import BuildReport, DataSet, Row
 from devices.probe import read_machine
@@ -68,8 +68,10 @@ def finish(order: Order, options: BuildOptions, results: list[Result]) -> BuildR
     results = [*results, *coral.results]
     shipped = [one.measurement for one in results if one.measurement and one.judgement.ships]
     refused = [one.measurement for one in results if one.measurement and not one.judgement.ships]
+    draft, answers = order.material.draft.manifest, (one.float_outputs for one in order.reference.golden.samples)
     manifest = msgspec.structs.replace(
-        order.material.draft.manifest,
+        draft,
+        tensors=with_seen_shapes(draft.tensors, answers),
         variants=[one.built.manifest.id for one in shipped],
         golden=order.reference.spec,
         reference=order.reference.score,

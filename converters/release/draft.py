@@ -179,6 +179,23 @@ def _output_tensor(
     return TensorSpec(dtype=port.dtype, shape=sizes_of(port, axes), layout=layout)
 
 
+def with_seen_shapes(tensors: Mapping[str, TensorSpec], answers: Iterable[Tensors]) -> dict[str, TensorSpec]:
+    """Tensors whose file does not say their sizes, with those that they had in every answer of the source model.
+
+    TensorFlow Lite's own detection operator, for one, leaves the shapes of its four outputs empty.
+    """
+    seen: dict[str, set[tuple[int, ...]]] = {}
+    for answer in answers:
+        for name, array in answer.items():
+            seen.setdefault(name, set()).add(array.shape)
+    return {
+        name: msgspec.structs.replace(spec, shape=[*next(iter(seen[name]))])
+        if not spec.shape and len(seen.get(name, ())) == 1
+        else spec
+        for name, spec in tensors.items()
+    }
+
+
 def label_layer(outputs: Mapping[str, OutputRecipe], name: str) -> LayerName | None:
     """The layer that holds an output's labels: the first output's list has the plain name, and a list may be shared."""
     path = outputs[name].labels

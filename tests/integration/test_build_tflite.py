@@ -12,6 +12,7 @@ from converters.report.build_report import BuildReport
 from edge_runtime import Model
 from edge_runtime.contract.layout import LayoutFolder, open_variant, read_checked
 from tests.fakes.four_pixels import four_pixel_folder, four_pixel_recipe
+from tests.fakes.shared_recipes import RECIPES
 from tests.unit.converters.test_recipe import parsed
 
 PHOTO = {"kind": "image", "color": "rgb", "exif": "apply", "layout": "NHWC",
@@ -74,3 +75,21 @@ def test_a_published_quantised_file_sees_what_its_publisher_saw(shared: Path, tm
         answer = model.infer({"image": (models / "data" / "images" / "parrot.jpg").read_bytes()})
     assert answer["classes"].labels[0] == "macaw"
     assert answer["classes"].scores[0] == pytest.approx(0.762, abs=0.01)
+
+
+@pytest.mark.needs_shared
+def test_outputs_whose_file_does_not_say_their_sizes_have_those_that_they_were_seen_with(
+    shared: Path, tmp_path: Path
+) -> None:
+    name = "tflite/ssd_mobilenet_v1_coco_quant.tflite"
+    recipe = parsed(
+        model=name, engines=["litert"], calibration=None, limits={"min_agreement": {"*": 0.9}},
+        evaluation={"folder": "data/calib", "max_samples": 2}, **RECIPES[name],
+    )  # fmt: skip
+
+    built(recipe, shared / "models", tmp_path / "r")
+
+    tensors = LayoutFolder(tmp_path / "r").open().manifest.tensors
+    detector = "TFLite_Detection_PostProcess"
+    names = [detector, f"{detector}_1", f"{detector}_2", f"{detector}_3"]
+    assert [tensors[name].shape for name in names] == [[1, 10, 4], [1, 10], [1, 10], [1]]

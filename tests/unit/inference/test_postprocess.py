@@ -8,7 +8,7 @@ import pytest
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.tensor import OutputSpec
-from edge_runtime.inference.postprocessing.postprocess import compile_postprocess, parse_labels
+from edge_runtime.inference.postprocessing.postprocess import _best_first, compile_postprocess, parse_labels
 from edge_runtime.inference.postprocessing.results import (
     Boxes,
     Classes,
@@ -68,6 +68,13 @@ def test_labels_may_start_after_the_background_and_missing_ones_show_the_index()
     (answer,) = answers({"op": "top_k", "activation": "none", "k": 4, "labels_offset": 2}, [[0.4, 0.3, 0.2, 0.1]])
 
     assert answer.labels == ("two", "three", "4", "5")
+
+
+def test_no_more_classes_are_looked_at_than_are_asked_for_however_many_have_equal_scores() -> None:
+    scores = np.zeros(1001)
+    scores[[700, 30]] = 0.25, 0.75
+
+    assert _best_first(scores, 5).tolist() == [30, 700, 0, 1, 2]
 
 
 @pytest.mark.parametrize("activation", ["none", "softmax", "sigmoid"])
