@@ -72,6 +72,9 @@ class StageEvent(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     state: State
     took_s: float = 0.0
+    done: int | msgspec.UnsetType = msgspec.UNSET
+    """Of `of` pieces, while it runs."""
+    of: int | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def title(self) -> str:
@@ -161,6 +164,13 @@ class Stages:
     def step(self, kind: str, subject: str, work: Callable[[], T]) -> T:
         """Work that is done every time; listeners hear of it, the log does not."""
         return self._timed(Stage(kind, subject, {}), work, is_logged=False)
+
+    def progressed(self, stage: Stage, done: int, of: int) -> None:
+        """Tell the listener how far a running stage is; the log does not hear of it."""
+        event = StageEvent(kind=stage.kind, subject=stage.subject, state="running", done=done, of=of)
+        with self._lock:
+            if self._listener is not None:
+                self._listener(event)
 
     def restored(self, stage: Stage, folder: Path, work: Fill, check: Check) -> None:
         """Put a stage's files into a folder, from the cache if they are there, whole and pass the check.

@@ -74,6 +74,9 @@ def build(
     cache: CacheFolder = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Do everything again, and keep nothing.")] = False,
     compile_timeout_s: Annotated[float, typer.Option(help="Limit for one compilation.")] = 1800.0,
+    emulate: Annotated[
+        bool, typer.Option(help="Ask int8 variants on CPUs that targets have and this machine has not, by QEMU.")
+    ] = True,
     aarch64_root: Annotated[
         Path | None,
         typer.Option(help="Root file system to ask int8 variants in on aarch64.", envvar="EDGEFLEET_AARCH64_ROOT"),
@@ -103,7 +106,8 @@ def build(
         typer.echo(f"note: {note}", err=True)
     options = BuildOptions(
         base=base, out=out, force=force, accuracy_gate=accuracy_gate, allow_failed_golden=allow_failed_golden,
-        golden_from=golden_from, compile_timeout_s=compile_timeout_s, aarch64_root=aarch64_root,
+        golden_from=golden_from, compile_timeout_s=compile_timeout_s, emulates=emulate,
+        aarch64_root=aarch64_root,
         cache=None if no_cache else cache_folder(cache),
         command=shlex.join(["edge-convert", *sys.argv[1:]]),
     )  # fmt: skip

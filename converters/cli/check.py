@@ -43,9 +43,8 @@ def recipe(
 ) -> None:
     """Print a commented starter recipe made from a model's inputs and outputs, and from metadata about them."""
     from converters.commands.check import starter_recipe
-    from converters.commands.translate import local_model
 
-    typer.echo(starter_recipe(local_model(model, trusts_code=trust_code), preprocessor, labels), nl=False)
+    typer.echo(starter_recipe(model, preprocessor, labels, trusts_code=trust_code), nl=False)
 
 
 @app.command("import")

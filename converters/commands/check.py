@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from converters.commands.translate import local_model
 from converters.errors import BadModel, CannotWrite
-from converters.foreign import Translated
 from converters.model.fixed_shapes import Shapes
 from converters.model.source import Imported
 from converters.planning.planner import ceiling_of
@@ -59,23 +59,25 @@ def print_checked(model: Path, checked: Checked) -> None:
     console.print(Text(printable(_verdict(model.name, checked))), soft_wrap=True)
 
 
-def starter_recipe(found: Translated, preprocessor: Path | None, labels: Path | None) -> str:
+def starter_recipe(given: Path, preprocessor: Path | None, labels: Path | None, *, trusts_code: bool) -> str:
     """A commented recipe made from a model and what metadata says about it.
 
     Args:
-        found: its file, and where that came from.
+        given: the model as a person named it; the recipe says the same.
         preprocessor: metadata in a file of its own.
         labels: file that receives the labels which the metadata hold.
+        trusts_code: whether it may run code.
 
     Raises:
         BadModel: the model or its metadata cannot be read, or hold no labels.
         CannotWrite: the labels.
     """
+    found = local_model(given, trusts_code=trusts_code)
     imported = read_model(found.model)
     known = find_facts(imported, preprocessor)
     if labels is not None:
         _write_labels(labels, merge(known).labels)
-    return starter_text(found.uri or found.model.name, imported, known)
+    return starter_text(found.uri or str(given), imported, known)
 
 
 def read_model(path: Path, shapes: Shapes | None = None) -> Imported:

@@ -31,6 +31,7 @@ _TRUTHS: Final[Mapping[str, TruthKind]] = {
     "segmentation": "mask",
 }
 """What a person can say about an output, by its kind."""
+_LABELLED_BY: Final = {"detections": "name annotations (COCO's JSON)", "segmentation": "name masks"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,18 @@ def open_sets(recipe: Recipe, base: Path, labels: tuple[str, ...] | None) -> Set
         notes += _missing_classes(calibration, evaluation)
         notes += _judge_sizes(calibration, evaluation)
     return Sets(evaluation, calibration, tuple(notes))
+
+
+def rehearse_sets(recipe: Recipe, base: Path, labels: tuple[str, ...] | None) -> None:
+    """Refuse a judgement that the evaluation set cannot give, as far as it is there already; no sample is read.
+
+    Raises:
+        BadDataset, BadRecipe: as `open_sets`.
+    """
+    place, main = recipe.evaluation, next(iter(recipe.outputs.values()))
+    if (base / (place.folder or place.file or "")).exists():
+        wanted = _wanted(recipe, truth_of(main, recipe), labels)
+        _check_judgeable(recipe, main, open_dataset(place, base, wanted))
 
 
 def truth_of(output: OutputRecipe, recipe: Recipe) -> TruthKind | None:
@@ -113,7 +126,8 @@ def _check_judgeable(recipe: Recipe, main: OutputRecipe, evaluation: Dataset) ->
             "use max_drop", f"an output of kind {main.kind} has no metric of its own",
             "write evaluation.metric = 'module:function', or use min_agreement or min_snr_db",
         )  # fmt: skip
-    raise BadRecipe("use max_drop", f"{evaluation.root} has no labels", "write labels.csv, or use min_agreement")
+    remedy = f"{_LABELLED_BY.get(main.kind, 'write labels.csv')}, or use min_agreement"
+    raise BadRecipe("use max_drop", f"{evaluation.root} has no labels", remedy)
 
 
 def _thinned(which: str, dataset: Dataset) -> list[str]:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Final
 
 from converters.data.answers import AnswerWriter, read_answers
 from edge_runtime.contract.codec import decode
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest
 from edge_runtime.inference.backend import BackendOptions
 from edge_runtime.inference.predictor import load_predictor
+
+ANSWERED: Final = "answered"
+"""The line on standard output that follows every answer."""
 
 
 def answer(folder: Path) -> None:
@@ -24,6 +28,9 @@ def answer(folder: Path) -> None:
     with AnswerWriter(folder / "answers") as written:
         for question in read_answers(folder / "questions"):
             written.append(predictor.run_decoded(question))
+            # Whoever started this counts the lines.
+            sys.stdout.write(f"{ANSWERED}\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -8,17 +8,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from converters.data.answers import AnswerWriter, read_answers
+from converters.evaluation.emulated import ANSWERED
 from converters.planning.kernels import UNMEASURED, kernels_of, may_saturate
 from converters.planning.recipe import EngineName
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.evidence import Where
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest
 from edge_runtime.inference.backend import Array, Tensors
 
@@ -50,6 +55,11 @@ class Emulator:
     def is_narrow(self) -> bool:
         """Whether its 8-bit kernels may saturate."""
         return may_saturate(self.arch, self.isa)
+
+    def where(self, machine: Where) -> Where:
+        """Where answers were given that it gave on a machine."""
+        isa, cpu = list(self.isa), self.kernels
+        return msgspec.structs.replace(machine, arch=self.arch, isa=isa, cpu=cpu, execution=EXECUTION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +108,15 @@ def try_emulator(emulator: Emulator) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InferenceError(what, str(error)[:200], code=UNMEASURED) from error
     if finished.returncode != 0:
-        raise InferenceError(what, _cause(finished), code=UNMEASURED)
+        raise InferenceError(what, _cause(finished.returncode, finished.stderr), code=UNMEASURED)
 
 
 def answer_elsewhere(
-    emulator: Emulator, subject: Subject, questions: Iterable[Tensors], folder: Path
+    emulator: Emulator,
+    subject: Subject,
+    questions: Iterable[Tensors],
+    folder: Path,
+    told: Callable[[int], None] = lambda _: None,
 ) -> Iterator[dict[str, Array]]:
     """A variant's canonical output tensors for each question (inputs after `decode`), in order.
 
@@ -111,6 +125,7 @@ def answer_elsewhere(
         subject: what is asked.
         questions: inputs after `decode`.
         folder: where questions and answers are kept while the answers are read.
+        told: how many are answered, after each.
 
     Raises:
         InferenceError: code `unmeasured`; the emulated engine did not come up, failed, or took too long.
@@ -126,15 +141,47 @@ def answer_elsewhere(
     # A process that is ended from outside leaves what it put into the temporary folder.
     environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     command = [*emulator.command, "-m", "converters.evaluation.emulated", str(folder)]
+    what = f"ask {subject.variant.id} on {emulator.kernels}"
     try:
-        finished = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False, env=environment)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise InferenceError(
-            f"ask {subject.variant.id} on {emulator.kernels}", str(error)[:200], code=UNMEASURED
-        ) from error
-    if finished.returncode != 0:
-        raise InferenceError(f"ask {subject.variant.id} on {emulator.kernels}", _cause(finished), code=UNMEASURED)
+        code, said = _run(command, environment, folder / "said", told)
+    except OSError as error:
+        raise InferenceError(what, str(error)[:200], code=UNMEASURED) from error
+    if code is None:
+        raise InferenceError(what, f"it took longer than {TIMEOUT_S:.0f} seconds", code=UNMEASURED)
+    if code != 0:
+        raise InferenceError(what, _cause(code, said), code=UNMEASURED)
     return read_answers(folder / "answers")
+
+
+def _run(
+    command: list[str], environment: Mapping[str, str], said: Path, told: Callable[[int], None]
+) -> tuple[int | None, bytes]:
+    """How the process ended, None where its time was over, and what it complained of."""
+    answered, line = 0, ANSWERED.encode()
+    with said.open("wb") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment)
+        is_over = threading.Event()
+        # No line may ever come, so the clock is another thread's.
+        limit = threading.Timer(TIMEOUT_S, _end, (process, is_over))
+        limit.start()
+        with process:
+            try:
+                for printed in process.stdout or ():
+                    if printed.strip() == line:
+                        answered += 1
+                        told(answered)
+                code = process.wait()
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                limit.cancel()
+    return None if is_over.is_set() else code, said.read_bytes()
+
+
+def _end(process: subprocess.Popen[bytes], is_over: threading.Event) -> None:
+    is_over.set()
+    process.kill()
 
 
 def _installed_in(root: Path) -> tuple[str, ...]:
@@ -143,7 +190,7 @@ def _installed_in(root: Path) -> tuple[str, ...]:
     return tuple(sorted({f"{one.name} {one.version}" for one in metadata.distributions(path=places)}))
 
 
-def _cause(finished: subprocess.CompletedProcess[bytes]) -> str:
-    lines = finished.stderr.decode("utf-8", "replace").strip().splitlines()
+def _cause(code: int, complaint: bytes) -> str:
+    lines = complaint.decode("utf-8", "replace").strip().splitlines()
     said = [line for line in lines if "TCG doesn't support" not in line]
-    return " / ".join(said[-_REPORT_LINES:]) or f"it ended with code {finished.returncode}"
+    return " / ".join(said[-_REPORT_LINES:]) or f"it ended with code {code}"

@@ -6,8 +6,8 @@ One sample is in memory at a time; what the source model said is read from disk 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,7 @@ from converters.evaluation.parity import Parity
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.release import ReleaseManifest
 from edge_runtime.contract.steps import RawStep
-from edge_runtime.inference.backend import Tensors
+from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.checks.agreement import Distance
 from edge_runtime.inference.postprocessing.postprocess import compile_postprocess
 from edge_runtime.inference.postprocessing.results import Answer, Boxes, Result, as_text
@@ -50,6 +50,24 @@ class Examination:
     interpret: Interpret
     task: Task
     answers: Path
+    positions: tuple[int, ...] | None = None
+    """Of its samples among those that the source model answered; None: all of them."""
+
+    def part(self, most: int) -> Examination:
+        """At most so many of its samples, evenly spread, so that every class stays; itself where it has no more."""
+        samples = self.dataset.samples
+        if len(samples) <= most:
+            return self
+        positions = tuple(place * len(samples) // most for place in range(most))
+        dataset = replace(self.dataset, samples=tuple(samples[position] for position in positions))
+        return replace(self, dataset=dataset, positions=positions)
+
+    def references(self) -> Iterator[dict[str, Array]]:
+        """What the source model said to each sample, in order."""
+        wanted = None if self.positions is None else frozenset(self.positions)
+        for position, answer in enumerate(read_answers(self.answers)):
+            if wanted is None or position in wanted:
+                yield answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +141,7 @@ def judge_answers(answered: Iterable[tuple[Tensors, Tensors]], examination: Exam
     task = examination.task
     metric, agreement, distance = metric_of(task), agreement_of(task), Distance()
     disagreements, parity = Disagreements(), Parity()
-    together = zip(examination.dataset.samples, read_answers(examination.answers), answered, strict=True)
+    together = zip(examination.dataset.samples, examination.references(), answered, strict=True)
     for position, (sample, reference, (decoded, tensors)) in enumerate(together):
         distance.add(reference[task.tensor], tensors[task.tensor])
         parity.add(reference, tensors)

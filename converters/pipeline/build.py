@@ -221,6 +221,10 @@ def _bench(facts: Facts, answers: Filled, run: _Run) -> Bench:
 def _emulators(run: _Run) -> tuple[Emulator, ...]:
     """Other instruction sets that can be asked; not even looked for when no candidate needs them."""
     methods, root = [candidate.method for candidate in run.plan.candidates], run.options.aarch64_root
+    if not run.options.emulates:
+        if root is not None:
+            raise BadRecipe("ask aarch64 kernels", "--no-emulate leaves them out", "leave one of both options out")
+        return ()
     if root is None and all(method.is_overflow_safe or not method.is_quantised for method in methods):
         return ()
     arch, isa = run.machine.arch, run.machine.isa

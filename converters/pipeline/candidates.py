@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -25,10 +26,10 @@ from converters.building.workshop import (
 from converters.caching.stages import Filled, Once
 from converters.evaluation import measure
 from converters.evaluation.disagreement import Example
-from converters.evaluation.emulation import EXECUTION, Emulator
+from converters.evaluation.emulation import Emulator
 from converters.passes.bake_constants import bake_constants
 from converters.passes.take_branches import take_branches
-from converters.pipeline.asking import Asked, ask_elsewhere, ask_here, ask_itself
+from converters.pipeline.asking import Asked, ask_here, ask_itself
 from converters.pipeline.material import Order
 from converters.planning.age import stamp
 from converters.planning.judge import (
@@ -50,7 +51,6 @@ from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.evidence import By, CheckResult, Elsewhere, Evidence, Latency, Where
 from edge_runtime.inference.backend import BackendOptions, load_backend
 from edge_runtime.inference.checks.golden import pack_own
-from edge_runtime.inference.predictor import Predictor
 
 MEASURED_WITH: Final = BackendOptions(threads=1)
 NATIVE: Final = "native"
@@ -81,6 +81,17 @@ class Bench:
 
 
 @dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """How a candidate is computed when it is asked on this machine."""
+
+    options: BackendOptions
+    kernels: str
+    is_narrow: bool
+    execution: str
+    """As evidence says it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Numbers:
     """What one candidate did on this machine; nothing in it is a judgement."""
 
@@ -88,7 +99,6 @@ class Numbers:
     """RFC 3339, UTC."""
     where: Where
     here: Asked
-    elsewhere: tuple[tuple[Emulator, Asked], ...]
     latency: Latency | None
     """None for what only a device can build."""
     peak_bytes: int | None
@@ -188,29 +198,32 @@ def measure_candidate(built: Built, beside: Built | None, bench: Bench) -> Numbe
     with ExitStack() as opened:
         predictor = opened.enter_context(closing(open_built(draft, built, MEASURED_WITH)))
         other = opened.enter_context(closing(open_built(draft, beside, MEASURED_WITH))) if beside else None
-        here, execution = _ask_here(built, predictor, bench)
-        elsewhere = _ask_elsewhere(built, predictor, bench)
-        is_timed = is_real and execution == NATIVE
+        said = arithmetic_of(built, bench)
+        is_other = said.options != MEASURED_WITH
+        asked = opened.enter_context(closing(open_built(draft, built, said.options))) if is_other else predictor
+        here = ask_here(asked, built, order, kernels=said.kernels, is_narrow=said.is_narrow)
+        is_timed = is_real and said.execution == NATIVE
         latency = measure.measure_latency(predictor, other, sample) if is_timed else None
         emulated = ask_itself(built, predictor, order)
     peak = measure.measure_peak(draft.manifest, built.manifest, dict(built.files), sample) if is_real else None
     return Numbers(
         at=stamp(datetime.now(timezone.utc)),
-        where=_where(candidate, bench, execution=execution),
+        where=_where(candidate, bench, execution=said.execution),
         here=here,
-        elsewhere=tuple(elsewhere),
         latency=latency,
         peak_bytes=peak,
         emulated=emulated,
     )
 
 
-def judge_candidate(built: Built, numbers: Numbers, bench: Bench) -> Result:
-    """What becomes of a measured candidate."""
+def judge_candidate(
+    built: Built, numbers: Numbers, bench: Bench, elsewhere: Sequence[tuple[Emulator, Asked]] = ()
+) -> Result:
+    """What becomes of a measured candidate, given what other kernels answered."""
     here, latency, limits = numbers.here, numbers.latency, bench.order.material.draft.manifest.limits
-    elsewhere = tuple(asked.answered for _, asked in numbers.elsewhere)
+    answered = tuple(asked.answered for _, asked in elsewhere)
     p95_ms, ratio = (latency.p95, latency.ratio_to_float) if latency else (None, None)
-    measured = Measured(here.answered, p95_ms, ratio, elsewhere, numbers.emulated)
+    measured = Measured(here.answered, p95_ms, ratio, answered, numbers.emulated)
     judgement = judge(built.candidate, measured, bench.order.plan, limits, here=bench.here, gate=bench.gate)
     built = with_peak(built, numbers.peak_bytes)
     if judgement.ships:
@@ -229,8 +242,8 @@ def judge_candidate(built: Built, numbers: Numbers, bench: Bench) -> Result:
         size_bytes=sum(len(content) for content in built.files.values()),
         detail=judgement.because or None,
         elsewhere=[
-            Elsewhere(where=_emulated(emulator, numbers.where), accuracy=asked.accuracy, checks=list(asked.checks))
-            for emulator, asked in numbers.elsewhere
+            Elsewhere(where=emulator.where(numbers.where), accuracy=asked.accuracy, checks=list(asked.checks))
+            for emulator, asked in elsewhere
         ],
     )
     measurement = Measurement(built, evidence)
@@ -278,37 +291,17 @@ def refuse_unseen(candidate: Candidate, bench: Bench) -> Result | None:
     return Result(candidate, refusal) if refusal else None
 
 
-def _ask_here(built: Built, predictor: Predictor, bench: Bench) -> tuple[Asked, str]:
-    """Answers of this machine's kernels, and how they ran.
+def arithmetic_of(built: Built, bench: Bench) -> Arithmetic:
+    """Which arithmetic speaks for a candidate on this machine.
 
     Kernels that saturate say nothing about targets whose kernels do not: there the file's own float arithmetic answers.
     """
     if built.manifest.build is not None:
-        return ask_here(predictor, built, bench.order, kernels=FAKE_QUANT, is_narrow=False), FAKE_QUANT
+        return Arithmetic(MEASURED_WITH, FAKE_QUANT, is_narrow=False, execution=FAKE_QUANT)
     kernels, is_narrow = kernels_of(bench.where.arch, bench.where.isa), may_saturate(bench.where.arch, bench.where.isa)
     if not is_narrow or is_narrow_target(built.candidate, bench.order.plan) or built.candidate.method.is_overflow_safe:
-        return ask_here(predictor, built, bench.order, kernels=kernels, is_narrow=is_narrow), NATIVE
-    emulating = open_built(bench.order.material.draft, built, EMULATED)
-    try:
-        return ask_here(emulating, built, bench.order, kernels=FAKE_QUANT, is_narrow=False), FAKE_QUANT
-    finally:
-        emulating.close()
-
-
-def _ask_elsewhere(built: Built, predictor: Predictor, bench: Bench) -> list[tuple[Emulator, Asked]]:
-    """Answers of the targets' other kernels, as far as they can be emulated and may differ."""
-    candidate, answers = built.candidate, []
-    can_differ = candidate.method.is_quantised and built.manifest.build is None
-    for emulator in bench.emulators if can_differ else ():
-        # What is safe by construction answers on every x86 as it does here.
-        is_alike = candidate.method.is_overflow_safe or not is_narrow_target(candidate, bench.order.plan)
-        if emulator.arch not in candidate.arch or candidate.engine not in emulator.engines:
-            continue
-        if emulator.is_narrow and is_alike:
-            continue
-        folder = bench.workshop().folder / f"{candidate.id}-{emulator.arch}"
-        answers.append((emulator, ask_elsewhere(emulator, built, predictor, bench.order, folder)))
-    return answers
+        return Arithmetic(MEASURED_WITH, kernels, is_narrow=is_narrow, execution=NATIVE)
+    return Arithmetic(EMULATED, FAKE_QUANT, is_narrow=False, execution=FAKE_QUANT)
 
 
 def _emulation_of(candidate: Candidate) -> BackendOptions | None:
@@ -336,12 +329,6 @@ def _where(candidate: Candidate, bench: Bench, *, execution: str) -> Where:
     ran = "onnxruntime" if candidate.engine == "tensorrt" else candidate.engine
     engine = f"{ran} {_version(ran)}"
     return msgspec.structs.replace(bench.where, engine=engine, execution=execution)
-
-
-def _emulated(emulator: Emulator, where: Where) -> Where:
-    return msgspec.structs.replace(
-        where, arch=emulator.arch, isa=list(emulator.isa), cpu=emulator.kernels, execution=EXECUTION
-    )
 
 
 @functools.cache

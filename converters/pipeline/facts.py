@@ -47,7 +47,7 @@ class Facts:
             },
         )
 
-    def measure_stage(self, candidate: Candidate, beside: Candidate | None, emulators: tuple[Emulator, ...]) -> Stage:
+    def measure_stage(self, candidate: Candidate, beside: Candidate | None) -> Stage:
         """Measuring a compiled candidate, in turn with the float variant of its engine."""
         return Stage(
             "measure",
@@ -58,8 +58,20 @@ class Facts:
                 "source": self._key(self.source),
                 # The samples that differ most are kept with what both said, in words.
                 "labels": msgspec.to_builtins(self.order.material.labels),
-                "emulators": [[one.arch, one.kernels, one.installed] for one in emulators],
                 # Which kernels count depends on whose they are.
+                "profiles": msgspec.to_builtins(self.order.plan.profiles),
+            },
+        )
+
+    def emulate_stage(self, candidate: Candidate, emulator: Emulator) -> Stage:
+        """Asking a compiled candidate on another instruction set."""
+        return Stage(
+            "emulate",
+            f"{candidate.id} on {emulator.kernels}",
+            {
+                "built": self._key(self.compile_stage(candidate)),
+                "source": self._key(self.source),
+                "emulator": [emulator.arch, emulator.kernels, emulator.installed],
                 "profiles": msgspec.to_builtins(self.order.plan.profiles),
             },
         )

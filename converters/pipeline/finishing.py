@@ -42,6 +42,8 @@ class BuildOptions:
     allow_failed_golden: bool = False
     golden_from: Path | None = None
     compile_timeout_s: float = 1800.0
+    emulates: bool = True
+    """Whether int8 variants are asked on instruction sets that only an emulator has here."""
     aarch64_root: Path | None = None
     """Root file system with an aarch64 Python, in which int8 variants are asked as well."""
     cache: Path | None = None

@@ -13,7 +13,7 @@ import msgspec
 from converters.building.workshop import open_source
 from converters.data.data_ranges import range_notes
 from converters.data.datasets import Dataset, read_labels
-from converters.data.sets import open_sets
+from converters.data.sets import open_sets, rehearse_sets
 from converters.errors import BadDataset, BadModel, BadRecipe, GoldenRefused
 from converters.evaluation import golden
 from converters.evaluation.evaluate import Examination, ask_source, interpreter_of
@@ -178,10 +178,11 @@ def rehearse(recipe: Recipe, base: Path, plan: Plan) -> tuple[str, ...]:
     """Refuse what a build would refuse before it reads an example; what it would note about the recipe comes back.
 
     Raises:
-        EdgeError: as `look`, or steps that cannot run.
+        EdgeError: as `look`, steps that cannot run, or limits that the evaluation set cannot be judged by.
     """
     seen = look(recipe, base, plan)
     _check_steps(seen.draft(recipe, is_labelled=False), seen)
+    rehearse_sets(recipe, base, seen.labels.get(next(iter(recipe.outputs))))
     return tuple(unlabelled(recipe.outputs))
 
 

@@ -18,6 +18,8 @@ from converters.caching.stages import Stages
 from converters.compilers.isolated import MEMORY_BYTES, stop_compilers
 from converters.compilers.outside import lies_outside
 from converters.errors import CompileFailed, CompilerRefused
+from converters.evaluation.emulation import Emulator
+from converters.pipeline.asking import Asked
 from converters.pipeline.candidates import (
     Bench,
     Numbers,
@@ -30,6 +32,7 @@ from converters.pipeline.candidates import (
     refuse_unseen,
     with_layers,
 )
+from converters.pipeline.emulating import emulate_candidate, emulators_for
 from converters.pipeline.facts import Facts
 from converters.planning.age import is_recent
 from converters.planning.judge import COMPILE_FAILED, LOSSES, NOT_NEEDED, Judgement
@@ -54,6 +57,9 @@ class Refusal:
     because: str
 
 
+_SILENT: Final = Refusal(reasons.GOLDEN_FAILED, "it said nothing")
+
+
 @dataclass(frozen=True, slots=True)
 class Compilation:
     """What compiling a candidate came to; exactly one of the two."""
@@ -67,6 +73,14 @@ class Measuring:
     """What measuring a candidate came to; exactly one of the two."""
 
     numbers: Numbers | None = None
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Emulating:
+    """What asking a candidate on another instruction set came to; exactly one of the two."""
+
+    asked: Asked | None = None
     refusal: Refusal | None = None
 
 
@@ -243,22 +257,50 @@ def _measured(
         try:
             return Measuring(numbers=measure_candidate(built, beside, bench))
         except InferenceError as error:
-            if error.code == UNMEASURED or lies_outside(error):
-                raise
-            code = error.code if error.code == reasons.LOAD_FAILED else reasons.GOLDEN_FAILED
-            return Measuring(refusal=Refusal(code, error.because))
+            return Measuring(refusal=_own_fault(error))
 
-    stage = facts.measure_stage(candidate, beside.candidate if beside else None, bench.emulators)
+    stage = facts.measure_stage(candidate, beside.candidate if beside else None)
     try:
         measuring = stages.run(stage, Measuring, work, _still_counts)
+        if measuring.numbers is None:
+            refusal = measuring.refusal or _SILENT
+            return refuse_candidate(candidate, refusal.code, refusal.because)
+        elsewhere: list[tuple[Emulator, Asked]] = []
+        for emulator in emulators_for(built, bench):
+            emulating = _emulated(built, emulator, measuring.numbers.here, tools)
+            if emulating.asked is None:
+                refusal = emulating.refusal or _SILENT
+                return refuse_candidate(candidate, refusal.code, refusal.because)
+            elsewhere.append((emulator, emulating.asked))
     except InferenceError as error:
         # The emulator did not come up in time, or there was no memory: the next build tries again.
         code = UNMEASURED if error.code == UNMEASURED else reasons.LOAD_FAILED
         return refuse_candidate(candidate, code, error.because)
-    if measuring.numbers is not None:
-        return judge_candidate(built, measuring.numbers, bench)
-    refusal = measuring.refusal or Refusal(reasons.GOLDEN_FAILED, "it said nothing")
-    return refuse_candidate(candidate, refusal.code, refusal.because)
+    return judge_candidate(built, measuring.numbers, bench, elsewhere)
+
+
+def _emulated(built: Built, emulator: Emulator, here: Asked, tools: tuple[Bench, Stages, Facts]) -> Emulating:
+    bench, stages, facts = tools
+    stage = facts.emulate_stage(built.candidate, emulator)
+
+    def told(done: int, of: int) -> None:
+        stages.progressed(stage, done, of)
+
+    def work() -> Emulating:
+        bench.answers.folder()
+        try:
+            return Emulating(asked=emulate_candidate(built, emulator, here, bench, told))
+        except InferenceError as error:
+            return Emulating(refusal=_own_fault(error))
+
+    return stages.run(stage, Emulating, work)
+
+
+def _own_fault(error: InferenceError) -> Refusal:
+    """Why a candidate is refused for good. Raises: InferenceError: the next build has to try again."""
+    if error.code == UNMEASURED or lies_outside(error):
+        raise error
+    return Refusal(error.code if error.code == reasons.LOAD_FAILED else reasons.GOLDEN_FAILED, error.because)
 
 
 def _still_counts(measuring: Measuring) -> bool:

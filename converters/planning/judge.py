@@ -137,7 +137,7 @@ def refuse_unmeasurable(candidate: Candidate, plan: Plan, *, can_measure: bool) 
         return None
     because = (
         f"8-bit weights may saturate in the kernels of {', '.join(narrow)}, which do not run here; "
-        "install qemu-user to measure them"
+        "qemu-user measures them, unless --no-emulate is said"
     )
     return Judgement((), UNMEASURED, because)
 

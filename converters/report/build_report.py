@@ -202,7 +202,8 @@ def _cells(row: Row) -> list[str]:
 
 def _elsewhere(other: Elsewhere) -> str:
     accuracy = other.accuracy
-    return f"{accuracy.metric} {accuracy.value:.4f}, {_number(accuracy.own_snr_db, 1, ' dB')} from its own arithmetic"
+    asked = f"{accuracy.metric} {accuracy.value:.4f} on {accuracy.count} samples"
+    return f"{asked}, {_number(accuracy.own_snr_db, 1, ' dB')} from its own arithmetic"
 
 
 def _number(value: float | None, digits: int, unit: str = "") -> str:

@@ -55,13 +55,15 @@ _LABELLED: Final[Mapping[str, str]] = {
     "score": "CHANGE: files and labels.csv (file,label) with 0 and 1",
 }
 """Where truth comes from, by kind of answer."""
+_UNLABELLED: Final[Mapping[str, str]] = {"detections": "with annotations", "segmentation": "with masks"}
+"""What is judged without labels unless they are named, by kind of answer."""
 
 
 def starter_text(model: str, imported: Imported, known: Sequence[Facts] = ()) -> str:
     """A recipe in TOML.
 
     Args:
-        model: name of its file.
+        model: its path, as the recipe says it.
         imported: the model.
         known: what metadata says about it, the source that counts most first.
     """
@@ -102,9 +104,11 @@ def _task_line(told: Facts, guess: Guess) -> str:
 
 def _judged_by(kind: str) -> list[str]:
     """How the build is judged, as far as the kind of answer says."""
-    is_labelled = kind in _LABELLED
     bounds = ['max_drop = { "*" = 0.01 }    # accuracy a variant may lose; by profile, family or *']
-    if not is_labelled:
+    if kind in _UNLABELLED:
+        bounds = ['min_agreement = { "*" = 0.9 }  # of the answers, with the source model; by profile, family or *',
+                  f"# max_drop = {{ \"*\" = 0.01 }}    # instead, {_UNLABELLED[kind]}: accuracy a variant may lose"]
+    elif kind not in _LABELLED:
         bounds = ['min_snr_db = { "*" = 15.0 }  # without a metric: how far a variant may be from the source model']
     truth = "truth_min = 0.75             # share of right answers: is this model good?"
     return [

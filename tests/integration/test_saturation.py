@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from converters.pipeline.asking import EMULATED_MOST
 from converters.pipeline.build import BuildOptions, build
 from converters.planning.kernels import may_saturate
 from converters.planning.recipe import Recipe, parse_recipe
@@ -53,7 +54,21 @@ def test_the_plain_file_is_refused_for_saturation_and_seven_bits_ship(shared: Pa
     # A machine whose own kernels saturate needs no emulation to see it.
     seen = [plain.evidence.accuracy, *(one.accuracy for one in plain.evidence.elsewhere)]
     assert min(one.value for one in seen if one) < 0.5
+    # An emulated call takes seconds: of 200 samples a few are asked.
+    assert {one.accuracy.count for one in plain.evidence.elsewhere} <= {EMULATED_MOST}
     assert min(one.own_snr_db or 0.0 for one in seen if one) < 10.0
+
+
+def test_without_emulation_what_it_would_have_measured_is_not_built(shared: Path, tmp_path: Path) -> None:
+    if may_saturate(read_machine().arch, read_machine().isa):
+        pytest.skip("this machine's own kernels saturate")
+    options = BuildOptions(base=tmp_path, out=tmp_path / "release", emulates=False)
+
+    report = build(keywords(shared), options, lambda *_: None)
+
+    verdicts = {row.variant: row.verdict for row in report.rows}
+    assert (verdicts["ort-int8-full"], verdicts["ort-int8"]) == ("refused:unmeasured", "shipped")
+    assert not {stage.kind for stage in report.stages} & {"emulate", "probe"}
 
 
 @pytest.mark.needs_qemu

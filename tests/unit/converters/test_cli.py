@@ -3,8 +3,10 @@ import sys
 
 import pytest
 from onnx import TensorProto, helper
+from PIL import Image
 
 from converters.cli import main as cli
+from converters.planning.recipe import parse_recipe
 from tests.fakes.onnx_models import conv_classifier, saved
 
 
@@ -136,12 +138,15 @@ box_units = "normalized", min_score = 0.5, max = 9 }}, \
 [evaluation]
 folder = "nowhere"
 {metric}
+[limits]
+{limits}
 """
 
 
 def dry_run(monkeypatch, capsys, folder, **changes) -> tuple[int, str, str]:
     pytest.importorskip("onnxruntime")
-    told = {"tensor": "logits", "size": "[8, 8]", "family": "raw", "change": "note", "metric": "", **changes}
+    usual = {"tensor": "logits", "size": "[8, 8]", "family": "raw", "change": "note", "metric": "", "limits": ""}
+    told = {**usual, **changes}
     saved(conv_classifier(), folder / "m.onnx")
     (folder / "r.toml").write_text(DETECTOR.replace("\\\n", "").format(**told))
     arguments = ("build", "--recipe", folder / "r.toml", "-o", folder / "out", "--dry-run")
@@ -184,6 +189,29 @@ def test_a_dry_run_needs_no_examples_and_notes_a_detector_without_labels(monkeyp
 
     assert (status, err) == (0, "")
     assert "note: outputs.cats has no labels" in out
+
+
+def test_a_dry_run_refuses_a_loss_that_an_unlabelled_evaluation_set_cannot_tell(monkeypatch, capsys, tmp_path) -> None:
+    (tmp_path / "nowhere").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "nowhere" / "a.png")
+
+    status, out, err = dry_run(monkeypatch, capsys, tmp_path, limits='max_drop = { "*" = 0.01 }')
+    agreed, _, _ = dry_run(monkeypatch, capsys, tmp_path, limits='min_agreement = { "*" = 0.9 }')
+
+    assert (status, out, agreed) == (1, "", 0)
+    assert "cannot use max_drop: " in err
+    assert "has no labels; name annotations (COCO's JSON), or use min_agreement" in err
+
+
+def test_a_starter_recipe_finds_the_model_from_where_it_was_made(monkeypatch, capsys, tmp_path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "work").mkdir()
+    saved(conv_classifier(), tmp_path / "models" / "m.onnx")
+    monkeypatch.chdir(tmp_path / "work")
+
+    _, text, _ = run(monkeypatch, capsys, "recipe", "../models/m.onnx")
+
+    assert parse_recipe(text.encode(), ".toml").model == "../models/m.onnx"
 
 
 def test_lines_that_still_ask_for_a_change_are_named(monkeypatch, capsys, tmp_path) -> None:

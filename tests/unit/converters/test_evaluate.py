@@ -53,6 +53,18 @@ def test_a_candidate_is_scored_by_labels_and_by_the_source_model(tmp_path) -> No
     assert found.cosine == pytest.approx(3 / 4)
 
 
+def test_a_part_of_the_set_is_spread_over_it_and_judged_by_what_the_source_model_said_to_it(tmp_path) -> None:
+    whole = examination(tmp_path)
+    part = whole.part(2)
+
+    found = judge_answers(answered(SCORES[0], SCORES[1]), part)
+
+    assert part.positions == (0, 2)
+    assert found.score
+    assert (found.score.value, found.score.count, found.agreement.value) == (0.5, 2, 0.5)
+    assert whole.part(4) is whole
+
+
 def test_without_labels_there_is_agreement_and_no_score(tmp_path) -> None:
     found = judge_answers(answered(*SCORES), examination(tmp_path, labels=False))
 

@@ -159,6 +159,7 @@ def test_what_may_saturate_where_nobody_can_look_is_not_built() -> None:
     assert refusal
     assert refusal.verdict == "refused:unmeasured"
     assert "x86-64-cpu" in refusal.because
+    assert "--no-emulate" in refusal.because
     assert refuse_unmeasurable(FULL, PLAN, can_measure=True) is None
     assert refuse_unmeasurable(INT8, PLAN, can_measure=False) is None
 

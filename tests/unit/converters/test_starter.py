@@ -1,4 +1,5 @@
 import dataclasses
+import tomllib
 
 import pytest
 
@@ -7,6 +8,7 @@ from converters.importers.onnx import describe
 from converters.planning.recipe import parse_recipe
 from converters.starter.from_model import starter_text
 from converters.starter.from_options import Options, parse_bounds, recipe_from_options, with_options
+from converters.starter.metadata.facts import AnswerFacts, Facts
 from tests.fakes.onnx_models import conv_classifier
 
 MODEL = describe(conv_classifier())
@@ -23,6 +25,15 @@ def test_the_starter_recipe_reads_as_a_recipe() -> None:
     assert recipe.inputs["image"].tensor == "input"
     assert recipe.inputs["image"].resize and recipe.inputs["image"].resize.size == (8, 8)  # noqa: PT018
     assert recipe.outputs["classes"].tensor == "logits"
+
+
+def test_a_detector_without_annotations_is_judged_by_agreement() -> None:
+    steps = ({"op": "detect", "family": "raw"}, {"op": "nms", "iou": 0.5})
+    told = Facts("its metadata", answer=AnswerFacts("detections", steps=steps))
+
+    recipe = tomllib.loads(starter_text("m.onnx", MODEL, (told,)))
+
+    assert recipe["limits"] == {"min_agreement": {"*": 0.9}}
 
 
 def test_options_make_the_same_recipe() -> None:
