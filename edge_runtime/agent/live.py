@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,10 +52,25 @@ class Answered:
     elapsed_ms: float
 
 
+@dataclass(slots=True)
+class _StoodIn:
+    """Answers of stand-ins, which say nothing about the build that was activated."""
+
+    ended: int = 0
+    """Of those whose build answers again."""
+    since: int | None = None
+    """Answers of all when the one that stands in now took over."""
+
+    def answers(self, of: int) -> int:
+        """How many of all answers so far were theirs."""
+        return self.ended + (0 if self.since is None else of - self.since)
+
+
 @dataclass(frozen=True, slots=True)
 class _Live:
     activation: Activation
     deployment: Deployment
+    stood_in: _StoodIn = field(default_factory=_StoodIn)
 
     @property
     def variant(self) -> VariantId | None:
@@ -137,10 +152,10 @@ class LiveModel:
         if live is None:
             return Health(loaded=None)
         answering, deployment = live.answering, live.deployment
-        faults = deployment.faults
+        faults, answered = deployment.faults, deployment.answered
         return Health(
             loaded=answering.variant_digest,
-            requests=deployment.answered + faults,
+            requests=answered - live.stood_in.answers(answered) + faults,
             errors=faults,
             detail="" if answering is live.activation else self._why_degraded,
             stand_in=None if answering is live.activation else answering,
@@ -225,8 +240,12 @@ class LiveModel:
             reason=event.detail,
         )
         live = self._live
-        if event.what is not Happened.DEGRADED or live is None or event.reason is None:
+        if live is None or event.what not in {Happened.DEGRADED, Happened.RECOVERED}:
             return
-        self._why_degraded = f"{event.detail}; {event.variant} answers in its place"
-        if self._on_fault is not None:
-            self._on_fault(live.activation, event.reason)
+        stood_in, answered = live.stood_in, live.deployment.answered
+        stood_in.ended, stood_in.since = stood_in.answers(answered), None
+        if event.what is Happened.DEGRADED and event.reason is not None:
+            stood_in.since = answered
+            self._why_degraded = f"{event.detail}; {event.variant} answers in its place"
+            if self._on_fault is not None:
+                self._on_fault(live.activation, event.reason)

@@ -119,6 +119,7 @@ class Health:
     loaded: Digest | None
     """Variant digest of what is really loaded and answering; None when nothing is."""
     requests: int = 0
+    """Requests that the build answered or failed, without those that another build answered in its place."""
     errors: int = 0
     """Requests that failed through the model's or engine's fault, even if another build of the release answered them
     then; refused or malformed requests do not count."""

@@ -227,9 +227,29 @@ def test_when_an_engine_fails_another_build_answers_and_the_candidate_is_still_t
     health = device.live.health()
     assert health.loaded == answered.activation.variant_digest != device.npu.variant_digest
     assert health.stand_in == answered.activation
-    assert (health.errors, health.requests) == (1, 2)
+    assert (health.errors, health.requests) == (1, 1)
     assert "the accelerator was unplugged" in health.detail
     assert device.live.activation == device.npu
+
+
+def test_what_a_stand_in_answered_does_not_speak_for_the_build_that_came_back(
+    store: ContentStore, tmp_path: Path
+) -> None:
+    device = board(store, tmp_path)
+    device.live.activate(device.npu)
+    device.ask()
+    device.faults.at_run = FAULT
+    for _ in range(20):
+        device.ask()
+
+    device.faults.at_run = None
+    while device.live.health().stand_in is not None:
+        device.faults.running.acquire(timeout=0.05)
+    device.ask()
+
+    health = device.live.health()
+    assert health.loaded == device.npu.variant_digest
+    assert (health.errors, health.requests) == (1, 3)
 
 
 def test_without_another_build_on_the_device_the_fault_is_the_answer_and_counts(
