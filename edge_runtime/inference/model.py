@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter_ns
@@ -409,8 +409,10 @@ class Model:
 
 def _import_requests() -> None:
     """What a model is asked through, which its loading does not need."""
-    for name in ("admission", "asker", "lease"):
-        import_module(f"{_REQUESTS}.{name}")
+    # Whoever needs them imports them again and says what is wrong; a thread that dies would end a whole agent.
+    with suppress(Exception):
+        for name in ("admission", "asker", "lease"):
+            import_module(f"{_REQUESTS}.{name}")
 
 
 def _run_ns(predictor: Predictor, feeds: Tensors) -> int:

@@ -6,6 +6,7 @@ No engine sees a byte whose digest was not checked; what was checked in memory i
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Final
@@ -123,7 +124,9 @@ def open_release(
     labels = read_labels(opened, source)
     arrays = _read_priors(opened, source)
     if meanwhile is not None:
-        Thread(target=meanwhile, name="edge-meanwhile", daemon=True).start()
+        # Without memory for a thread it is done when it is needed, or the engine says that there is too little.
+        with suppress(RuntimeError):
+            Thread(target=meanwhile, name="edge-meanwhile", daemon=True).start()
     by_digest = {one.digest: one for one in variants}
     for chosen in (by_digest[one.digest] for one in choice.candidates):
         files = _read_files(chosen, source)

@@ -65,13 +65,16 @@ class OnnxRuntimeBackend:
         try:
             vendor_telemetry.switch_off()
             import onnxruntime as ort
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise InferenceError(
                 f"open variant {manifest.id}",
                 "onnxruntime is not installed",
                 "pip install 'edgefleet[ort]'",
                 code=LOAD_FAILED,
             ) from error
+        except ImportError as error:  # a library that it needs, or memory for its own
+            because = f"onnxruntime cannot be imported ({shown(str(error), 300)})"
+            raise InferenceError(f"open variant {manifest.id}", because, code=LOAD_FAILED) from error
         providers = _offered(ort, _known(manifest), manifest)
         settings = _session_options(ort, manifest, options, first=providers[0])
         told, folder = _told(ort, providers, manifest, options)
