@@ -31,7 +31,8 @@ class Together:
     def __init__(self, predictor: Predictor, at_once: int | None) -> None:
         self._predictor = predictor
         self._constants = predictor.preprocess.constants
-        takes_rows = batch_axes(predictor.release, predictor.variant) is not None
+        axes = batch_axes(predictor.release, predictor.variant)
+        takes_rows = axes is not None and predictor.sequencer is None
         self.most = at_once if takes_rows else None
         """Rows of one question that go into a call; None: all of them."""
         self.questions = (at_once or _untuned(predictor)) if takes_rows else 1
