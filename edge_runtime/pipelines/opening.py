@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import parse_slot_id
-from edge_runtime.contract.layout import LayoutFolder
+from edge_runtime.contract.layout import BlobSource, LayoutFolder
 from edge_runtime.contract.steps import Color
 from edge_runtime.contract.tensor import Signature
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.model import Model as OpenModel
+from edge_runtime.inference.opening import read_labels
 from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.preprocessing.images import recolour
 from edge_runtime.installed import installed_builds, is_state_folder, open_installed
 from edge_runtime.pipelines import description as described
 from edge_runtime.pipelines.description import Description
-from edge_runtime.pipelines.planner import Plan, plan
+from edge_runtime.pipelines.planner import Labels, Plan, plan
 from edge_runtime.pipelines.ports import Asked, FrameSource, RecordSink, Tell
 from edge_runtime.pipelines.runner import Parts, Pipeline
 from edge_runtime.serving.batching import ALONE
@@ -77,8 +78,10 @@ def plan_pipeline(description: Description, folder: Path) -> Planned:
         ContractError: as `planner.plan`, or a release that cannot be read.
         DigestMismatch: a release's manifest is not the promised one.
     """
-    signatures = {name: _signature(name, model) for name, model in description.models.items()}
-    return Planned(plan(description, signatures), description, folder)
+    promises = {name: _promise(name, model) for name, model in description.models.items()}
+    signatures = {name: signature for name, (signature, _) in promises.items()}
+    labels = {name: texts for name, (_, texts) in promises.items()}
+    return Planned(plan(description, signatures, labels), description, folder)
 
 
 def open_pipeline(planned: Planned, tell: Tell, *, trust_code: bool = False) -> Pipeline:
@@ -114,15 +117,20 @@ def open_pipeline(planned: Planned, tell: Tell, *, trust_code: bool = False) -> 
     return pipeline
 
 
-def _signature(name: str, model: described.Model) -> Signature:
+def _promise(name: str, model: described.Model) -> tuple[Signature, Labels]:
+    """What a release takes and answers, and its label lists."""
+    source: BlobSource
     try:
         if is_state_folder(model.release):
             builds = installed_builds(model.release)
             if (build := builds.get(parse_slot_id(model.slot))) is None:
                 because = f"nothing is installed in slot {model.slot} of {model.release}"
                 raise ContractError(f"use model {name}", because, f"name one of {', '.join(builds)}")
-            return build.release.manifest.signature
-        return LayoutFolder(model.release).open().manifest.signature
+            release, source = build.release, build.source
+        else:
+            source = LayoutFolder(model.release)
+            release = source.open()
+        return release.manifest.signature, read_labels(release, source)
     except ContractError as error:
         raise ContractError(f"put model {name} into a pipeline", str(error), "correct its release") from error
 

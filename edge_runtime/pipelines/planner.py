@@ -13,6 +13,11 @@ from edge_runtime.contract.tensor import Signature
 from edge_runtime.pipelines.description import BoxCrops, Crops, Description, VideoSink, is_live
 
 _BOXES: Final = "detections"
+_SHOWN: Final = 5
+"""Labels that are named where none is near to what was written."""
+
+Labels = Mapping[str, tuple[str, ...]]
+"""Label texts by output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +92,15 @@ class Plan:
         return any(one.sink == sink and one.sources & live for one in self.deliveries)
 
 
-def plan(description: Description, signatures: Mapping[str, Signature]) -> Plan:
+def plan(
+    description: Description, signatures: Mapping[str, Signature], labels: Mapping[str, Labels] | None = None
+) -> Plan:
     """The routes of a pipeline.
 
     Args:
         description: what its file says.
         signatures: by name of a model in the file, what its release promises.
+        labels: the same way, label lists by output; crops of a model without are not held against any.
 
     Raises:
         ContractError: a name used twice or unknown, a cycle, something that cannot take what it is given, a model that
@@ -112,6 +120,7 @@ def plan(description: Description, signatures: Mapping[str, Signature]) -> Plan:
     )
     if idle := next((route.source for route in routes if not route.steps), None):
         raise _refused(description, f"no model takes source {idle}", f'write from = "{idle}" in a model')
+    _check_labels(description, steps.values(), labels or {})
     deliveries = tuple(_delivery(name, description, reached) for name in description.sinks)
     _check_all_used(description, feeds, deliveries)
     return Plan(description.name, routes, deliveries)
@@ -193,6 +202,20 @@ def _box_output(name: str, rule: BoxCrops, description: Description, signature: 
         remedy = "name one of them in output" if offered else "name a detector in from"
         raise _refused(description, because, remedy)
     return offered[0]
+
+
+def _check_labels(description: Description, steps: Iterable[Step], labels: Mapping[str, Labels]) -> None:
+    """A name that a detector never says would cut nothing, in silence."""
+    for step in steps:
+        if not isinstance(step, CutStep) or not isinstance(step.rule, BoxCrops) or step.detector is None:
+            continue
+        known = labels.get(step.detector, {}).get(step.output or "", ())
+        for wanted in step.rule.labels if known else ():
+            if wanted not in known:
+                near = difflib.get_close_matches(wanted, known, n=3) or known[:_SHOWN]
+                because = f"crops {step.crops} cuts {wanted!r}, and none of the {len(known)} labels of model "
+                because += f"{step.detector} is that"
+                raise _refused(description, because, f"write one as the release has it, such as {', '.join(near)}")
 
 
 def _reached(

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from edge_runtime.cli.main import assemble
 from edge_runtime.contract.errors import EdgeError
+from edge_runtime.pipelines import opening
 from edge_runtime.pipelines.description import VideoSource
 from edge_runtime.pipelines.opening import open_pipeline, plan_pipeline
 from edge_runtime.pipelines.reading import read_description
@@ -124,6 +125,18 @@ def test_a_pipeline_says_what_it_takes_of_what_was_tuned(tmp_path: Path, release
     _, _, stderr = ran(file)
 
     assert "with 2 threads per call (tuned here on 2026-11-24 with onnxruntime" in stderr
+
+
+def test_a_plan_holds_crops_against_the_labels_of_the_release(
+    tmp_path: Path, release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[object] = []
+    monkeypatch.setattr(opening, "plan", lambda *given: heard.append(given[2]))
+    path = write(tmp_path, release, '[sinks.table]\nkind = "table"')
+
+    opening.plan_pipeline(read_description(path), tmp_path)
+
+    assert heard == [{"pixels": {"classes": ("zero", "one", "two", "three")}}]
 
 
 def test_a_plan_is_shown_without_opening_anything(tmp_path: Path, release: Path) -> None:

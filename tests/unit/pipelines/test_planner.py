@@ -60,6 +60,18 @@ def test_a_cascade_becomes_steps_in_the_order_in_which_they_can_run() -> None:
     assert {step.model for step in archive.steps if isinstance(step, AskStep)} == {"faces", "smile", "scene"}
 
 
+def test_crops_of_a_label_that_the_detector_never_says_are_refused_with_the_near_ones() -> None:
+    wanted = changed('from = "faces"\n[models.smile]', 'from = "faces"\nlabels = ["face", "kitten"]\n[models.smile]')
+    known = {"faces": {"detections": ("face", "kite", "mitten")}}
+
+    with pytest.raises(ContractError, match="such as mitten, kite") as refused:
+        plan(wanted, SIGNATURES, known)
+
+    assert "crops face cuts 'kitten', and none of the 3 labels of model faces is that" in str(refused.value)
+    assert plan(wanted, SIGNATURES, {"faces": {"detections": (*known["faces"]["detections"], "kitten")}})
+    assert plan(wanted, SIGNATURES, {})
+
+
 def test_a_sink_gets_the_models_it_names_and_else_all() -> None:
     lines, smiles = plan(described(CASCADE), SIGNATURES).deliveries
 
