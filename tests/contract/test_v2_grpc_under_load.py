@@ -166,7 +166,7 @@ def test_messages_that_wait_are_bounded_in_bytes_and_make_room_when_they_are_ans
         until(lambda: busy.waiting == 1)
 
         with pytest.raises(grpc.RpcError) as caught:
-            ask(question)
+            ask(question, timeout=60)
         busy.let_go()
 
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
