@@ -358,6 +358,7 @@ class Model:
         from edge_runtime.inference.requests.lease import zero_feeds
 
         predictor = self.predictor
+        predictor.preprocess.warm_up()
         feeds = {**zero_feeds(predictor), **predictor.preprocess.constants}
         took_ns = 0
         for _ in range(rounds):

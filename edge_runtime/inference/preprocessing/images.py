@@ -123,6 +123,17 @@ def _opened(content: bytes, codecs: list[str]) -> ImageFile:
     raise _not_whole(codecs, "")
 
 
+def load_readers(step: Decode, accepted: Sequence[str]) -> None:
+    """Load whatever reads the encodings that a step takes; nothing where it takes arrays only."""
+    codecs = _taken(step, accepted)
+    for codec in codecs:
+        _import_reader(_READERS[codec][1])
+    if _CODECS["jpeg"] in codecs:
+        from edge_runtime.inference.preprocessing import opencv
+
+        opencv.find_decoder()
+
+
 def _import_reader(module: str) -> None:
     if module not in sys.modules:
         with uncollected():
@@ -135,8 +146,12 @@ def pixels_of(picture: PilImage) -> Array:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
+def _taken(step: Decode, accepted: Sequence[str]) -> list[str]:
+    return [_CODECS[name] for name in (step.formats or accepted) if name in _CODECS]
+
+
 def _codecs(step: Decode, accepted: Sequence[str]) -> list[str]:
-    codecs = [_CODECS[name] for name in (step.formats or accepted) if name in _CODECS]
+    codecs = _taken(step, accepted)
     if not codecs:
         raise InferenceError("decode an image", "the model accepts arrays only", "decode it before asking")
     return codecs

@@ -38,7 +38,7 @@ def decode_jpeg(content: bytes, color: Color, factor: int = 1) -> Array | None:
         color: order of its channels.
         factor: 1, 2, 4 or 8, by which both sides are divided, rounded up.
     """
-    cv2 = _decoder(factor)
+    cv2 = find_decoder(factor)
     if cv2 is None:
         return None
     flags = {"rgb": cv2.IMREAD_COLOR_RGB, "bgr": cv2.IMREAD_COLOR, "gray": cv2.IMREAD_GRAYSCALE}[color]
@@ -69,7 +69,8 @@ def _library() -> Any:
 
 
 @cache
-def _decoder(factor: int) -> Any:
+def find_decoder(factor: int = 1) -> Any:
+    """OpenCV where it decodes JPEGs, divided by a factor, as promised; None where it does not. Looked at once."""
     cv2 = _library()
     if cv2 is None or not hasattr(cv2, "IMREAD_COLOR_RGB"):  # older than 4.10
         return None

@@ -94,6 +94,14 @@ class Preprocessor(msgspec.Struct, frozen=True):
         """
         return self.after_decode(self.decode(inputs))
 
+    def warm_up(self) -> None:
+        """Load the readers of encoded pictures that this model may be given: the first of them does not wait for it."""
+        for chain in self.chains:
+            if chain.decode is not None:
+                from edge_runtime.inference.preprocessing.images import load_readers
+
+                load_readers(chain.decode, chain.source.accept)
+
     def decode(self, inputs: Inputs) -> dict[str, Array]:
         """Inputs as numbers, by public name: pictures uint8 [N, H, W, C], sounds [N, T] or [N, T, C], rows [N, C].
 

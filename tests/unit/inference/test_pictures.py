@@ -50,7 +50,7 @@ def jpeg(pixels: np.ndarray, *, mode: str = "RGB", orientation: int | None = Non
 
 @pytest.fixture
 def without_opencv(monkeypatch) -> Iterator[None]:
-    for name in ("_decoder", "_scaler"):
+    for name in ("find_decoder", "_scaler"):
         monkeypatch.setattr(opencv, name, lambda *_: None)
     return
 
@@ -87,7 +87,7 @@ def test_a_jpeg_gives_the_same_pixels_with_and_without_opencv(
     step = msgspec.structs.replace(DECODE, color=color)
 
     sooner = decode_image(content, step, ["jpeg"])
-    monkeypatch.setattr(opencv, "_decoder", lambda _: None)
+    monkeypatch.setattr(opencv, "find_decoder", lambda _: None)
     by_pillow = decode_image(content, step, ["jpeg"])
 
     assert np.array_equal(sooner, by_pillow)
@@ -230,7 +230,7 @@ def test_a_picture_is_decoded_no_larger_than_a_permitted_resize_needs_and_hardly
 
     feeds = prepare(permitted, content).feeds["x"]
     in_two = permitted(content)["x"]
-    monkeypatch.setattr(opencv, "_decoder", lambda _: None)
+    monkeypatch.setattr(opencv, "find_decoder", lambda _: None)
     by_pillow = prepare(permitted, content).feeds["x"]
 
     assert decoded_size(permitted, content["image"]) == ((50, 75) if orientation == 1 else (150, 100))
@@ -319,9 +319,9 @@ def test_a_build_of_opencv_that_answers_otherwise_is_not_used(monkeypatch) -> No
 
     assert opencv._scaler.__wrapped__() is None
     monkeypatch.setattr(opencv, "_JPEG_PIXELS", dict.fromkeys((1, 2, 4, 8), 0))
-    assert [opencv._decoder.__wrapped__(factor) for factor in (1, 2, 4, 8)] == [None] * 4
+    assert [opencv.find_decoder.__wrapped__(factor) for factor in (1, 2, 4, 8)] == [None] * 4
 
 
 def test_this_build_of_opencv_is_used() -> None:
     assert opencv._scaler() is cv2
-    assert all(opencv._decoder(factor) is cv2 for factor in (1, 2, 4, 8))
+    assert all(opencv.find_decoder(factor) is cv2 for factor in (1, 2, 4, 8))

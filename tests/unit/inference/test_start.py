@@ -180,3 +180,15 @@ def test_the_agent_imports_no_command_line() -> None:
     # httpx brings click and rich along for a command line of its own.
     assert {"typer", "pydantic", "numpy", "PIL", "cv2", "onnxruntime"} & modules == set()
     assert [name for name in of_ours(modules) if name.startswith(("cli", "doors", "serving", "pipelines"))] == []
+
+
+def test_a_model_that_was_warmed_up_has_the_readers_of_the_pictures_it_takes(tmp_path: Path) -> None:
+    write_release(tmp_path / "release", [Build("ort-fp32")])
+
+    loaded = imported_by(
+        "from edge_runtime import Model\n"
+        f"Model.open({str(tmp_path / 'release')!r}, backends=['onnxruntime']).warm_up()"
+    )
+
+    assert "PIL.PngImagePlugin" in loaded
+    assert "PIL.JpegImagePlugin" not in loaded, "this one takes no JPEG"
