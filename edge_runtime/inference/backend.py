@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -237,6 +238,12 @@ def static_shape(sizes: Iterable[object]) -> tuple[int | None, ...]:
     return tuple(size if isinstance(size, int) and size >= 0 else None for size in sizes)
 
 
+@functools.lru_cache(maxsize=64)
+def _name_of(dtype: np.dtype[np.generic]) -> str:
+    # numpy puts a dtype's name together anew each time, which takes as long as a small layer.
+    return dtype.name
+
+
 def as_fed(inputs: Tensors, expected: tuple[TensorInfo, ...]) -> dict[str, Array]:
     """Inputs as engines want them, C-contiguous, after a check of names and dtypes. Raises: BadInput."""
     wanted = {info.name: info for info in expected}
@@ -245,7 +252,7 @@ def as_fed(inputs: Tensors, expected: tuple[TensorInfo, ...]) -> dict[str, Array
             "run the model", f"it takes {sorted(wanted)} and got {sorted(inputs)}", "feed exactly these tensors"
         )
     for name, info in wanted.items():
-        if inputs[name].dtype.name != info.dtype:
+        if _name_of(inputs[name].dtype) != info.dtype:
             raise BadInput("run the model", f"tensor {name} is {inputs[name].dtype.name}, not {info.dtype}")
     # Not ascontiguousarray, which gives a scalar an axis.
     return {name: np.asarray(array, order="C") for name, array in inputs.items()}

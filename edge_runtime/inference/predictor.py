@@ -216,7 +216,10 @@ def _reader(binding: TensorBinding, spec: TensorSpec | None, info: TensorInfo) -
 
 def _read(array: Array, *, binding: TensorBinding, spec: TensorSpec) -> Array:
     if binding.scale is not None:
-        array = (array.astype(np.float32) - (binding.zero_point or 0)) * np.float32(binding.scale)
+        array = array.astype(np.float32)
+        # In place: it is a copy already.
+        array -= np.float32(binding.zero_point or 0)
+        array *= np.float32(binding.scale)
     if binding.layout and spec.layout and binding.layout != spec.layout:
         array = array.transpose([binding.layout.index(axis) for axis in spec.layout])
     return array.astype(spec.dtype, copy=False)

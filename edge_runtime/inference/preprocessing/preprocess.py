@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.release import ReleaseManifest, VariantManifest
+from edge_runtime.contract.release import ReleaseManifest, TensorBinding, VariantManifest
 from edge_runtime.contract.steps import Columns, Decode, PreStep, Stack, parse_preprocess
 from edge_runtime.contract.tensor import AxisRange, InputSpec, TensorSpec
 from edge_runtime.inference.backend import Array, Tensors
@@ -32,12 +32,10 @@ from edge_runtime.inference.states import StreamRules, compile_rules
 
 if TYPE_CHECKING:
     from edge_runtime.inference.preprocessing.geometry import Placement, Reduction
+    from edge_runtime.inference.preprocessing.quantising import Quantiser
 
 Inputs = Mapping[str, bytes | Array]
 """Public inputs by name: encoded bytes of one sample, or an array as the signature says."""
-
-_AS_PICTURE: Final = (1.0, -128)
-"""Scale and zero point by which an int8 tensor stands for a uint8 picture."""
 
 _IN_THE_PICTURE: Final = frozenset({"detect", "nms", "segment"})
 """Postprocessing whose answers are pixels of the caller's picture, whose size a reduced one does not tell."""
@@ -67,6 +65,8 @@ class Chain(msgspec.Struct, frozen=True):
     _finish: Callable[[Array], Array]
     reduction: Reduction | None
     """How far a JPEG may be reduced while it is decoded; None: not at all."""
+    quantise: Quantiser | None
+    """What makes the file's numbers of the tensor; None where it takes them as they are."""
 
     def finish(self, value: Value) -> Array:
         """The prepared value as the file takes it: its axes, its dtype, quantised where it says so."""
@@ -275,24 +275,33 @@ def _compile_chain(name: str, release: ReleaseManifest, variant: VariantManifest
     steps = parse_preprocess(release.preprocess[name])
     source = _source(name, steps, release)
     decode = steps[0] if steps and isinstance(steps[0], Decode) else None
-    spec = release.tensors[name]
+    spec, quantise = release.tensors[name], None
     if variant is None:
-        layout, kept, finish = spec.layout, steps, partial(_finish, name=name, spec=spec, dtype=spec.dtype)
+        layout, kept, dtype = spec.layout, steps, spec.dtype
     else:
         if name not in variant.io.inputs:
             raise ContractError(f"open variant {variant.id}", f"its io does not say what carries tensor {name}")
         binding = variant.io.inputs[name]
-        layout, kept = binding.layout, _not_absorbed(steps, binding.absorbs, variant.id)
-        quantise = None if binding.scale is None or binding.absorbs else (binding.scale, binding.zero_point or 0)
-        if binding.absorbs and (source.dtype, binding.dtype) == ("uint8", "int8"):
-            quantise = _AS_PICTURE
-        finish = partial(_finish, name=name, spec=spec, dtype=binding.dtype, quantise=quantise)
+        layout, kept, dtype = binding.layout, _not_absorbed(steps, binding.absorbs, variant.id), binding.dtype
+        quantise = _quantiser(binding, source)
     columns = next((tuple(step.names) for step in steps if isinstance(step, Columns)), ())
     kept = tuple(step for step in kept if step is not decode)
     reduction = None if decode is None else _reduction(decode, kept, source, release)
+    finish = partial(_finish, name=name, spec=spec, dtype=dtype, quantise=quantise)
+    compiled = compile_steps(kept)
     return Chain(
-        name, source, steps, decode, columns, kept, compile_steps(kept), len(spec.shape), layout, finish, reduction
+        name, source, steps, decode, columns, kept, compiled, len(spec.shape), layout, finish, reduction, quantise
     )
+
+
+def _quantiser(binding: TensorBinding, source: InputSpec) -> Quantiser | None:
+    is_picture = bool(binding.absorbs) and (source.dtype, binding.dtype) == ("uint8", "int8")
+    if not is_picture and (binding.scale is None or binding.absorbs):
+        return None
+    from edge_runtime.inference.preprocessing.quantising import AS_PICTURE, Quantiser
+
+    scale, zero_point = AS_PICTURE if is_picture else (binding.scale or 0.0, binding.zero_point or 0)
+    return Quantiser(scale, zero_point, np.dtype(binding.dtype))
 
 
 def _reduction(
@@ -355,19 +364,13 @@ def compile_steps(steps: Sequence[PreStep]) -> tuple[Step, ...]:
 
 
 def _finish(
-    array: Array, *, name: str, spec: TensorSpec, dtype: str, quantise: tuple[float, int] | None = None
+    array: Array, *, name: str, spec: TensorSpec, dtype: str, quantise: Quantiser | None
 ) -> Array:
     """The last, implicit step: quantise where the file says so, else widen without loss."""
     wanted = np.dtype(dtype)
     array = _with_axes(array, spec)
-    if quantise == _AS_PICTURE and array.dtype == np.uint8:
-        # Flipping the highest bit subtracts 128 without a wider number in between.
-        array = (array ^ np.uint8(128)).view(np.int8)
-    elif quantise is not None:
-        scale, zero_point = quantise
-        limits = np.iinfo(wanted)
-        # q = clip(round_half_even(x/scale) + zero_point), manifest vocabulary.
-        array = np.clip(np.rint(array.astype(np.float64) / scale) + zero_point, limits.min, limits.max).astype(wanted)
+    if quantise is not None:
+        array = quantise(array)
     elif not np.can_cast(array.dtype, wanted, "safe"):
         raise ContractError(
             f"prepare tensor {name}", f"{array.dtype.name} does not fit {dtype} without loss", "add a cast step"

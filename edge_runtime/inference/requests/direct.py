@@ -6,17 +6,20 @@ when all steps returned the very same memory, the next array of that shape goes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
 from edge_runtime.contract.steps import ColorStep, Crop, Layout, Resize
-from edge_runtime.inference.backend import Array, DirectCall, DirectSession, Session, TensorInfo, Tensors
+from edge_runtime.inference.backend import Array, DirectCall, DirectSession, Session, Tensors
 from edge_runtime.inference.predictor import Predictor, Reader
-from edge_runtime.inference.preprocessing.given import check_named
-from edge_runtime.inference.preprocessing.preprocess import Inputs
+from edge_runtime.inference.preprocessing.given import batched_layout, check_named
+from edge_runtime.inference.preprocessing.preprocess import Chain, Inputs
+
+if TYPE_CHECKING:
+    from edge_runtime.inference.preprocessing.quantising import Quantiser
 
 _MOST_SHAPES: Final = 64
 """Shapes remembered for one input; a caller with more of them takes the long way."""
@@ -39,6 +42,8 @@ class _Entry(NamedTuple):
     dtype: np.dtype[np.generic]
     shapes: dict[Shape, Shape | None]
     """For each shape that passes unchanged: the same with a batch axis, where it has none yet."""
+    quantise: Quantiser | None
+    """What is done to it after all, where the file takes whole numbers."""
 
 
 class Gate:
@@ -46,13 +51,15 @@ class Gate:
 
     def __init__(self, entries: Sequence[_Entry]) -> None:
         self._entries = tuple(entries)
+        # What each call looks at, and no more: the rest would be unpacked for nothing.
+        self._wanted = tuple((one.name, one.file_tensor, one.dtype, one.shapes) for one in entries)
 
     def feed(self, inputs: Inputs) -> dict[str, Array] | None:
         """Inputs by file tensor name, or None when they must take the long way. Raises: InferenceError: no names."""
         fed = {}
         # Asked forgiveness rather than for names: the question would cost each call more than the answer.
         try:
-            for name, _, file_tensor, dtype, shapes in self._entries:
+            for name, file_tensor, dtype, shapes in self._wanted:
                 array = inputs.get(name)
                 if type(array) is not ndarray or array.dtype is not dtype:
                     return None
@@ -76,8 +83,25 @@ class Gate:
             given, fed = inputs.get(entry.name), feeds[entry.tensor]
             if not isinstance(given, np.ndarray) or given.dtype is not entry.dtype or given.shape in entry.shapes:
                 continue
-            if fed.ndim and len(entry.shapes) < _MOST_SHAPES and _is_same(given, fed):
+            is_same = _is_same(given, fed) if entry.quantise is None else given.size == fed.size
+            if fed.ndim and len(entry.shapes) < _MOST_SHAPES and is_same:
                 entry.shapes[given.shape] = None if given.shape == fed.shape else fed.shape
+
+
+class _QuantisingGate(Gate):
+    """The same where a file takes some of the inputs quantised, and needs no other preparation of them."""
+
+    def __init__(self, entries: Sequence[_Entry]) -> None:
+        super().__init__(entries)
+        self._quantised = tuple((one.file_tensor, one.quantise) for one in entries if one.quantise is not None)
+
+    def feed(self, inputs: Inputs) -> dict[str, Array] | None:
+        """As those of other gates, quantised."""
+        fed = super().feed(inputs)
+        if fed is not None:
+            for name, quantise in self._quantised:
+                fed[name] = quantise(fed[name])
+        return fed
 
 
 class Direct:
@@ -85,8 +109,8 @@ class Direct:
 
     def __init__(self, predictor: Predictor) -> None:
         files = predictor.file_inputs
-        self.public = _gate(_passing(predictor), files)
-        self.canonical = _gate({} if predictor.sequencer else {name: name for name in files}, files)
+        self.public = _gate([_public(predictor, chain) for chain in _passing(predictor)])
+        self.canonical = _gate([] if predictor.sequencer else [_canonical(predictor, name) for name in files])
         places = {info.name: place for place, info in enumerate(predictor.session.outputs)}
         self.readers: dict[str, tuple[int, Reader | None]] = {
             name: (places[info.name], predictor.readers[name]) for name, info in predictor.file_outputs.items()
@@ -117,25 +141,46 @@ def direct_call(session: Session) -> DirectCall:
     return call
 
 
-def _passing(predictor: Predictor) -> dict[str, str]:
-    """Canonical tensor by public input, when arrays of some shapes go through all steps unchanged; else empty."""
+def _passing(predictor: Predictor) -> Sequence[Chain]:
+    """The chains by which arrays of some shapes go through all steps unchanged; none unless all are such."""
     preprocess = predictor.preprocess
-    named = {
-        chain.source.name: chain.tensor
-        for chain in preprocess.chains
-        if all(isinstance(step, _SHAPE_ONLY) for step in chain.kept)
-    }
-    is_alone = predictor.sequencer is None and not preprocess.constants and len(named) == len(preprocess.chains)
-    return named if is_alone else {}
+    passing = [chain for chain in preprocess.chains if all(isinstance(step, _SHAPE_ONLY) for step in chain.kept)]
+    sources = {chain.source.name for chain in passing}
+    is_alone = predictor.sequencer is None and not preprocess.constants and len(sources) == len(preprocess.chains)
+    return passing if is_alone else ()
 
 
-def _gate(named: Mapping[str, str], files: Mapping[str, TensorInfo]) -> Gate:
-    return Gate(
-        [
-            _Entry(name, tensor, files[tensor].name, np.dtype(files[tensor].dtype), shapes={})
-            for name, tensor in named.items()
-        ]
-    )
+def _public(predictor: Predictor, chain: Chain) -> _Entry:
+    # Steps that change nothing are told by the memory that they leave an array in, which quantised ones have left.
+    given = batched_layout(chain.source)
+    return _entry(predictor, chain.source.name, chain, chain.source.dtype, given, is_bare=not chain.kept)
+
+
+def _canonical(predictor: Predictor, tensor: str) -> _Entry:
+    chain = next((one for one in predictor.preprocess.chains if one.tensor == tensor), None)
+    if chain is None:  # a constant
+        return _Entry(tensor, tensor, *_file_tensor(predictor, tensor), {}, None)
+    spec = predictor.release.tensors[tensor]
+    return _entry(predictor, tensor, chain, spec.dtype, spec.layout, is_bare=True)
+
+
+def _entry(
+    predictor: Predictor, name: str, chain: Chain, dtype: str, layout: str | None, *, is_bare: bool
+) -> _Entry:
+    file_tensor, file_dtype = _file_tensor(predictor, chain.tensor)
+    is_moved = bool(chain.layout and layout and chain.layout != layout)
+    if chain.quantise is None or not is_bare or is_moved:
+        return _Entry(name, chain.tensor, file_tensor, file_dtype, {}, None)
+    return _Entry(name, chain.tensor, file_tensor, np.dtype(dtype), {}, chain.quantise)
+
+
+def _file_tensor(predictor: Predictor, tensor: str) -> tuple[str, np.dtype[np.generic]]:
+    info = predictor.file_inputs[tensor]
+    return info.name, np.dtype(info.dtype)
+
+
+def _gate(entries: Sequence[_Entry]) -> Gate:
+    return Gate(entries) if all(one.quantise is None for one in entries) else _QuantisingGate(entries)
 
 
 def _is_same(given: Array, fed: Array) -> bool:

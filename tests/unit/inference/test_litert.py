@@ -17,6 +17,9 @@ from edge_runtime.inference.backend import BackendOptions, load_backend
 from edge_runtime.inference.backends import litert
 from edge_runtime.inference.libraries import tflite
 from edge_runtime.inference.predictor import load_predictor
+from edge_runtime.inference.preprocessing.values import Value
+from edge_runtime.inference.requests.accounting import Accounting
+from edge_runtime.inference.requests.asker import Asker
 from tests.fakes.litert_models import adder_of_namesakes, custom_operator, four_pixel_tflite, int8_four_pixel_tflite
 from tests.fakes.models import Build, release_manifest
 
@@ -47,6 +50,38 @@ def test_a_quantised_file_takes_and_gives_real_numbers(options: BackendOptions) 
 
     assert logits.dtype == np.float32
     assert np.abs(logits - PICTURE.reshape(1, 4) * (2 / 255)).max() <= 2 / 255
+
+
+def test_real_numbers_go_the_short_way_into_a_quantised_file_and_mean_the_same() -> None:
+    predictor = load_predictor(
+        release_manifest(["int8"]), int8_variant(), {"model": int8_four_pixel_tflite()}, options=REAL
+    )
+    asker = Asker(predictor, Accounting())
+    first, second = (np.random.default_rng(seed).random((1, 1, 2, 2), np.float32) for seed in (1, 2))
+
+    at_first = asker.straight({"x": first})
+    answered = asker.infer_tensors({"x": first})["logits"]
+    fed = asker.straight({"x": second})
+
+    assert at_first is None
+    assert fed is not None
+    assert np.array_equal(fed["x"], predictor.preprocess.chains[0].finish(Value(second, "NCHW")))
+    assert np.array_equal(asker.infer_tensors({"x": first})["logits"], answered)
+    assert asker.straight({"x": second.astype(np.float64)}) is None
+    assert asker.straight({"x": second.reshape(1, 2, 2, 1)}) is None
+
+
+def test_real_numbers_in_an_order_that_a_quantised_file_does_not_have_are_turned_each_time() -> None:
+    plain = int8_variant()
+    moved = TensorBinding(tensor="x", dtype="int8", scale=1 / 255, zero_point=-128, layout="NHWC")
+    variant = msgspec.structs.replace(plain, io=msgspec.structs.replace(plain.io, inputs={"x": moved}))
+    content = {"model": int8_four_pixel_tflite(shape=(1, 2, 2, 1))}
+    asker = Asker(load_predictor(release_manifest(["int8"]), variant, content, options=REAL), Accounting())
+
+    for _ in range(2):
+        asker.infer_tensors({"x": np.zeros((1, 1, 2, 2), np.float32)})
+
+        assert asker.straight({"x": np.zeros((1, 1, 2, 2), np.float32)}) is None
 
 
 def test_tensors_whose_name_the_file_repeats_are_told_apart_by_their_number() -> None:

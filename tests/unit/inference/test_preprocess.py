@@ -8,6 +8,8 @@ import struct
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
@@ -15,6 +17,7 @@ from edge_runtime.contract.steps import ColorStep, Decode, Resize
 from edge_runtime.contract.tensor import TensorSpec
 from edge_runtime.inference.preprocessing.images import center_crop, decode_image, open_picture, recolour, resize
 from edge_runtime.inference.preprocessing.preprocess import compile_preprocess
+from edge_runtime.inference.preprocessing.quantising import Quantiser
 from tests.fakes.models import BATCH_MAX, PREPROCESS, Build, release_manifest
 
 RANDOM = np.random.default_rng(7)
@@ -197,6 +200,24 @@ def test_quantising_rounds_half_to_even_and_saturates() -> None:
 
     assert feeds["x"].dtype == np.int8
     assert feeds["x"].ravel().tolist() == [10, 12, 12, 127]
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40),
+    st.floats(1e-4, 1e3), st.integers(-128, 127), st.sampled_from(["int8", "uint8", "int16"]),
+)  # fmt: skip
+def test_quantising_is_what_the_vocabulary_says(
+    numbers: list[float], scale: float, zero_point: int, dtype: str
+) -> None:
+    array, limits = np.array(numbers, np.float32), np.iinfo(dtype)
+    asked = array.copy()
+
+    stored = Quantiser(scale, zero_point, np.dtype(dtype))(asked)
+
+    wide = np.rint(array.astype(np.float64) / scale) + zero_point
+    assert stored.dtype == dtype
+    assert np.array_equal(stored, np.clip(wide, limits.min, limits.max).astype(dtype))
+    assert np.array_equal(asked, array)
 
 
 def test_golden_inputs_skip_decoding_and_nothing_else() -> None:
