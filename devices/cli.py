@@ -9,14 +9,16 @@ from typing import Annotated
 import typer
 
 from edge_runtime.contract.errors import EdgeError
+from edge_runtime.version import HELP_NAMES, add_version
 
-app = typer.Typer(help="Board classes, and how the runtime gets onto them.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Board classes, and how the runtime gets onto them.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings=HELP_NAMES,
+)
+add_version(app, "edge-device")
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-
-
-@app.callback()
-def _commands() -> None:
-    """Keep sub-commands even while there are few."""
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 
 from converters.cli.options import EXIT_USER_ERROR
 from edge_runtime.contract.errors import EdgeError
+from edge_runtime.version import HELP_NAMES, add_version
 
 _COMMANDS: Final = (
     "converters.cli.check",
@@ -24,7 +25,13 @@ _GROUPS: Final = {"cache": "converters.cli.cache", "toolchain": "converters.cli.
 
 def assemble() -> typer.Typer:
     """The whole command line, in the order of its help."""
-    whole = typer.Typer(help="A trained model becomes a signed release.", no_args_is_help=True, add_completion=False)
+    whole = typer.Typer(
+        help="A trained model becomes a signed release.",
+        no_args_is_help=True,
+        add_completion=False,
+        context_settings=HELP_NAMES,
+    )
+    add_version(whole, "edge-convert")
     for module in _COMMANDS:
         whole.add_typer(import_module(module).app)
     for name, module in _GROUPS.items():

@@ -11,9 +11,11 @@ import typer
 
 from edge_runtime.cli.output import use_any_output
 from edge_runtime.contract.errors import EdgeError
+from edge_runtime.version import HELP_NAMES, add_version
 
 _COMMANDS: Final = {
     "run": "edge_runtime.cli.run",
+    "describe": "edge_runtime.cli.describe",
     "serve": "edge_runtime.cli.serve",
     "pipeline": "edge_runtime.cli.pipeline",
     "bench": "edge_runtime.cli.measure",
@@ -33,8 +35,9 @@ def assemble(command: str | None = None) -> typer.Typer:
         help="Runs releases on this device.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=HELP_NAMES,
     )
+    add_version(whole, "edge-runtime")
     for module in modules:
         whole.add_typer(import_module(module).app)
     return whole

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +25,7 @@ from edge_runtime.serving.batching import ANY_MODEL, BatchPolicy
 from edge_runtime.serving.events import Event, Happened
 from edge_runtime.serving.host import ModelHost
 from edge_runtime.serving.opener import Isolation
+from edge_runtime.version import software_version
 
 DRAIN_S: Final = 10.0
 """For requests in flight when the server ends."""
@@ -131,14 +131,6 @@ def serving(plan: ServePlan, say: Say = silent) -> Iterator[Serving]:
         for door in doors:
             door.start()
         yield Serving(host, tuple(doors), hung)
-
-
-def software_version() -> str:
-    """The version of this software; 0 where it runs from a folder that was never installed."""
-    try:
-        return version("edgefleet")
-    except PackageNotFoundError:
-        return "0"
 
 
 def _stop(doors: Sequence[Door], drain_s: float) -> None:

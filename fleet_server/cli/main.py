@@ -11,6 +11,7 @@ import typer
 
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.interrupt import raise_on_interrupt
+from edge_runtime.version import HELP_NAMES, add_version
 
 _GROUPS: Final = {
     "devices": "fleet_server.cli.devices",
@@ -28,7 +29,9 @@ def build() -> typer.Typer:
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         add_completion=False,
+        context_settings=HELP_NAMES,
     )
+    add_version(app, "edge-fleet")
     for module in _COMMANDS:
         app.add_typer(import_module(module).app)
     for name, module in _GROUPS.items():
