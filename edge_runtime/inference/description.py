@@ -10,7 +10,7 @@ from edge_runtime.contract.digest import Digest, hex_of
 from edge_runtime.contract.errors import ContractError, TrustError
 from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.contract.ids import VariantId
-from edge_runtime.contract.layout import BlobSource, OpenRelease, OpenVariant, open_variant
+from edge_runtime.contract.layout import BlobSource, OpenRelease, OpenVariant, VariantEntry, open_variant
 from edge_runtime.contract.release import ReferenceScore, ReleaseManifest, StateSpec, StreamSpec, Waiver
 from edge_runtime.contract.tensor import AxisRange, InputSpec, OutputSpec
 from edge_runtime.contract.variant_choice import OfferedVariant, choose
@@ -122,19 +122,22 @@ def describe(
 
 
 def _offered(release: OpenRelease, source: BlobSource, registry: Registry) -> list[Offered]:
-    sound: dict[VariantId, OpenVariant] = {}
-    broken: list[Offered] = []
-    for entry in release.index.variants:
-        try:
-            sound[entry.id] = open_variant(source, entry)
-        except ContractError as error:
-            broken.append(Offered(entry.id, entry.digest, because=error.because))
+    read = [_read(source, entry) for entry in release.index.variants]
+    sound = {one.manifest.id: one for one in read if isinstance(one, OpenVariant)}
+    broken = [one for one in read if isinstance(one, Offered)]
     targets = [one.manifest.target for one in sound.values()]
     providers = {name for target in targets for name in target.provider or ["cpu"]}
     facts = machine_facts(engines({target.engine for target in targets}, registry, providers=providers))
     choice = choose(tuple(OfferedVariant(one.digest, one.manifest) for one in sound.values()), facts)
     fitting = [_offer(sound[one.manifest.id], place=place) for place, one in enumerate(choice.candidates, start=1)]
     return [*fitting, *(_offer(sound[one.variant], because=one.because) for one in choice.rejected), *broken]
+
+
+def _read(source: BlobSource, entry: VariantEntry) -> OpenVariant | Offered:
+    try:
+        return open_variant(source, entry)
+    except ContractError as error:
+        return Offered(entry.id, entry.digest, because=error.because)
 
 
 def _offer(variant: OpenVariant, *, place: int | None = None, because: str = "") -> Offered:
