@@ -9,6 +9,7 @@ import numpy as np
 
 from edge_runtime.contract.errors import UnsupportedFeature
 from edge_runtime.contract.steps import Crop, Decode, PreStep, Resize
+from edge_runtime.contract.tensor import AxisRange
 from edge_runtime.inference.backend import Array
 
 
@@ -39,9 +40,11 @@ class Reduction(msgspec.Struct, frozen=True):
     """Height, width that must be left."""
     is_exact: bool
     """Whether exactly that must be left."""
+    most: tuple[int, int]
+    """Height, width beyond which a picture is decoded whole: it is too large for the release, whose refusal says so."""
 
 
-def reduction_of(decode: Decode, following: PreStep, least: tuple[int, int]) -> Reduction | None:
+def reduction_of(decode: Decode, following: PreStep, taken: tuple[AxisRange, AxisRange]) -> Reduction | None:
     """What a decode step permits before the step that follows it; None when every picture is decoded whole.
 
     A picture is left twice as large as the resize makes it, so that the resize still sees more than it needs
@@ -50,19 +53,20 @@ def reduction_of(decode: Decode, following: PreStep, least: tuple[int, int]) -> 
     Args:
         decode: the step that permits it.
         following: only a resize that stretches leaves nothing of the picture's own size.
-        least: height, width that the release takes at least.
+        taken: heights, widths that the release takes.
     """
     if decode.reduced == "never" or not isinstance(following, Resize) or following.mode != "stretch":
         return None
+    (height, width), most = following.size, (taken[0].max, taken[1].max)
+    least = taken[0].min, taken[1].min
     if decode.reduced == "exact_scale":
-        return Reduction(following.size, is_exact=True)
-    height, width = (max(2 * wanted, smallest) for wanted, smallest in zip(following.size, least, strict=True))
-    return Reduction((height, width), is_exact=False)
+        return Reduction((height, width), True, most) if height >= least[0] and width >= least[1] else None
+    return Reduction((max(2 * height, least[0]), max(2 * width, least[1])), False, most)
 
 
 def reducing_factor(reduction: Reduction | None, height: int, width: int) -> int:
     """1, 2, 4 or 8, by which a JPEG of that size is divided while it is decoded (libjpeg's scaled DCT)."""
-    if reduction is None:
+    if reduction is None or height > reduction.most[0] or width > reduction.most[1]:
         return 1
     for factor in (8, 4, 2):
         left = height // factor, width // factor

@@ -6,6 +6,7 @@ Nothing here depends on which optional libraries a machine has: the same pixels 
 from __future__ import annotations
 
 import io
+import re
 import struct
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,12 @@ MAX_PIXELS: Final = 64 * 1024 * 1024
 _ORIENTATION: Final = 0x0112
 _ON_THEIR_SIDE: Final = frozenset({5, 6, 7, 8})
 """Orientations whose upright picture is as wide as the file is high (EXIF 2.3, tag 0x0112)."""
+_EXIF: Final = b"Exif\x00\x00"
+_TURNED_BY_XMP: Final = re.compile(rb'tiff:Orientation(?!="1"|>1<)')
+"""Pillow looks there where EXIF says nothing (XMP specification part 1, TIFF namespace)."""
 _CODECS: Final = {"jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WEBP"}
+_JPEGS: Final = frozenset({"JPEG", "MPO"})
+"""What Pillow's reader of JPEG files calls them: MPO where another picture follows, as cameras write it."""
 _READERS: Final = {
     "JPEG": (b"\xff\xd8\xff", "PIL.JpegImagePlugin"),
     "PNG": (b"\x89PNG", "PIL.PngImagePlugin"),
@@ -87,7 +93,7 @@ def open_picture(
             if image.mode not in _EIGHT_BIT_MODES:
                 raise InferenceError("decode an image", f"its pixels are {image.mode}, not 8-bit", "convert it first")
             orientation = image.getexif().get(_ORIENTATION, 1) if step.exif == "apply" else 1
-            if reduction is not None and image.format == _CODECS["jpeg"]:
+            if reduction is not None and image.format in _JPEGS:
                 _reduce(image, reduction, is_on_its_side=orientation in _ON_THEIR_SIDE)
             if orientation != 1:
                 from PIL import ImageOps
@@ -168,7 +174,7 @@ def _decoded_sooner(
         return None
     if step.color == "gray" and header.components == 3:
         return None  # OpenCV takes the file's luma, Pillow makes grey of the colours
-    if step.exif == "apply" and header.exif is not None and _is_turned(header.exif):
+    if step.exif == "apply" and _is_turned(header.metadata):
         return None
     _check_size(header.width, header.height)
     from edge_runtime.inference.preprocessing import opencv
@@ -176,12 +182,18 @@ def _decoded_sooner(
     return opencv.decode_jpeg(content, step.color, reducing_factor(reduction, header.height, header.width))
 
 
-def _is_turned(exif: bytes) -> bool:
+def _is_turned(metadata: Sequence[bytes]) -> bool:
+    """Whether a picture may lie on its side: then whoever knows all rules of metadata opens the whole file."""
+    exif = [one for one in metadata if one.startswith(_EXIF)]
+    if len(exif) > 1 or any(map(_TURNED_BY_XMP.search, metadata)):
+        return True
+    if not exif:
+        return False
     from PIL import Image
 
     fields = Image.Exif()
     try:
-        fields.load(exif)
+        fields.load(exif[0])
         return bool(fields.get(_ORIENTATION, 1) != 1)
     except Exception:  # noqa: BLE001 (damaged metadata: whoever opens the whole file will say what is wrong with it)
         return True

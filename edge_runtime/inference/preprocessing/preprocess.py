@@ -39,6 +39,8 @@ Inputs = Mapping[str, bytes | Array]
 
 _IN_THE_PICTURE: Final = frozenset({"detect", "nms", "segment"})
 """Postprocessing whose answers are pixels of the caller's picture, whose size a reduced one does not tell."""
+_SIDE_MAX: Final = 65_535
+"""Pixels: as long as a side of a JPEG can be."""
 _IMAGE_LAYOUTS: Final = {"NHWC", "HWC"}
 _AUDIO_OPS: Final = frozenset({"amplitude", "dct", "frame", "log", "mel", "mono", "resample", "stack", "stft"})
 _TABLE_OPS: Final = frozenset({"columns", "relative", "standardize"})
@@ -312,9 +314,12 @@ def _reduction(
         return None
     from edge_runtime.inference.preprocessing.geometry import reduction_of
 
-    bounds = [release.signature.axes.get(str(size)) for size in source.shape[-3:-1]]
-    least = [1 if bound is None else bound.min for bound in bounds]
-    return reduction_of(decode, kept[0], (least[0], least[1]))
+    height, width = source.shape[-3:-1]
+    if isinstance(height, int) or isinstance(width, int):
+        return None  # a picture must be of that very size, which another one must not be reduced to
+    free = AxisRange(min=1, max=_SIDE_MAX)
+    axes = release.signature.axes
+    return reduction_of(decode, kept[0], (axes.get(height, free), axes.get(width, free)))
 
 
 def _places_answers(release: ReleaseManifest) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from PIL import Image
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.steps import Decode, Normalize
+from edge_runtime.contract.tensor import AxisRange
 from edge_runtime.inference.preprocessing import images, opencv
 from edge_runtime.inference.preprocessing.geometry import Reduction, reducing_factor
 from edge_runtime.inference.preprocessing.image_steps import build_image_step
@@ -141,6 +143,54 @@ def test_a_small_file_that_unfolds_into_gigabytes_is_refused_before_memory_is_ta
         decode_image(bytes(content), DECODE, ["jpeg"])
 
 
+def segment(marker: int, body: bytes) -> bytes:
+    return b"\xff" + struct.pack(">BH", marker, len(body) + 2) + body
+
+
+@pytest.mark.parametrize("before", [b"\xff", b"\xff\xd0"], ids=["fill byte", "marker without a length"])
+def test_a_header_cannot_be_hidden_from_whoever_looks_at_the_size(monkeypatch, before: bytes) -> None:
+    # Taken for a length, what follows leads past the frame to another one.
+    hidden = bytearray(before + segment(0xFE, bytes(65_000)) + segment(0xFE, bytes(20_000)))
+    fake = segment(0xC0, b"\x08\0\x10\0\x10\x03" + bytes(9)) + segment(0xDA, bytes(4))
+    for misread in {int.from_bytes(hidden[2:4], "big"), int.from_bytes(hidden[len(before) : len(before) + 2], "big")}:
+        hidden[misread + 2 : misread + 2 + len(fake)] = fake
+    whole = jpeg(photo())
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+
+    with pytest.raises(InferenceError, match="131 wide and 90 high, over 1000"):
+        decode_image(whole[:2] + bytes(hidden) + whole[2:], DECODE, ["jpeg"])
+
+
+def turned_somewhere(how: str) -> bytes:
+    """A JPEG that Pillow sets upright, though not because of the one usual EXIF segment before the frame."""
+    whole, exif = jpeg(photo()), Image.Exif()
+    exif[0x0112] = 6
+    sideways = segment(0xE1, exif.tobytes())
+    match how:
+        case "XMP":
+            packet = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+            return whole[:2] + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + packet) + whole[2:]
+        case "a second EXIF":
+            other = Image.Exif()
+            other[0x010F] = "maker"
+            return whole[:2] + sideways + segment(0xE1, other.tobytes()) + whole[2:]
+        case _:
+            scan = whole.index(b"\xff\xda")
+            return whole[:scan] + sideways + whole[scan:]
+
+
+@pytest.mark.parametrize("how", ["XMP", "a second EXIF", "EXIF behind the frame"])
+def test_a_picture_stands_upright_with_and_without_opencv_whatever_turns_it(monkeypatch, how: str) -> None:
+    content = turned_somewhere(how)
+
+    sooner = decode_image(content, DECODE, ["jpeg"])
+    monkeypatch.setattr(opencv, "_decoder", lambda _: None)
+    by_pillow = decode_image(content, DECODE, ["jpeg"])
+
+    assert by_pillow.shape == (1, 131, 90, 3)
+    assert np.array_equal(sooner, by_pillow)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 400), st.binary(max_size=8))
 def test_no_bytes_confuse_the_reader_of_headers(noise: bytes, place: int, patch: bytes) -> None:
@@ -157,19 +207,20 @@ def test_the_header_says_what_the_file_holds() -> None:
 
     assert header is not None
     assert (header.height, header.width, header.components) == (90, 131, 3)
-    assert header.exif is not None
+    assert [one[:4] for one in header.metadata] == [b"Exif"]
     assert read_jpeg_header(jpeg(photo(), mode="L")).components == 1  # type: ignore[union-attr]
 
 
 def chain(
     mode: str = "stretch", filter_: str = "bilinear", *, antialias: bool = True, color: str = "rgb",
-    reduced: str = "never", post: str | None = None,
+    reduced: str = "never", post: str | None = None, sizes: Sequence[int | str] = ("H", "W"),
+    axes: Mapping[str, AxisRange] | None = None,
 ) -> Preprocessor:  # fmt: skip
     """Decode, resize to 32 by 24, normalise, NCHW."""
     channels = 1 if color == "gray" else 3
     base = release_manifest(["v"])
     spec = msgspec.structs.replace(
-        base.signature.inputs[0], shape=["N", "H", "W", channels], color=color, accept=["jpeg", "png", "tensor"]
+        base.signature.inputs[0], shape=["N", *sizes, channels], color=color, accept=["jpeg", "png", "tensor"]
     )
     step = {
         "id": "resize", "op": "resize", "mode": mode, "size": [24, 32], "filter": filter_, "antialias": antialias,
@@ -181,11 +232,11 @@ def chain(
         {"id": "norm", "op": "normalize", "scale": 1.0, "mean": [123.675], "std": [58.395]},
         {"id": "layout", "op": "layout", "to": "NCHW"},
     ]
-    sizes = ["N", channels, "h", "w"]
+    fed = ["N", channels, "h", "w"]
     release = msgspec.structs.replace(
         base,
-        signature=msgspec.structs.replace(base.signature, inputs=[spec]),
-        tensors={**base.tensors, "x": msgspec.structs.replace(base.tensors["x"], shape=sizes)},
+        signature=msgspec.structs.replace(base.signature, inputs=[spec], axes={**base.signature.axes, **(axes or {})}),
+        tensors={**base.tensors, "x": msgspec.structs.replace(base.tensors["x"], shape=fed)},
         preprocess={"x": steps},
         postprocess=base.postprocess if post is None else {name: [{"op": post}] for name in base.postprocess},
     )
@@ -257,6 +308,43 @@ def test_where_only_an_exact_scale_is_permitted_nothing_else_is_reduced(
     assert decoded_size(chain(reduced="exact_scale"), jpeg(photo(*size))) == left
 
 
+def test_a_file_of_several_pictures_is_reduced_with_and_without_opencv(monkeypatch) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(LARGE).save(buffer, "MPO", save_all=True, append_images=[Image.fromarray(LARGE[::-1])])
+    preprocess, content = chain(antialias=False, reduced="allowed"), buffer.getvalue()
+
+    sooner = preprocess.decode({"image": content})["image"]
+    monkeypatch.setattr(opencv, "_decoder", lambda _: None)
+    by_pillow = preprocess.decode({"image": content})["image"]
+
+    assert sooner.shape[1:3] == (50, 75)
+    assert np.array_equal(sooner, by_pillow)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("reduced", ["never", "exact_scale", "allowed"])
+@pytest.mark.parametrize(
+    ("sizes", "axes", "right", "wrong"),
+    [
+        ([96, 128], {}, (96, 128), (192, 256)),
+        (["H", "W"], {"H": AxisRange(min=48, max=100)}, (96, 128), (192, 256)),
+        (["H", "W"], {"W": AxisRange(min=40, max=500)}, (48, 64), (24, 32)),
+    ],
+    ids=["fixed", "at most", "at least"],
+)
+def test_pictures_that_a_release_takes_are_the_same_whether_they_are_reduced_or_not(
+    antialias: bool, reduced: str, sizes: list[int | str], axes: dict[str, AxisRange],
+    right: tuple[int, int], wrong: tuple[int, int],
+) -> None:  # fmt: skip
+    preprocess = chain(antialias=antialias, reduced=reduced, sizes=sizes, axes=axes)
+
+    taken = prepare(preprocess, {"image": jpeg(photo(*right))})
+
+    assert taken.feeds["x"].shape == (1, 3, 24, 32)
+    with pytest.raises(InferenceError, match="cannot take input image"):
+        prepare(preprocess, {"image": jpeg(photo(*wrong))})
+
+
 def test_a_file_that_is_no_jpeg_is_decoded_whole() -> None:
     buffer = io.BytesIO()
     Image.fromarray(LARGE).save(buffer, "PNG")
@@ -266,7 +354,7 @@ def test_a_file_that_is_no_jpeg_is_decoded_whole() -> None:
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600), st.integers(1, 600))
 def test_a_reduced_picture_keeps_what_must_be_left(height: int, width: int, least_h: int, least_w: int) -> None:
-    factor = reducing_factor(Reduction((least_h, least_w), is_exact=False), height, width)
+    factor = reducing_factor(Reduction((least_h, least_w), is_exact=False, most=(5000, 5000)), height, width)
 
     assert factor == 1 or (height // factor >= least_h and width // factor >= least_w)
     assert factor == 8 or height // (2 * factor) < least_h or width // (2 * factor) < least_w
