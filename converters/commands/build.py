@@ -48,7 +48,7 @@ def load_recipe(path: Path | None, options: Options) -> tuple[Recipe, Path]:
             content = path.read_bytes()
         except OSError as error:
             raise BadRecipe(f"read recipe {path}", error.strerror or str(error), "check the path") from error
-        recipe = parse_recipe(content, path.suffix)
+        recipe = parse_recipe(content, path.suffix, path.name)
         base = path.resolve().parent
         if options.model:
             named = Path(options.model)

@@ -170,7 +170,9 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """One label per line; empty lines at the end do not count. Raises: BadDataset."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise BadDataset(f"read labels {path}", error.strerror or str(error), "check the path") from error
+    except ValueError as error:
         raise BadDataset(f"read labels {path}", str(error)[:120], "write one label per line, UTF-8") from error
     while lines and not lines[-1].strip():
         lines.pop()

@@ -220,13 +220,25 @@ def refer(material: Material, answers: Path, *, golden_from: Path | None, allow_
                 )
             asked = golden.answered(questions, source)
         except InferenceError as error:
-            raise BadDataset("ask the golden set", error.because, "its inputs must fit this model") from error
+            raise _unfit(material.draft, error) from error
         notes = _fewer(spec.count, len(asked.samples), material)
         spec = msgspec.structs.replace(spec, count=len(asked.samples))
         waivers = _judge_truth(source, asked, spec, allow_failed=allow_failed)
         examination = examine(material, answers)
         score = ask_source(source, examination)
     return Reference(asked, spec, examination, _reference_score(examination, score), waivers, notes)
+
+
+def _unfit(draft: Draft, error: InferenceError) -> BadDataset:
+    """What the recipe calls the tensor that does not fit, and which steps make it."""
+    because, remedy = error.because, "its inputs must fit this model"
+    for name, tensor in draft.inputs.items():
+        steps = [str(step.get("op")) for step in draft.manifest.preprocess.get(name, [])]
+        if steps and f"tensor {name} " in because:
+            because = because.replace(f"tensor {name} ", f"tensor {tensor} ")
+            because += f"; the recipe makes it by {', '.join(steps)}"
+            remedy = "correct these steps, or give examples that fit this model"
+    return BadDataset("ask the golden set", because, remedy)
 
 
 def examine(material: Material, answers: Path) -> Examination:

@@ -5,6 +5,7 @@ Command-line options make the same recipe, so there is one definition of a build
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal
 
 import msgspec
@@ -12,9 +13,9 @@ import msgspec
 from converters.errors import BadRecipe
 from converters.planning.configuration import Table
 from converters.planning.recipe_inputs import InputRecipe, input_problems
+from converters.planning.recipe_mistakes import explain, shown_cut
 from converters.planning.recipe_outputs import OutputRecipe, output_problems
 from converters.planning.recipe_states import Constant, StateRecipe, StreamRecipe, state_problems, stream_problems
-from edge_runtime.contract.choices import with_choices
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import parse_layer_name, parse_model_name, parse_version, shown
 
@@ -166,32 +167,46 @@ class Recipe(Table, frozen=True, kw_only=True):
     """Largest batch a variant offers when the model's batch axis is free."""
 
 
-def parse_recipe(content: bytes, suffix: str) -> Recipe:
+def parse_recipe(content: bytes, suffix: str, name: str = "the recipe") -> Recipe:
     """Read a recipe written in TOML (`.toml`), YAML (`.yaml`, `.yml`) or JSON (`.json`).
+
+    Args:
+        content: of its file.
+        suffix: of its file's name.
+        name: how errors call it.
 
     Raises:
         BadRecipe: not readable, an unknown key, a missing or impossible value.
     """
+    fields = _fields(content, suffix, name)
     try:
-        if suffix == ".toml":
-            recipe = msgspec.toml.decode(content, type=Recipe)
-        elif suffix in {".yaml", ".yml"}:
-            recipe = msgspec.yaml.decode(content, type=Recipe)
-        elif suffix == ".json":
-            recipe = msgspec.json.decode(content, type=Recipe)
-        else:
-            raise BadRecipe("read the recipe", f"its ending is {shown(suffix)}", "name it .toml, .yaml or .json")
+        recipe = msgspec.convert(fields, Recipe)
+    except msgspec.ValidationError as error:
+        text = content.decode("utf-8", "replace") if suffix == ".toml" else ""
+        raise explain(str(error), Recipe, fields, text, name) from error
+    check_recipe(recipe)
+    return recipe
+
+
+def _fields(content: bytes, suffix: str, name: str) -> object:
+    decoders: dict[str, Callable[[bytes], object]] = {
+        ".toml": msgspec.toml.decode,
+        ".yaml": msgspec.yaml.decode,
+        ".yml": msgspec.yaml.decode,
+        ".json": msgspec.json.decode,
+    }
+    if suffix not in decoders:
+        raise BadRecipe(f"read {name}", f"its ending is {shown(suffix)}", "name it .toml, .yaml or .json")
+    try:
+        fields = decoders[suffix](content)
     except ImportError as error:
-        raise BadRecipe("read the recipe", "PyYAML is not installed", "use TOML, or pip install pyyaml") from error
-    except BadRecipe:
-        raise
+        raise BadRecipe(f"read {name}", "PyYAML is not installed", "use TOML, or pip install pyyaml") from error
     except Exception as error:
         # A value that contradicts its YAML tag, or deep nesting, ends in whatever class the reader happens to raise.
         is_told = isinstance(error, msgspec.MsgspecError | ValueError)
-        because = shown(with_choices(str(error), Recipe), 300) if is_told else _NOT_READABLE
-        raise BadRecipe("read the recipe", because, "correct that entry") from error
-    check_recipe(recipe)
-    return recipe
+        because = f"it is no {suffix[1:].upper()} ({shown_cut(str(error))})" if is_told else _NOT_READABLE
+        raise BadRecipe(f"read {name}", because, "correct that line") from error
+    return fields
 
 
 def check_recipe(recipe: Recipe) -> None:

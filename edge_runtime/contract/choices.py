@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import types
+from contextlib import suppress
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -28,6 +29,39 @@ def with_choices(message: str, kind: Any) -> str:
         kinds = [member for one in kinds for inner in _inside(one, found[1]) for member in _members(inner)]
     values = dict.fromkeys(str(value) for one in kinds if get_origin(one) is Literal for value in get_args(one))
     return f"{message}; write one of {', '.join(values)}" if values else message
+
+
+def find_mistake(message: str, kind: Any, value: object) -> tuple[list[str], list[Any]]:
+    """Keys that lead to what is wrong in a document, and the types that stand there.
+
+    msgspec names fields, and writes `[...]` for every key of a table: here the first that does not fit is found.
+
+    Args:
+        message: of msgspec's error.
+        kind: the type that was asked for.
+        value: the document, decoded without a type.
+    """
+    kinds, keys = _members(kind), []
+    for found in _STEP.finditer(message.rpartition("`$")[2].rstrip("`")):
+        kinds = [member for one in kinds for inner in _inside(one, found[1]) for member in _members(inner)]
+        entries = dict(enumerate(value)) if isinstance(value, list) else value
+        if not isinstance(entries, dict):
+            break
+        if (key := found[1]) is None:
+            key = next((one for one, inner in entries.items() if not _fits(inner, kinds)), None)
+        if key not in entries:
+            break
+        keys.append(str(key))
+        value = entries[key]
+    return keys, kinds
+
+
+def _fits(value: object, kinds: list[Any]) -> bool:
+    for kind in kinds:
+        with suppress(msgspec.ValidationError):
+            msgspec.convert(value, kind)
+            return True
+    return False
 
 
 def _members(kind: Any) -> list[Any]:

@@ -13,6 +13,7 @@ import msgspec
 from edge_runtime.contract.choices import with_choices
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import shown
+from edge_runtime.contract.toml_lines import line_of
 from edge_runtime.pipelines.description import Crops, Description, Model, Sink, Source
 
 if sys.version_info >= (3, 11):
@@ -22,7 +23,6 @@ else:
 
 FILE_MAX_BYTES: Final = 1024 * 1024
 _TABLES: Final[dict[str, Any]] = {"sources": Source, "models": Model, "crops": Crops, "sinks": Sink}
-_LINE_MAX: Final = 1000
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}\Z")
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
 _AT: Final = re.compile(r" - at `\$\.?([^`]*)`")
@@ -111,39 +111,9 @@ class _Reader:
         return ContractError(f"use {self._path}", f"{where}{'.'.join(path)}: {because}", remedy)
 
 
-def line_of(lines: list[str], path: list[str]) -> int | None:
-    """Number of the line that writes a key, or its table where the key is missing; None when neither is found.
-
-    Follows `[table]` headers, dotted keys and keys of inline tables on one line, which is how people write these files.
-    """
-    table: list[str] = []
-    best: tuple[int, int] | None = None
-    for number, line in enumerate(lines, 1):
-        # Cut, because the patterns try each pair of places, and a text in quotes may be as long as the file.
-        stripped = line.strip()[:_LINE_MAX]
-        if header := re.match(r"\[+\s*([^\[\]]+?)\s*\]+", stripped):
-            table = _dotted(header[1])
-            written = table
-        elif assigned := re.match(r"([\w.\"'\s-]+?)\s*=", stripped):
-            written = [*table, *_dotted(assigned[1])]
-        else:
-            continue
-        shared = min(len(written), len(path))
-        depth = shared if written[:shared] == path[:shared] else 0
-        if depth == 2 and len(path) > 2 and re.search(rf"[{{,]\s*{re.escape(path[2])}\s*=", stripped):
-            depth = 3
-        if depth and (best is None or depth > best[0]):
-            best = (depth, number)
-    return best[1] if best else None
-
-
 def shown_plain(text: str) -> str:
     """Text of a message that names values of the file, cut."""
     return text if len(text) <= 200 else text[:199] + "…"
-
-
-def _dotted(text: str) -> list[str]:
-    return [part.strip().strip("\"'") for part in text.split(".")]
 
 
 def _near(odd: str, known: tuple[str, ...]) -> str:

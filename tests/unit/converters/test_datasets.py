@@ -155,3 +155,12 @@ def test_a_golden_picture_is_scaled_down_only_for_a_model_that_resizes(tmp_path,
 
     (tensors,) = asked.inputs
     assert [array.shape for array in tensors.values()] == [kept]
+
+
+def test_labels_that_are_not_there_are_named_once(tmp_path) -> None:
+    path = tmp_path / "labels.txt"
+
+    with pytest.raises(BadDataset) as refused:
+        read_labels(path)
+
+    assert str(refused.value) == f"cannot read labels {path}: No such file or directory; check the path"

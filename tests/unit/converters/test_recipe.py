@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import msgspec
 import pytest
@@ -57,6 +58,48 @@ def test_a_recipe_that_no_reader_gets_through_is_one_clear_error(content: bytes,
 def test_an_unknown_key_is_refused_by_name() -> None:
     with pytest.raises(BadRecipe, match="calibraton"):
         parsed(calibraton={"folder": "x"})
+
+
+TOML = """
+model = "m.onnx"
+name = "cats"
+version = "1"
+task = "image_classification"
+targets = ["cpu"]
+precisions = ["float32"]
+[inputs.x]
+tensor = "x"
+kind = "tensor"
+[outputs.first]
+tensor = "a"
+kind = "tensor"
+[outputs.second]
+tensor = "b"
+kind = "tensor"
+[evaluation]
+folder = "e"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('name = "cats"\n', "", "cannot read r.toml: name: it is missing; write it"),
+        ('"b"\nkind = "tensor"', '"b"\nkind = "tensr"',
+         "line 16, outputs.second.kind: Invalid enum value 'tensr'; write one of "),
+        ('"b"\nkind = "tensor"', '"b"', "line 14, outputs.second.kind: it is missing; write it"),
+        ('folder = "e"', 'foldr = "e"', "line 18, evaluation.foldr: unknown key; write folder"),
+        ('["float32"]', '["float32", "int4"]', "line 7, precisions.1: Invalid enum value 'int4'; write one of float32"),
+        ('version = "1"', "version = = 1", r"it is no TOML \(.*line 4"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_file_line_and_key(old: str, new: str, says: str) -> None:
+    assert old in TOML
+
+    with pytest.raises(BadRecipe) as refused:
+        parse_recipe(TOML.replace(old, new).encode(), ".toml", "r.toml")
+
+    assert re.search(says.replace("[", r"\[") if "(" not in says else says, str(refused.value)), str(refused.value)
 
 
 def test_everything_that_changes_numbers_and_is_missing_is_listed_at_once() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import wave
+from pathlib import Path
+
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -9,11 +13,11 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from converters.building.workshop import find_absorptions, open_source
-from converters.errors import BadRecipe
+from converters.errors import BadDataset, BadRecipe
 from converters.importers.onnx import describe
 from converters.pipeline.build import BuildOptions, build, plan_of
 from converters.pipeline.calibrating import write_calibration
-from converters.pipeline.material import read_material
+from converters.pipeline.material import read_material, refer
 from converters.planning.recipe import Recipe
 from converters.release.draft import draft_release
 from converters.release.layers import read_priors
@@ -43,7 +47,9 @@ def drafted(recipe: Recipe, model):
 def answer(recipe: Recipe, model, **inputs):
     source = open_source(drafted(recipe, model), model)
     try:
-        return next(iter(source.infer(inputs).values()))
+        decoded = source.preprocess.decode(inputs)
+        (found,) = source.interpret(source.run_decoded(decoded), decoded)
+        return next(iter(found.values()))
     finally:
         source.close()
 
@@ -361,3 +367,26 @@ def test_frames_of_a_centred_transform_begin_before_the_sound() -> None:
 
     assert isinstance(seen, TensorAnswer)
     assert seen.array[0] == pytest.approx(np.ones(5), abs=1e-6)
+
+
+def test_steps_that_make_another_shape_are_named_with_the_models_own_tensor(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    steps = [{"op": "frame", "length": 8, "hop": 4, "tail": "pad_zero"},
+             {"op": "stft", "fft": 8, "window": "hann_periodic", "center": False, "power": 1}]  # fmt: skip
+    told = {"kind": "audio", "sample_rate_hz": 8000, "channels": 1, "dtype": "float32", "steps": steps}
+    sound = {"tensor": "x:0", **told}
+    model = identity(["N", 5, 6])
+    model.graph.input[0].name = model.graph.node[0].input[0] = "x:0"
+    onnx.save(model, tmp_path / "m.onnx")
+    (tmp_path / "e").mkdir()
+    with wave.open(str(tmp_path / "e" / "click.wav"), "wb") as sound_file:
+        sound_file.setparams((1, 2, 8000, 16, "NONE", ""))
+        sound_file.writeframes(bytes(range(32)))
+    recipe = msgspec.structs.replace(recipe_of({"voice": sound}, {"y": IDENTITY}), precisions=["float32"])
+    material = read_material(recipe, tmp_path, plan_of(recipe, tmp_path))
+
+    with pytest.raises(BadDataset) as refused:
+        refer(material, tmp_path / "answers", golden_from=None, allow_failed=False)
+
+    assert "tensor x:0 has shape" in str(refused.value)
+    assert "the recipe makes it by frame, stft; correct these steps" in str(refused.value)
