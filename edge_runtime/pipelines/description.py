@@ -157,7 +157,7 @@ class WebhookSink(_Sink, frozen=True, kw_only=True, tag="webhook"):
     waiting: Count = 1000
     """Records that may wait; then the oldest one of a live source is dropped, and files are held back."""
     timeout_s: Seconds = 10.0
-    """For connecting, and for each piece that is sent or received."""
+    """For connecting, and for each piece that is sent or received; six times as long for a request as a whole."""
     patience_s: Seconds = 60.0
     """How long a request is tried again before its records are given up."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
@@ -103,8 +104,15 @@ class Record:
         )
 
 
+def record_bytes(record: Record) -> bytes:
+    """A record as sinks write it: JSON in UTF-8, on one line."""
+    text = json.dumps(record_json(record), ensure_ascii=False, separators=(",", ":"))
+    # A file's name may hold bytes that are no text; Python's escape for what stands for them is JSON's own.
+    return text.encode("utf-8", "backslashreplace")
+
+
 def record_json(record: Record) -> dict[str, Json]:
-    """A record as MQTT and JSONL sinks write it."""
+    """A record as a document."""
     frame = record.frame
     document: dict[str, Json] = {
         "pipeline": record.pipeline,

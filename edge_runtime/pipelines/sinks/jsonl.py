@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import json
 from pathlib import Path
 from typing import BinaryIO
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.pipelines.description import JsonlSink
-from edge_runtime.pipelines.records import Record, record_json
+from edge_runtime.pipelines.records import Record, record_bytes
 
 
 class JsonlFile:
@@ -25,7 +24,7 @@ class JsonlFile:
 
     def deliver(self, record: Record) -> None:
         """Append a line. Raises: InferenceError when the disk refuses."""
-        line = json.dumps(record_json(record), ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        line = record_bytes(record) + b"\n"
         try:
             target = self._opened()
             if target.tell() and target.tell() + len(line) > self._described.max_bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import ssl
 import threading
@@ -13,7 +12,7 @@ from edge_runtime.contract.errors import ContractError, TransportError
 from edge_runtime.contract.ids import shown
 from edge_runtime.pipelines.description import MqttSink
 from edge_runtime.pipelines.ports import Tell
-from edge_runtime.pipelines.records import Record, record_json
+from edge_runtime.pipelines.records import Record, record_bytes
 
 _KEEPALIVE_S: Final = 30
 _TOPIC_MAX_BYTES: Final = 32_768
@@ -72,7 +71,7 @@ class MqttPublisher:
         """Hand one record to the broker. Raises: TransportError when it stays away too long."""
         described = self._described
         topic = described.topic.replace("{pipeline}", record.pipeline).replace("{source}", record.frame.source)
-        payload = json.dumps(record_json(record), ensure_ascii=False, separators=(",", ":")).encode()
+        payload = record_bytes(record)
         with self._room:
             self._is_given_up = not self._wait_for_room()
             if self._is_given_up:

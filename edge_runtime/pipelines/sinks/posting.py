@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hmac
 import re
+import socket
 import ssl
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from edge_runtime.contract.errors import ContractError
@@ -21,6 +24,8 @@ _URL_MAX: Final = 2048
 _SECRET_MAX_BYTES: Final = 4096
 _ANSWER_MAX_BYTES: Final = 64 * 1024
 _SECRET: Final = re.compile(rb"[\x21-\x7e]{16,512}")
+_WHOLE: Final = 6
+"""Times the timeout of one piece: a server that sends a byte now and then must not hold the sink for ever."""
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _WORTH_ANOTHER_TRY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Timeouts, too much at once, and faults of the server (RFC 9110, 15.5 and 15.6; RFC 8470; RFC 6585)."""
@@ -53,8 +58,9 @@ class Poster:
 
         cannot = f"open sink {name}"
         self._url, self._timeout_s = described.url, described.timeout_s
-        self.where = _checked(cannot, described)
+        self.where, host = _checked(cannot, described)
         """Scheme, host and port: paths of such URLs are secrets often enough."""
+        self._socket: socket.socket | None = None
         token = None if described.token_file is None else _read_secret(cannot, described.token_file)
         self._secret = None if described.secret_file is None else _read_secret(cannot, described.secret_file)
         headers = {"Content-Type": "application/json", "User-Agent": "edgefleet-pipeline"}
@@ -62,8 +68,10 @@ class Poster:
             headers["Authorization"] = f"Bearer {token.decode('ascii')}"
         # A redirect would carry records, and perhaps the token, to somebody whom nobody named.
         self._client = httpx.Client(
-            timeout=described.timeout_s, verify=_trust(cannot, described), follow_redirects=False, headers=headers
-        )
+            timeout=described.timeout_s, verify=_trust(cannot, described), follow_redirects=False, headers=headers,
+            # Nor does what is meant for this machine go to a proxy of the environment, and in the clear.
+            trust_env=host not in _LOOPBACK,
+        )  # fmt: skip
 
     def post(self, body: bytes, delivery: uuid.UUID) -> Posted:
         """Send one document.
@@ -76,12 +84,37 @@ class Poster:
         if self._secret is not None:
             headers["Edgefleet-Signature"] = signature(self._secret, body, int(time.time()))
         try:
-            with self._client.stream("POST", self._url, content=body, headers=headers) as answer:
+            with self._in_time(), self._client.stream(
+                "POST", self._url, content=body, headers=headers, extensions={"trace": self._note}
+            ) as answer:  # fmt: skip
                 self._read_away(answer.iter_raw())
                 return verdict(answer.status_code, answer.headers.get("Retry-After", ""))
         except Exception as error:  # noqa: BLE001 (what a server sends fails a library in ways that nobody can list)
             said = f": {shown(str(error))}" if str(error) else ""
             return Posted("later", f"{type(error).__name__}{said}")
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        """Hang up on a server that is not through in time: timeouts of the library begin anew with each byte."""
+        late = threading.Timer(_WHOLE * self._timeout_s, self._hang_up)
+        late.daemon = True
+        late.start()
+        try:
+            yield
+        finally:
+            late.cancel()
+
+    def _note(self, event: str, found: Mapping[str, Any]) -> None:  # noqa: ARG002 (the signature is the library's)
+        """Remember the connection that was made."""
+        stream: Any = found.get("return_value")
+        if hasattr(stream, "get_extra_info"):
+            self._socket = stream.get_extra_info("socket")
+
+    def _hang_up(self) -> None:
+        if self._socket is not None:
+            with suppress(OSError):
+                # Past TLS, whose state belongs to the thread that waits.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def _read_away(self, body: Iterator[bytes]) -> None:
         """Read a short answer, so that the connection serves the next request; a long or slow one costs it."""
@@ -112,8 +145,8 @@ def verdict(status: int, retry_after: str = "") -> Posted:
     return Posted("refused", f"it answers {status}{hint}")
 
 
-def _checked(cannot: str, described: WebhookSink) -> str:
-    """Scheme, host and port of the URL. Raises: ContractError."""
+def _checked(cannot: str, described: WebhookSink) -> tuple[str, str]:
+    """Scheme, host and port of the URL; the host alone. Raises: ContractError."""
     try:
         if len(described.url) > _URL_MAX or not described.url.isascii() or not described.url.isprintable():
             raise ValueError("it has other characters than a URL, or too many")
@@ -128,7 +161,7 @@ def _checked(cannot: str, described: WebhookSink) -> str:
     if parts.scheme == "http" and described.token_file is not None and host not in _LOOPBACK:
         raise ContractError(cannot, "its token would cross the network in the clear", "write https://")
     literal = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{literal}" + (f":{port}" if port is not None else "")
+    return f"{parts.scheme}://{literal}" + (f":{port}" if port is not None else ""), host
 
 
 def _read_secret(cannot: str, path: Path) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import stat
 import threading
@@ -13,7 +12,7 @@ from typing import Final
 
 from edge_runtime.pipelines.description import WebhookSink
 from edge_runtime.pipelines.ports import Tell
-from edge_runtime.pipelines.records import Record, record_json
+from edge_runtime.pipelines.records import Record, record_bytes
 from edge_runtime.pipelines.sinks.posting import Posted, Poster
 from edge_runtime.pipelines.statistics import Stage
 from edge_runtime.serving.backoff import Backoff
@@ -66,7 +65,7 @@ class Webhook:
 
     def deliver(self, record: Record) -> None:
         """Put a record in line; a full line of live records loses its oldest one, which is counted."""
-        document = json.dumps(record_json(record), ensure_ascii=False, separators=(",", ":")).encode()
+        document = record_bytes(record)
         with self._changed:
             while len(self._waiting) >= self._described.waiting:
                 if self._is_live:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -153,5 +154,6 @@ def _versions(described: FolderSource) -> dict[Path, _Version]:
         except OSError:
             # Gone since the folder was listed.
             continue
-        found[path] = (state.st_size, state.st_mtime_ns)
+        if stat.S_ISREG(state.st_mode):  # whoever opens a pipe waits until somebody writes into it
+            found[path] = (state.st_size, state.st_mtime_ns)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -68,6 +69,13 @@ def test_a_file_that_is_not_there_is_said_before_anything_runs(tmp_path: Path) -
         open_folder("door", FolderSource(path=tmp_path), now)
     with pytest.raises(ContractError, match="is no folder"):
         open_folder("door", FolderSource(path=tmp_path / "none"), now)
+
+
+def test_a_pipe_among_a_folders_pictures_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+
+    with pytest.raises(ContractError, match="holds no pictures"):
+        open_folder("door", FolderSource(path=tmp_path), now)
 
 
 def test_a_watched_folder_gives_each_picture_once_and_a_changed_one_again(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import resource
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,16 @@ def test_a_record_is_one_line_of_json(tmp_path: Path) -> None:
         "findings": [{"model": "faces", "answer": {"objects": [
             {"index": 0, "label": "face", "score": 0.875, "box": [4.0, 5.0, 20.0, 30.0]}]}}],
     }  # fmt: skip
+
+
+def test_a_file_whose_name_is_no_text_costs_no_record(tmp_path: Path) -> None:
+    named = Record("entrance", replace(frame(), file=os.fsdecode(b"/in/\xff\xc3\xa9.jpg")), ())
+    sink = JsonlFile(JsonlSink(path=tmp_path / "out.jsonl"))
+
+    sink.deliver(named)
+    sink.close()
+
+    assert os.fsencode(json.loads((tmp_path / "out.jsonl").read_text())["file"]) == b"/in/\xff\xc3\xa9.jpg"
 
 
 def test_a_file_that_would_grow_too_large_is_rotated_and_only_so_many_stay(tmp_path: Path) -> None:

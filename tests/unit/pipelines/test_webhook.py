@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.pipelines.description import WebhookSink
 from edge_runtime.pipelines.records import Finding, Record
+from edge_runtime.pipelines.sinks import webhook
 from edge_runtime.pipelines.sinks.posting import signature, verdict
 from edge_runtime.pipelines.sinks.webhook import Webhook
 from edge_runtime.pipelines.statistics import Stage, StageReport
@@ -222,7 +223,8 @@ def test_a_full_line_holds_files_back_and_loses_none() -> None:
     assert (report.done, report.dropped) == (6, 0)
 
 
-def test_whoever_ends_the_pipeline_does_not_wait_for_a_server_that_is_away() -> None:
+def test_whoever_ends_the_pipeline_does_not_wait_for_a_server_that_is_away(monkeypatch) -> None:
+    monkeypatch.setattr(webhook, "_LAST_PATIENCE_S", 0.2)
     with listening(*[500] * 50) as hook:
         sent = Sent(hook.url, patience_s=3600)
         sent.records(0, 1, 2)
@@ -292,6 +294,42 @@ def test_what_is_no_web_address_is_refused_before_a_frame_is_read(url: str, beca
         Sent(url)
 
 
+def test_what_is_meant_for_this_machine_goes_to_no_proxy(secret: Path, monkeypatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with listening() as proxy, listening() as hook:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        sent = Sent(hook.url, token_file=secret)
+        sent.records(0)
+        report = sent.close()
+
+    assert (proxy.heads, report.done) == ([], 1)
+    assert hook.heads[0]["Authorization"] == f"Bearer {SECRET}"
+
+
+def test_a_server_that_goes_on_answering_for_ever_is_hung_up_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endless = threading.Thread(target=answer_for_ever, args=(server,), daemon=True)
+        endless.start()
+        sent = Sent(f"http://127.0.0.1:{server.getsockname()[1]}/", timeout_s=0.05, patience_s=0.1)
+        sent.records(0)
+        closing = threading.Thread(target=sent.close, daemon=True)
+        closing.start()
+        closing.join(30)
+
+    assert not closing.is_alive()
+    assert sent.stage.report().failed == 1
+
+
+def answer_for_ever(server: socket.socket) -> None:
+    """No piece comes late, and none is the last."""
+    with suppress(OSError):
+        while True:
+            with server.accept()[0] as client, suppress(OSError):
+                while True:
+                    client.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
+
+
 def test_a_token_never_crosses_the_network_in_the_clear(secret: Path) -> None:
     with pytest.raises(ContractError, match="in the clear; write https://"):
         Sent("http://example.test/in", token_file=secret)
@@ -313,7 +351,7 @@ def test_another_body_or_second_has_another_signature(one: bytes, other: bytes, 
     assert (signature(key, one, at) == signature(key, other, later)) == ((one, at) == (other, later))
 
 
-@given(st.integers(100, 599), st.text(max_size=12))
+@given(st.integers(100, 599), st.text("0189 .,:+-GMT", max_size=12))
 def test_every_answer_has_a_verdict(status: int, retry_after: str) -> None:
     posted = verdict(status, retry_after)
 
