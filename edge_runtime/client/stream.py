@@ -53,7 +53,8 @@ class FrameStream:
         self._peer = peer
         self._step_s = step_s
         self._wait_s = -1.0
-        self._buffer = memoryview(bytearray(HEADER.size + HEAD_MAX_BYTES))
+        self._buffer = memoryview(bytearray(HEADER.size + HEAD_MAX_BYTES + _SMALL))
+        """Holds whatever is asked for at first."""
         self._filled = 0
         self._likely = HEADER.size
         """Bytes to ask for at first: what the last message had, less a large body; equal calls have equal messages."""

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from edge_runtime.client import frames
 from edge_runtime.client.frames import CallHead, DescriptionHead, Kind, RefusalHead, TensorRecord, WelcomeHead
 from edge_runtime.client.stream import Frame, FrameStream, Stalled, room_for
-from edge_runtime.contract.errors import ContractError, EdgeError, TransportError
+from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError, TransportError
 from edge_runtime.doors.budget import Budget
 from edge_runtime.doors.local.limits import Limits
 from edge_runtime.doors.local.pace import Pace
@@ -252,8 +252,14 @@ class Connection:
     def _room(self, size: int) -> memoryview:
         """Memory for a body; kept for the next one. Raises: InferenceError, code `overloaded`."""
         if size > len(self._body):
-            self._bodies.take(size - len(self._body))
-            self._body = room_for(size)
+            self._forget_body()  # before: both together are more than was taken
+            self._bodies.take(size)
+            try:
+                self._body = room_for(size)
+            except MemoryError as error:
+                self._bodies.give_back(size)
+                because = "this process may have no more"
+                raise InferenceError(f"take {size} bytes of memory", because, code="overloaded") from error
         return self._body[:size]
 
     def _forget_body(self) -> None:

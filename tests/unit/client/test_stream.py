@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.client.frames import Kind
+from edge_runtime.client.frames import HEAD_MAX_BYTES, Kind
 from edge_runtime.client.stream import Frame, FrameStream
 
 
@@ -98,3 +98,16 @@ def test_waiting_for_a_repeated_message_never_takes_long() -> None:
         assert frame is not None
         assert frame.kind == Kind.CALL
         assert sending.is_between_messages
+
+
+def test_messages_as_long_as_they_may_be_come_out_as_they_went_in() -> None:
+    near, far = socket.socketpair()
+    sent = [Message(Kind.CALL, 0, 1, 0, letter * HEAD_MAX_BYTES, b"x" * 4096) for letter in (b"a", b"b", b"b")]
+    found = []
+    with near, far:
+        sending, receiving = FrameStream(near, 10), FrameStream(far, 10)
+        for message in sent:
+            sending.send(message.kind, message.head, [message.body], number=message.number)
+            found.append(_received(receiving, asks_for_repeated=False))
+
+    assert found == sent

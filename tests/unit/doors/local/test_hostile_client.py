@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from edge_runtime.client.local import LocalClient
 from edge_runtime.client.local_connection import LocalConnection
 from edge_runtime.client.regions import OwnRegion
 from edge_runtime.doors.budget import Budget
+from edge_runtime.doors.local import connection as connection_module
 from edge_runtime.doors.local.door import LocalDoor
 from edge_runtime.doors.local.limits import Limits
 from edge_runtime.doors.local.planned import plan, take_inputs
@@ -445,6 +447,27 @@ def test_a_client_that_is_silent_keeps_no_memory_for_bodies(hasty: LocalDoor) ->
             pass  # until it was silent for longer than a message may take
 
         assert client.infer("pixels", {"x": PIXELS}).model == "pixels"
+
+
+def test_a_call_for_which_the_process_has_no_memory_is_refused_and_costs_nothing(
+    door: LocalDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(size: int) -> NoReturn:
+        raise MemoryError(size)
+
+    left = door._budgets[1]
+    whole = left._left
+    with LocalClient(str(door.path), shared_memory=False) as client:
+        client.infer("pixels", {"x": PIXELS})
+        with monkeypatch.context() as patch:
+            patch.setattr(connection_module, "room_for", fail)
+            with pytest.raises(Busy, match="no more"):
+                client.infer("pixels", {"x": np.ones((5000, 1, 2, 2), np.float32)})
+
+        assert left._left == whole
+        # The next message is found behind the one that had no room.
+        assert client.infer("pixels", {"x": PIXELS}).model == "pixels"
+        assert door.statistics().connections == 1
 
 
 def test_a_client_that_never_reads_is_hung_up_on(hasty: LocalDoor) -> None:
