@@ -13,7 +13,7 @@ from io import BytesIO
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import numpy as np
@@ -408,6 +408,37 @@ def test_bytes_that_are_no_request_are_one_clear_error(opened: Open, content: by
     (answer,) = service.infer_stream(iter([content]), Caller(), Tally())
     streamed = service_pb2.ModelStreamInferResponse.FromString(answer)
     assert streamed.error_message.startswith("cannot ") or streamed.infer_response.outputs
+
+
+def test_a_stream_that_waits_for_its_next_message_keeps_none(opened: Open) -> None:
+    asked = request(raw_input_contents=[PIXELS.tobytes()])
+    asked.inputs[0].ClearField("contents")
+    content = asked.SerializeToString()
+    coming = [content]
+    users = sys.getrefcount(content)
+
+    answers = GrpcService(opened.service).infer_stream(iter(coming.pop, None), Caller(), Tally())
+    answer = service_pb2.ModelStreamInferResponse.FromString(next(answers))
+
+    assert answer.infer_response.outputs
+    # The list has let go of it as well.
+    assert sys.getrefcount(content) == users - 1
+
+
+def test_an_error_that_nobody_expected_ends_no_stream(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(*_: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ModelHost, "find", find)
+    tally = Tally()
+    contents = iter([request(id="7").SerializeToString()] * 2)
+
+    stream = GrpcService(opened.service).infer_stream(contents, Caller(), tally)
+
+    answers = [service_pb2.ModelStreamInferResponse.FromString(answer) for answer in stream]
+    assert [answer.infer_response.id for answer in answers] == ["7", "7"]
+    assert all(answer.error_message.startswith("cannot answer: ZeroDivisionError") for answer in answers)
+    assert tally.read().refused == 2
 
 
 @settings(max_examples=200)

@@ -113,6 +113,8 @@ class InferReader:
 
     def _learn(self, content: bytes, request: _Request) -> None:
         raws = places(content, RAW_INPUT_CONTENTS)
+        if raws and any(one.contents is not None for one in request.inputs):
+            return  # those are views into the message, and would keep its raw tensors
         if len(raws) > _RAWS_MAX or len(content) - sum(end - start for start, end in raws) > _TEXT_MAX:
             return
         edges = [0, *(edge for place in raws for edge in place), len(content)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final, final
 
@@ -16,6 +17,7 @@ from edge_runtime.doors.v2.grpc_infer import Asked, InferReader, answer_document
 from edge_runtime.doors.v2.regions import RegionStatus
 from edge_runtime.doors.v2.service import V2Service, is_answering, wanted_version
 from edge_runtime.doors.v2.wire import Document
+from edge_runtime.inference.requests.refusals import unforeseen
 from edge_runtime.serving.calls import Call, Reply, Ticket, UnknownModel
 from edge_runtime.serving.served import Served
 
@@ -116,20 +118,24 @@ class GrpcService:
 
     def infer_stream(self, contents: Iterator[bytes], caller: Caller, tally: Tally) -> Iterator[bytes]:
         """ModelStreamInfer: one answer or one error for each request, in their order; an error ends nothing."""
-        for content in contents:
-            name = ""
-            try:
-                with self._budget.holding(len(content)):
-                    asked = self._reader.read(content, time.monotonic(), caller.deadline)
-                    name = asked.id
-                    answer: Document = {"infer_response": self._answer(asked, caller)}
-            except EdgeError as error:
-                # Which request failed is only told by the id in an otherwise empty answer.
-                answer = {"error_message": str(error), "infer_response": {"id": name}}
-                tally.refused()
-            else:
-                tally.answered()
-            yield messages.STREAM_RESPONSE.write(answer)
+        # Not a generator: that would keep a message, which no longer counts, for as long as it waits for the next one.
+        return map(partial(self._infer_next, caller, tally), contents)
+
+    def _infer_next(self, caller: Caller, tally: Tally, content: bytes) -> bytes:
+        name = ""
+        try:
+            with self._budget.holding(len(content)):
+                asked = self._reader.read(content, time.monotonic(), caller.deadline)
+                name = asked.id
+                answer: Document = {"infer_response": self._answer(asked, caller)}
+        except Exception as error:  # noqa: BLE001 - one call's failure, whatever it is, must not end the stream
+            told = error if isinstance(error, EdgeError) else unforeseen(error)
+            # Which request failed is only told by the id in an otherwise empty answer.
+            answer = {"error_message": str(told), "infer_response": {"id": name}}
+            tally.refused()
+        else:
+            tally.answered()
+        return messages.STREAM_RESPONSE.write(answer)
 
     def _answer(self, asked: Asked, caller: Caller) -> Document:
         served = self._service.find(asked.model, asked.version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -112,6 +113,18 @@ def test_what_is_remembered_is_bounded(reader: InferReader) -> None:
 
     assert len(reader._forms) <= grpc_infer._FORMS_MAX
     assert all(len(text) < grpc_infer._TEXT_MAX for form in reader._forms.values() for _, text in form.texts)
+
+
+def test_what_is_remembered_keeps_no_tensor(reader: InferReader) -> None:
+    beside: Document = {"fp32_contents": [b"1234"]}
+    given: Document = {"name": "x0", "datatype": "FP32", "shape": [1], "contents": beside}
+    large = request(np.zeros(100_000), inputs=[given])
+    users = sys.getrefcount(large)
+
+    with pytest.raises(BadCall, match="typed contents beside raw ones"):
+        reader.read(large, 0)
+
+    assert sys.getrefcount(large) == users
 
 
 @given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 255))
