@@ -16,7 +16,16 @@ from edge_runtime.client import frames
 from edge_runtime.client.elements import as_elements
 from edge_runtime.client.errors import BadRequest, NotUnderstood, Refused, ServerGone, refused, too_late
 from edge_runtime.client.http_connection import HttpConnection, Reply, Server
-from edge_runtime.client.model import Answer, Array, Inputs, ModelDescription, Step, TensorDescription, Values
+from edge_runtime.client.model import (
+    Answer,
+    Array,
+    Inputs,
+    ModelDescription,
+    Step,
+    TensorDescription,
+    Values,
+    wanted_names,
+)
 from edge_runtime.client.pool import Pool
 from edge_runtime.client.stream import bytes_of
 from edge_runtime.contract.errors import ContractError
@@ -98,7 +107,7 @@ class HttpClient:
         if deadline_s is not None and deadline_s <= 0:
             raise too_late()
         records, parts = _as_parts(inputs)
-        wanted = tuple(outputs) if outputs is not None else ()
+        wanted = wanted_names(outputs)
         key = (model, version, wanted, deadline_s, priority, step, records)
         head = self._heads.get(key)
         if head is None:

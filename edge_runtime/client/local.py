@@ -13,7 +13,7 @@ from edge_runtime.client.errors import Refused, ServerGone, too_late
 from edge_runtime.client.exchange import Exchange, Question
 from edge_runtime.client.frames import Kind
 from edge_runtime.client.local_connection import LocalConnection
-from edge_runtime.client.model import Answer, Inputs, ModelDescription, Step, TensorDescription
+from edge_runtime.client.model import Answer, Inputs, ModelDescription, Step, TensorDescription, wanted_names
 from edge_runtime.client.pool import Pool
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class LocalClient:
         step: Step | None = None,
     ) -> Answer:
         """Ask a model, as `Client.infer`."""
-        wanted = tuple(outputs) if outputs is not None else ()
+        wanted = wanted_names(outputs)
         question = Question(model, version, wanted, _left_us(deadline_s), priority, step)
         # A step of a sequence is never sent twice: the model's state would move twice.
         return self._with_one(lambda one: one.infer(question, inputs), may_repeat=step is None)

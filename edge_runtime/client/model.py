@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
+from edge_runtime.client.errors import BadRequest
+
 if TYPE_CHECKING:
     from typing import Self  # from Python 3.11 on
 
@@ -65,6 +67,13 @@ class ModelDescription:
     version: str
     inputs: tuple[TensorDescription, ...]
     outputs: tuple[TensorDescription, ...]
+
+
+def wanted_names(outputs: Iterable[str] | None) -> tuple[str, ...]:
+    """Names of wanted outputs; none: those that the model gives by default. Raises: BadRequest: they are one text."""
+    if isinstance(outputs, str | bytes):
+        raise BadRequest("give the outputs", "their names are one text", f"give a list: [{outputs!r}]")
+    return tuple(outputs) if outputs is not None else ()
 
 
 class Client(Protocol):

@@ -34,14 +34,16 @@ def encode(document: object) -> bytes:
     return msgspec.json.encode(builtins, order="sorted")
 
 
-def decode(content: bytes, kind: type[_DocumentT], *, max_bytes: int = DOCUMENT_MAX_BYTES) -> _DocumentT:
-    """Read one document of a known type.
+def decode(
+    content: bytes, kind: type[_DocumentT], *, max_bytes: int = DOCUMENT_MAX_BYTES, what: str = ""
+) -> _DocumentT:
+    """Read one document of a known type; `what` is what errors call it, else its type's name.
 
     Raises:
         UnsupportedFeature: it has a `schema` of another major version.
         ContractError: too large, not JSON, or of another shape.
     """
-    name = kind.__name__
+    name = what or kind.__name__
     if len(content) > max_bytes:
         raise ContractError(f"read {name}", f"{len(content)} bytes exceed the limit of {max_bytes}")
     try:

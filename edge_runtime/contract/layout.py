@@ -134,7 +134,7 @@ def parse_release_index(content: bytes) -> ReleaseIndex:
     Raises:
         ContractError: it is not an index of one release manifest and its variants.
     """
-    index = decode(content, _OciIndex, max_bytes=INDEX_MAX_BYTES)
+    index = decode(content, _OciIndex, max_bytes=INDEX_MAX_BYTES, what="the release index")
     if index.schemaVersion != 2 or (index.mediaType or OCI_INDEX) != OCI_INDEX:
         raise ContractError("read the release index", "it is not an OCI image index")
     if not 2 <= len(index.manifests) <= VARIANTS_MAX + 1:
@@ -227,7 +227,9 @@ class LayoutFolder:
             raise ContractError(
                 f"open release {self.folder}", self._why_unreadable(error), "name the folder edge-convert wrote"
             ) from error
-        top = decode(content, _OciIndex, max_bytes=INDEX_MAX_BYTES)
+        if not content:
+            raise ContractError(f"open release {self.folder}", "its index.json is empty", "copy the whole folder again")
+        top = decode(content, _OciIndex, max_bytes=INDEX_MAX_BYTES, what=str(self.folder / "index.json"))
         if len(top.manifests) != 1 or top.manifests[0].mediaType != OCI_INDEX:
             raise ContractError(f"open release {self.folder}", "index.json does not hold exactly one release index")
         descriptor = top.manifests[0]

@@ -11,6 +11,8 @@ from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import shown
 
 _LOOPBACK: Final = "127.0.0.1"
+_PORT_MAX: Final = 65535
+_PORT_DIGITS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ def parse_listen(text: str) -> Listen:
         host = host[1:-1]
     elif ":" in host or (not colon and not port):
         host, port = "", ""
-    if not re.fullmatch(r"[A-Za-z0-9._:%-]*", host) or not re.fullmatch(r"\d{1,5}", port) or int(port) > 65535:
+    if not re.fullmatch(r"[A-Za-z0-9._:%-]*", host) or not re.fullmatch(r"[0-9]+", port):
         raise ContractError(f"listen at {shown(text)}", "it is no address", "write HOST:PORT, [IPV6]:PORT or PORT")
+    if len(port) > _PORT_DIGITS or int(port) > _PORT_MAX:
+        raise ContractError(f"listen at {shown(text)}", f"there is no port {shown(port)}", "take one up to 65535")
     return Listen(host or _LOOPBACK, int(port))

@@ -19,6 +19,8 @@ _ACCELERATORS: Final = {
     ("tensorrt", "onnxruntime"): "nvidia-gpu",
 }
 """What is there when an engine's provider really ran."""
+_EXTRAS: Final = {"litert": "litert", "onnxruntime": "ort", "openvino": "openvino"}
+"""Extra of our distribution that brings an engine."""
 _CPUINFO: Final = Path("/proc/cpuinfo")
 
 
@@ -61,6 +63,21 @@ def machine_facts(found: list[EngineFact]) -> DeviceFacts:
         os=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
     )
+
+
+def what_would_help(engines: Collection[str], facts: DeviceFacts, barred: Collection[str] = ()) -> str:
+    """What a person can do where no variant of a release works.
+
+    Args:
+        engines: of the variants that may be used.
+        facts: this machine's.
+        barred: engines of variants that the person forbade.
+    """
+    present = {fact.name for fact in facts.engines}
+    absent = [f"'edgefleet[{_EXTRAS[name]}]'" for name in sorted(engines) if name in _EXTRAS and name not in present]
+    advice = [f"allow {' or '.join(sorted(barred))} (--backend)"] if barred else []
+    advice += [f"pip install {' or '.join(absent)}"] if absent else []
+    return ", or ".join([*advice, "build the release for this machine"])
 
 
 def _working(found: list[EngineFact]) -> set[tuple[str, str]]:

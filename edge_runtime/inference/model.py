@@ -21,7 +21,7 @@ from edge_runtime.inference.backend import BACKENDS, Array, BackendOptions, Regi
 from edge_runtime.inference.opening import Opened, Release, Wishes, open_release
 from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocessing.preprocess import Inputs
+from edge_runtime.inference.preprocessing.preprocess import Batch, Inputs
 from edge_runtime.inference.states import STATELESS
 from edge_runtime.inference.tuned import TunedChoice, TunedFrom
 
@@ -193,8 +193,8 @@ class Model:
             if self._admission.is_awaited:
                 self._admission.settle()
 
-    def infer_batch(self, inputs: Inputs, *, deadline: float | None = None, priority: int = 0) -> list[Answer]:
-        """The answers to a batch, in order. Args and Raises: as `infer`."""
+    def infer_batch(self, inputs: Batch, *, deadline: float | None = None, priority: int = 0) -> list[Answer]:
+        """The answers to a batch, in order. Args and Raises: as `infer`; arrays are stacked, or samples are listed."""
         return self.ask(lambda asker: asker.infer_batch(inputs, deadline), deadline=deadline, priority=priority)
 
     def infer_tensors(

@@ -33,7 +33,7 @@ from edge_runtime.contract.release import ReleaseManifest, VariantManifest, laye
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
 from edge_runtime.importing import uncollected
 from edge_runtime.inference.backend import Array, BackendOptions, Registry, allowed
-from edge_runtime.inference.facts import engines, machine_facts
+from edge_runtime.inference.facts import engines, machine_facts, what_would_help
 from edge_runtime.inference.postprocessing.postprocess import parse_labels
 from edge_runtime.inference.predictor import Predictor, load_predictor
 from edge_runtime.inference.tuned import (
@@ -108,11 +108,13 @@ def open_release(
     opened, source = _read_release(release)
     variants, skipped = _read_variants(opened, source, wishes.variant)
     usable = allowed(registry, wishes.backends)
+    forbidden: set[str] = set()
     if wishes.backends is not None:
         # Said as what it is: the device may well have the engine.
         barred = [one for one in variants if one.manifest.target.engine not in {*usable, *wishes.backends}]
         skipped += [Rejected(one.manifest.id, NO_VARIANT, _barred(one)) for one in barred]
         variants = [one for one in variants if one not in barred]
+        forbidden = {one.manifest.target.engine for one in barred}
     named = {one.manifest.target.engine for one in variants}
     providers = {name for one in variants for name in one.manifest.target.provider or ["cpu"]}
     with uncollected():  # the engine is imported here
@@ -147,7 +149,8 @@ def open_release(
             continue
         batch = wishes.batch or _tuned_batch(chosen, tuned)
         return Opened(opened, chosen, predictor, tuple(skipped), source, options, batch, tuned.get(chosen.digest))
-    raise _nothing_loaded(opened.manifest, skipped, any_fitted=bool(choice.candidates))
+    remedy = what_would_help(named, facts, forbidden)
+    raise _nothing_loaded(opened.manifest, skipped, remedy, any_fitted=bool(choice.candidates))
 
 
 def _tuned_options(
@@ -287,11 +290,13 @@ def _read_files(variant: OpenVariant, source: BlobSource) -> Mapping[str, bytes]
     return files
 
 
-def _nothing_loaded(release: ReleaseManifest, skipped: list[Rejected], *, any_fitted: bool) -> InferenceError:
+def _nothing_loaded(
+    release: ReleaseManifest, skipped: list[Rejected], remedy: str, *, any_fitted: bool
+) -> InferenceError:
     reasons = "; ".join(f"{one.variant}: {one.because}" for one in skipped)
     return InferenceError(
         f"open release {release.name} {release.version}",
         f"none of its variants works here ({reasons})",
-        "install one of the engines it names, or build the release for this machine",
+        remedy,
         code=LOAD_FAILED if any_fitted else NO_VARIANT,
     )

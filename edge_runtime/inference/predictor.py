@@ -234,9 +234,9 @@ def _check_shape(name: str, array: Array, info: TensorInfo) -> None:
         wanted is None or size == wanted for size, wanted in zip(array.shape, info.shape, strict=False)
     )
     if not sizes_fit:
-        wanted = ["any" if size is None else size for size in info.shape]
+        wanted = ", ".join("any" if size is None else str(size) for size in info.shape)
         raise BadInput(
             "run the model",
-            f"tensor {name} has shape {list(array.shape)}, its file takes {wanted}",
+            f"tensor {name} has shape {list(array.shape)}, its file takes [{wanted}]",
             "give as many samples at once as the variant's batch allows",
         )

@@ -10,9 +10,10 @@ import msgspec
 import numpy as np
 
 from edge_runtime.inference.postprocessing.results import as_json
+from edge_runtime.inference.preprocessing.given import one_by_one
 from edge_runtime.inference.requests.accounting import INTERPRET, PREPARE, RUN, SAMPLES
 from edge_runtime.inference.requests.drift import grid_of
-from edge_runtime.serving.calls import BadCall, Call, Values
+from edge_runtime.serving.calls import Call, Values
 from edge_runtime.serving.describing import WantedOutputs, only_arrays
 
 if TYPE_CHECKING:
@@ -152,17 +153,10 @@ def _reply(
 
 def _samples(inputs: Mapping[str, Values]) -> Iterator[Inputs]:
     """The inputs as they are when all are arrays, else one sample at a time: pictures differ in size."""
-    encoded = [values for values in inputs.values() if isinstance(values, list)]
-    if not encoded:
+    if not any(isinstance(values, list) for values in inputs.values()):
         yield only_arrays(inputs)
         return
-    sizes = {len(values) if isinstance(values, list) or values.ndim else 0 for values in inputs.values()}
-    if len(sizes) != 1 or 0 in sizes:
-        raise BadCall("take the inputs", f"they hold {sorted(sizes)} samples", "give as many of each, at least one")
-    for row in range(len(encoded[0])):
-        yield {
-            name: values[row] if isinstance(values, list) else values[row : row + 1] for name, values in inputs.items()
-        }
+    yield from one_by_one(inputs)
 
 
 def _joined(pieces: list[Array]) -> Array:

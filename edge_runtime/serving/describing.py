@@ -64,7 +64,7 @@ class WantedOutputs:
         for name in outputs:
             if name not in self.tensors and name not in self.public:
                 known = ", ".join((*self.tensors, *self.public))
-                raise BadCall(f"give output {shown(name)}", "the model has none of that name", f"choose of {known}")
+                raise BadCall(f"give output {shown(name)}", "the model has none of that name", f"choose one of {known}")
         return (
             tuple(name for name in outputs if name in self.tensors),
             tuple(name for name in outputs if name in self.public),

@@ -14,6 +14,7 @@ from edge_runtime.contract.layout import BlobSource, LayoutFolder, OpenRelease, 
 from edge_runtime.contract.reasons import NO_VARIANT
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
+from edge_runtime.inference.facts import what_would_help
 from edge_runtime.inference.tuned import TunedFrom, applicable, read_choices, winner_of
 from edge_runtime.serving.tuned_settings import TunedSettings, settings_of
 
@@ -71,7 +72,8 @@ def read_origin(
     choice = choose(tuple(OfferedVariant(one.digest, one.manifest) for one in sound), facts, winner_of(tuned))
     skipped.extend(choice.rejected)
     if not choice.candidates:
-        raise _none_fits(opened, wanted, skipped)
+        remedy = what_would_help({one.manifest.target.engine for one in sound}, facts)
+        raise _none_fits(opened, wanted, skipped, remedy)
     # One that was asked for comes first, whatever its fallback promises.
     fitting = sorted((offered.manifest for offered in choice.candidates), key=lambda one: one.id != (wanted or one.id))
     settings = {
@@ -123,7 +125,9 @@ def _meant(variants: list[OpenVariant], wanted: str | None) -> list[OpenVariant]
     return [one for one in variants if one.manifest.id == wanted or one.manifest.id in chosen]
 
 
-def _none_fits(release: OpenRelease, wanted: str | None, skipped: list[Rejected]) -> InferenceError:
+def _none_fits(
+    release: OpenRelease, wanted: str | None, skipped: list[Rejected], remedy: str
+) -> InferenceError:
     manifest = release.manifest
     reasons = "; ".join(f"{one.variant}: {one.because}" for one in skipped if wanted in {None, one.variant})
     if wanted is not None and wanted not in manifest.variants:
@@ -131,6 +135,6 @@ def _none_fits(release: OpenRelease, wanted: str | None, skipped: list[Rejected]
     return InferenceError(
         f"serve {manifest.name} {manifest.version}",
         f"none of its variants works here ({reasons})",
-        "install one of the engines it names, or build the release for this machine",
+        remedy,
         code=NO_VARIANT,
     )

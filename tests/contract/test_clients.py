@@ -56,6 +56,11 @@ def test_outputs_come_as_they_were_asked_for(client: Client, outputs: list[str] 
         assert isinstance(values, list) == (name == "classes")
 
 
+def test_outputs_that_are_one_text_are_refused_as_such(client: Client) -> None:
+    with pytest.raises(BadRequest, match=r"give a list: \['classes'\]"):
+        client.infer("pixels", {"image": picture(2)[None]}, outputs="classes")
+
+
 @pytest.mark.parametrize("brightest", range(4))
 def test_the_answer_is_the_models(client: Client, brightest: int) -> None:
     answer = client.infer("pixels", {"image": picture(brightest)[None]})

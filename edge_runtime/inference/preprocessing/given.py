@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -49,6 +49,30 @@ def plain_array(given: object, what: str) -> Array:
     raise InferenceError(f"take {what}", f"it is a {type(given).__name__}", "give a numpy array, or bytes if encoded")
 
 
+def are_listed(given: object) -> bool:
+    """Whether samples are given one by one, encoded or as arrays, as clients of doors give them."""
+    return isinstance(given, list | tuple) and bool(given) and all(isinstance(one, bytes | np.ndarray) for one in given)
+
+
+def one_by_one(inputs: Mapping[str, bytes | Array | Sequence[bytes | Array]]) -> Iterator[dict[str, bytes | Array]]:
+    """Inputs of one sample after the other; arrays beside lists have one row for each.
+
+    Raises:
+        BadInput: they do not hold as many samples each.
+    """
+    sizes = {
+        len(one) if isinstance(one, list | tuple) or (isinstance(one, np.ndarray) and one.ndim) else 0
+        for one in inputs.values()
+    }
+    if len(sizes) != 1 or 0 in sizes:
+        raise BadInput("take the inputs", f"they hold {sorted(sizes)} samples", "give as many of each, at least one")
+    for row in range(sizes.pop()):
+        yield {
+            name: values[row : row + 1] if isinstance(values, np.ndarray) else values[row]  # type: ignore[misc]
+            for name, values in inputs.items()
+        }
+
+
 def check_dtype(array: Array, wanted: str, spec: InputSpec) -> None:
     """Refuse numbers of another type. Raises: InferenceError."""
     # By name as well: the other byte order is the same type.
@@ -81,7 +105,7 @@ def with_batch(array: Array, spec: InputSpec, axes: Mapping[str, AxisRange], col
     if array.ndim == len(shape) - 1:
         array = array[None]
     if array.ndim != len(shape):
-        raise InferenceError(f"take input {spec.name}", f"its shape is {list(array.shape)}, not {spec.shape}")
+        raise InferenceError(f"take input {spec.name}", f"its shape is {list(array.shape)}, not {axes_of(spec.shape)}")
     for size, wanted in zip(array.shape, shape, strict=True):
         check_size(size, wanted, f"input {spec.name}", spec.shape, axes)
     return array
@@ -91,11 +115,18 @@ def check_size(size: int, wanted: int | str, what: str, shape: Shape, axes: Mapp
     """Refuse a size that an axis of that shape does not allow. Raises: InferenceError."""
     if isinstance(wanted, int):
         if size != wanted:
-            raise InferenceError(f"take {what}", f"a size is {size} where {shape} asks for {wanted}")
+            raise InferenceError(f"take {what}", f"a size is {size} where {axes_of(shape)} asks for {wanted}")
     elif size < 1 or (wanted in axes and not axes[wanted].min <= size <= axes[wanted].max):
         bounds = axes.get(wanted)
-        between = f"between {bounds.min} and {bounds.max}" if bounds else "at least 1"
+        between = "at least 1"
+        if bounds:
+            between = str(bounds.min) if bounds.min == bounds.max else f"between {bounds.min} and {bounds.max}"
         raise InferenceError(f"take {what}", f"axis {wanted} is {size}", f"make it {between}")
+
+
+def axes_of(shape: Shape) -> str:
+    """A shape as people write it: [N, H, W, 3]."""
+    return f"[{', '.join(map(str, shape))}]"
 
 
 def _has_batch(spec: InputSpec) -> bool:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 Inputs = Mapping[str, bytes | Array]
 """Public inputs by name: encoded bytes of one sample, or an array as the signature says."""
+Batch = Mapping[str, bytes | Array | Sequence[bytes | Array]]
+"""The same of several samples: stacked in one array, or listed one by one."""
 
 _IN_THE_PICTURE: Final = frozenset({"detect", "nms", "segment"})
 """Postprocessing whose answers are pixels of the caller's picture, whose size a reduced one does not tell."""
@@ -268,7 +270,8 @@ def _from_bytes(chain: Chain, content: bytes) -> Array:
 
             return decode_table(content, spec, chain.columns)
         case _:
-            raise InferenceError(f"take input {spec.name}", "it is no encoded image", "give an array")
+            because = f"it takes {spec.dtype} numbers, not an encoded file"
+            raise InferenceError(f"take input {spec.name}", because, "give an array, or a .npy file to a command")
 
 
 def _compile_chain(name: str, release: ReleaseManifest, variant: VariantManifest | None) -> Chain:

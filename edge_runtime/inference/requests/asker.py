@@ -18,8 +18,8 @@ from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.blame import BadInput, blame_engine, blame_question
 from edge_runtime.inference.postprocessing.results import Answer, TensorAnswer
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocessing.given import check_named
-from edge_runtime.inference.preprocessing.preprocess import Inputs
+from edge_runtime.inference.preprocessing.given import are_listed, check_named, one_by_one
+from edge_runtime.inference.preprocessing.preprocess import Batch, Inputs
 from edge_runtime.inference.requests.accounting import INTERPRET, PREPARE, Accounting, Record
 from edge_runtime.inference.requests.direct import Direct, Gate, direct_call
 from edge_runtime.inference.requests.refusals import DeadlinePassed, count_failure
@@ -90,7 +90,7 @@ class Asker:
         """The answer to one sample, by public output name. Raises: InferenceError."""
         outputs = self._raw
         if not outputs or (fed := self._feed(inputs)) is None:
-            return _only(self.infer_batch(inputs, deadline))
+            return _only(self._infer_stacked(inputs, deadline))
         raw = self._run(fed, inputs)
         answer: Answer = {}
         for public, place, read in outputs:
@@ -100,8 +100,14 @@ class Asker:
             answer[public] = TensorAnswer(rows[0])
         return answer
 
-    def infer_batch(self, inputs: Inputs, deadline: float | None = None) -> list[Answer]:
-        """The answers to a batch, in order. Raises: InferenceError."""
+    def infer_batch(self, inputs: Batch, deadline: float | None = None) -> list[Answer]:
+        """The answers to a batch, in order: stacked arrays, or lists of samples. Raises: InferenceError."""
+        check_named(inputs)
+        if any(map(are_listed, inputs.values())):
+            return self.infer_all(list(one_by_one(inputs)), deadline)
+        return self._infer_stacked(inputs, deadline)  # type: ignore[arg-type] # what is no array is told so there
+
+    def _infer_stacked(self, inputs: Inputs, deadline: float | None) -> list[Answer]:
         fed = None if self._predictor.postprocess.needs_question else self._feed(inputs)
         if fed is not None and ((most := self.together.most) is None or _rows(fed) <= most):
             tensors, decoded, seen = self.direct.tensors(self._run(fed, inputs)), None, inputs
@@ -368,9 +374,11 @@ class Asker:
 
     def _check_known(self, outputs: Collection[str]) -> None:
         known = sorted(self._predictor.file_outputs.keys() & self._predictor.release.tensors.keys())
+        if isinstance(outputs, str):
+            raise BadInput("give the outputs", "their names are one text", f"give a list: [{shown(outputs)}]")
         for name in outputs:
             if name not in known:
-                because, remedy = "the model has no such tensor", f"choose of {', '.join(known)}"
+                because, remedy = "the model has no such tensor", f"choose one of {', '.join(known)}"
                 raise BadInput(f"give output {shown(name)}", because, remedy)
 
 

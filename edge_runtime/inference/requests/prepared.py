@@ -9,7 +9,7 @@ from edge_runtime.contract.ids import shown
 from edge_runtime.contract.tensor import TensorSpec
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocessing.given import check_size, plain_array
+from edge_runtime.inference.preprocessing.given import axes_of, check_size, plain_array
 from edge_runtime.inference.preprocessing.preprocess import Chain
 from edge_runtime.inference.preprocessing.values import Value
 
@@ -49,6 +49,6 @@ def _check(predictor: Predictor, name: str, spec: TensorSpec, array: Array) -> N
     if array.dtype.name != spec.dtype:
         raise InferenceError(f"take tensor {name}", f"its dtype is {array.dtype.name}, not {spec.dtype}")
     if array.ndim != len(spec.shape):
-        raise InferenceError(f"take tensor {name}", f"its shape is {list(array.shape)}, not {spec.shape}")
+        raise InferenceError(f"take tensor {name}", f"its shape is {list(array.shape)}, not {axes_of(spec.shape)}")
     for size, wanted in zip(array.shape, spec.shape, strict=True):
         check_size(size, wanted, f"tensor {name}", spec.shape, predictor.preprocess.axes)

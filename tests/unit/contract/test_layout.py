@@ -74,6 +74,19 @@ def test_what_is_no_folder_of_a_release_is_told_apart(tmp_path: Path, name: str,
     assert str(refused.value) == (f"cannot open release {tmp_path / name}: {says}; name the folder edge-convert wrote")
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"", r"index\.json is empty; copy the whole folder"), (b'{"schemaVersion"', r"cannot read .*json: 'Input")],
+)
+def test_a_layout_that_was_copied_by_half_is_named_by_its_file(layout: LayoutFolder, content: bytes, says: str) -> None:
+    (layout.folder / "index.json").write_bytes(content)
+
+    with pytest.raises(ContractError, match=says) as refused:
+        layout.open()
+
+    assert "_Oci" not in str(refused.value)
+
+
 def test_a_layout_of_two_releases_is_refused(layout: LayoutFolder) -> None:
     top = json.loads((layout.folder / "index.json").read_bytes())
     top["manifests"] *= 2

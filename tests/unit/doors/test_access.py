@@ -26,10 +26,16 @@ def test_an_address_is_host_and_port(text: str, listen: Listen) -> None:
     assert parse_listen(text) == listen
 
 
-@pytest.mark.parametrize("text", ["", ":", "host", "host:", "host:-1", "host:99999", "::1:80", "a b:80", "h:8 0"])
+@pytest.mark.parametrize("text", ["", ":", "host", "host:", "host:-1", "::1:80", "a b:80", "h:8 0"])
 def test_anything_else_is_no_address(text: str) -> None:
     with pytest.raises(ContractError, match="write HOST:PORT"):
         parse_listen(text)
+
+
+@pytest.mark.parametrize("port", ["99999", "65536", "9" * 5000], ids=["five", "next", "endless"])
+def test_a_port_that_there_is_not_is_named(port: str) -> None:
+    with pytest.raises(ContractError, match=r"there is no port '[69].*take one up to 65535"):
+        parse_listen(f"localhost:{port}")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])

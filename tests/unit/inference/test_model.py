@@ -17,9 +17,11 @@ from edge_runtime.contract.errors import ContractError, DigestMismatch, Inferenc
 from edge_runtime.contract.golden import GoldenCheck, Truth
 from edge_runtime.contract.layout import LayoutFolder
 from edge_runtime.inference.answer_files import answer_files
+from edge_runtime.inference.blame import BadInput
 from edge_runtime.inference.checks.golden import pack_golden, pack_own
 from edge_runtime.inference.opening import estimate_peak_bytes
 from edge_runtime.inference.postprocessing.results import Classes, as_json
+from edge_runtime.inference.preprocessing.given import one_by_one
 from tests.fakes.models import (
     WEIGHTS,
     Build,
@@ -81,6 +83,45 @@ def test_a_batch_is_answered_in_order(tmp_path) -> None:
             model.infer({"image": batch})
 
     assert tops == [2, 0]
+
+
+def test_samples_are_given_one_by_one_as_well_encoded_or_not_as_clients_give_them(tmp_path) -> None:
+    write_release(tmp_path, [Build("ort-fp32")])
+    encoded = [png(BRIGHT_TWO[0, :, :, 0]), png(BRIGHT_TWO[0, ::-1, :, 0])]
+
+    with Model.open(tmp_path, backends=ONLY_ORT) as model:
+        tops = [answer["classes"].top for answer in model.infer_batch({"image": encoded})]
+        mixed = [answer["classes"].top for answer in model.infer_batch({"image": [encoded[1], BRIGHT_TWO]})]
+        for given in ([], [b"no picture"], [None]):
+            with pytest.raises(BadInput):
+                model.infer_batch({"image": given})
+
+    assert (tops, mixed) == ([2, 0], [0, 2])
+
+
+def test_inputs_of_which_there_are_not_as_many_each_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"they hold \[1, 2\] samples"):
+        list(one_by_one({"image": [b"", b""], "x": np.zeros((1, 3))}))
+    with pytest.raises(BadInput, match=r"they hold \[0, 2\] samples"):
+        list(one_by_one({"image": [b"", b""], "x": b"one"}))
+
+
+def test_outputs_are_named_in_a_list_not_in_one_text(tmp_path) -> None:
+    write_release(tmp_path, [Build("ort-fp32")])
+
+    with Model.open(tmp_path, backends=ONLY_ORT) as model, pytest.raises(BadInput, match=r"a list: \['logits'\]"):
+        model.infer_tensors({"image": BRIGHT_TWO}, outputs="logits")
+
+
+def test_whose_engine_is_missing_is_told_what_to_install_and_who_forbade_it_what_to_allow(tmp_path) -> None:
+    write_release(tmp_path, [Build("a", engine="litert")])
+
+    with pytest.raises(InferenceError, match=r"has no litert\); pip install 'edgefleet\[litert\]', or build"):
+        Model.open(tmp_path, registry={"onnxruntime": SpyBackend()})
+    with pytest.raises(InferenceError, match=r"allow litert \(--backend\), or build") as forbidden:
+        Model.open(tmp_path, backends=ONLY_ORT)
+
+    assert "pip" not in str(forbidden.value)
 
 
 def test_a_variant_that_fails_to_load_gives_way_to_the_next_and_is_named(tmp_path) -> None:

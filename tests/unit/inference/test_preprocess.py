@@ -220,6 +220,15 @@ def test_quantising_is_what_the_vocabulary_says(
     assert np.array_equal(asked, array)
 
 
+def test_a_file_given_to_a_model_that_takes_numbers_is_told_what_it_takes() -> None:
+    manifest = release([PREPROCESS[1]])
+    inputs = [msgspec.structs.replace(one, kind="tensor") for one in manifest.signature.inputs]
+    manifest = msgspec.structs.replace(manifest, signature=msgspec.structs.replace(manifest.signature, inputs=inputs))
+
+    with pytest.raises(InferenceError, match=r"takes uint8 numbers, not an encoded file; give an array, or a \.npy"):
+        compile_preprocess(manifest)({"image": b"RIFF"})
+
+
 def test_golden_inputs_skip_decoding_and_nothing_else() -> None:
     preprocess = compile_preprocess(release_manifest(["v"]))
     image = np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1)
@@ -237,8 +246,8 @@ def test_golden_inputs_skip_decoding_and_nothing_else() -> None:
     ("array", "complaint"),
     [
         (np.zeros((1, 2, 2, 1), np.float32), "dtype is float32, not uint8"),
-        (np.zeros((2, 2), np.uint8), r"shape is \[2, 2\]"),
-        (np.zeros((1, 2, 3, 1), np.uint8), "a size is 3"),
+        (np.zeros((2, 2), np.uint8), r"shape is \[2, 2\], not \[N, 2, 2, 1\]"),
+        (np.zeros((1, 2, 3, 1), np.uint8), r"a size is 3 where \[N, 2, 2, 1\] asks for 2"),
         (np.zeros((BATCH_MAX + 1, 2, 2, 1), np.uint8), "axis N is 200001; make it between 1 and 200000"),
         (np.zeros((0, 2, 2, 1), np.uint8), "axis N is 0"),
     ],
