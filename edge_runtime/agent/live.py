@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -19,7 +19,6 @@ from edge_runtime.agent.workload import EngineLimits
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import SlotId, VariantId
-from edge_runtime.contract.reasons import NO_VARIANT
 from edge_runtime.installed import read_build
 from edge_runtime.update.ports import Health
 from edge_runtime.update.states import Activation
@@ -29,11 +28,10 @@ from edge_runtime.update.store import ContentStore
 if TYPE_CHECKING:
     from edge_runtime.inference.backend import Registry
     from edge_runtime.serving.calls import Call
+    from edge_runtime.serving.caretaker import Caretaker
     from edge_runtime.serving.deployment import Deployment
     from edge_runtime.serving.events import Event
     from edge_runtime.serving.opener import Opener
-    from edge_runtime.serving.seating import Keeper
-    from edge_runtime.serving.variants import Origin
 
 _QUEUE_LIMIT: Final = 64
 
@@ -52,25 +50,20 @@ class Answered:
     elapsed_ms: float
 
 
-@dataclass(slots=True)
-class _StoodIn:
-    """Answers of stand-ins, which say nothing about the build that was activated."""
-
-    ended: int = 0
-    """Of those whose build answers again."""
-    since: int | None = None
-    """Answers of all when the one that stands in now took over."""
-
-    def answers(self, of: int) -> int:
-        """How many of all answers so far were theirs."""
-        return self.ended + (0 if self.since is None else of - self.since)
-
-
-@dataclass(frozen=True, slots=True)
 class _Live:
-    activation: Activation
+    """One activation and what answers for it; whatever happens to another one is not its business."""
+
     deployment: Deployment
-    stood_in: _StoodIn = field(default_factory=_StoodIn)
+    caretaker: Caretaker
+
+    def __init__(self, activation: Activation) -> None:
+        self.activation = activation
+        self.why_degraded = ""
+
+    def retire(self) -> None:
+        """Move calls over, and free the memory when those in flight have ended."""
+        self.caretaker.close()
+        self.deployment.seating.retire()
 
     @property
     def variant(self) -> VariantId | None:
@@ -81,12 +74,15 @@ class _Live:
     @property
     def answering(self) -> Activation:
         """What was activated, or its stand-in."""
-        variant = self.variant or self.activation.variant
-        if variant == self.activation.variant:
+        return self.by(self.variant)
+
+    def by(self, variant: VariantId | None) -> Activation:
+        """The activation as it is when that variant answers."""
+        if variant in {None, self.activation.variant}:
             return self.activation
         entries = self.deployment.seating.origin.release.index.variants
-        digest = next(entry.digest for entry in entries if entry.id == variant)
-        return replace(self.activation, variant=variant, variant_digest=digest)
+        entry = next(entry for entry in entries if entry.id == variant)
+        return replace(self.activation, variant=entry.id, variant_digest=entry.digest)
 
     def question(self, content: bytes) -> Call:
         from edge_runtime.serving.calls import BYTES, Call
@@ -128,37 +124,36 @@ class LiveModel:
         self._registry = registry
         # Swapping is one assignment: who asks meanwhile is answered by the one or by the other.
         self._live: _Live | None = None
-        self._why_degraded = ""
 
     def activate(self, activation: Activation) -> None:
         """Load beside, ask the golden set, swap between requests, drain; see `LiveSlot.activate`."""
         former = self._live
         if former is not None and former.activation.same_build(activation) and former.variant == activation.variant:
-            self._live = replace(former, activation=activation)
+            former.activation = activation
             return
         self._live = self._opened(activation, former)
         if former is not None:
-            former.deployment.seating.retire()
+            former.retire()
 
     def deactivate(self) -> None:
         """Stop answering; safe to repeat."""
         former, self._live = self._live, None
         if former is not None:
-            former.deployment.seating.retire()
+            former.retire()
 
     def health(self) -> Health:
         """Counters since the loaded build was activated; see `LiveSlot.health`."""
         live = self._live
         if live is None:
             return Health(loaded=None)
-        answering, deployment = live.answering, live.deployment
-        faults, answered = deployment.faults, deployment.answered
+        answering, faults = live.answering, live.deployment.faults
+        is_meant = answering.variant == live.activation.variant
         return Health(
             loaded=answering.variant_digest,
-            requests=answered - live.stood_in.answers(answered) + faults,
+            requests=live.deployment.answered + faults,
             errors=faults,
-            detail="" if answering is live.activation else self._why_degraded,
-            stand_in=None if answering is live.activation else answering,
+            detail="" if is_meant else live.why_degraded,
+            stand_in=None if is_meant else answering,
         )
 
     @property
@@ -176,38 +171,39 @@ class LiveModel:
             answer: dict[str, Any] | None = None
             code: str | None = None
             try:
-                tensors = live.deployment.call(live.question(content)).tensors
+                reply = live.deployment.call(live.question(content))
             except Retired:
                 continue  # another one has taken over
-            except Exception as error:  # noqa: BLE001 - counted as the model's, so that it can be rolled back
+            except Exception as error:  # noqa: BLE001 - a model may raise anything, and the device goes on
+                by = live.answering
                 code = error.code if isinstance(error, EdgeError) else InferenceError.default_code
             else:
+                by = live.by(reply.variant)
                 answer = {
                     name: msgspec.json.decode(documents[0])
-                    for name, documents in tensors.items()
+                    for name, documents in reply.tensors.items()
                     if isinstance(documents, list) and documents
                 }
-            return Answered(live.answering, answer, code, (time.perf_counter() - started) * 1000)
+            return Answered(by, answer, code, (time.perf_counter() - started) * 1000)
         return None
 
     def _opened(self, activation: Activation, former: _Live | None) -> _Live:
+        from edge_runtime.serving.backoff import Backoff
+        from edge_runtime.serving.caretaker import Caretaker
         from edge_runtime.serving.deployment import Deployment
+        from edge_runtime.serving.residency import Residency
+        from edge_runtime.serving.seating import Keeper
 
-        origin = self._origin(activation)
-        deployment = Deployment(self._slot, origin, self._opener.opens("thread"), self._keeper)
-        deployment.seating.load(None if former is None else former.deployment.seating, only=activation.variant)
-        return _Live(activation, deployment)
-
-    def _origin(self, activation: Activation) -> Origin:
-        """The release, the build that is meant before those that may stand in for it later."""
-        origin = self._opener.read((read_build(self._store, activation), self._store), None)
-        meant = activation.variant
-        variants = sorted(origin.variants, key=lambda one: one.id != meant)
-        if variants[0].id != meant:
-            reasons = [one.because for one in origin.skipped if one.variant == meant]
-            because = "; ".join(reasons) or "the release has none of that name"
-            raise InferenceError(f"activate variant {meant}", because, code=NO_VARIANT)
-        return replace(origin, variants=tuple(variants))
+        release = (read_build(self._store, activation), self._store)
+        # The builds that may stand in for it later come after it.
+        origin = self._opener.read(release, None, first=activation.variant)
+        live, caretaker = _Live(activation), Caretaker()
+        tell = partial(self._heard, live)  # not whatever is live by then
+        keeper = Keeper(Residency(None), caretaker, tell, Backoff(), _QUEUE_LIMIT, self._check_golden)
+        live.caretaker = caretaker
+        live.deployment = Deployment(self._slot, origin, self._opener.opens("thread"), keeper)
+        live.deployment.seating.load(None if former is None else former.deployment.seating, only=activation.variant)
+        return live
 
     @cached_property
     def _opener(self) -> Opener:
@@ -218,16 +214,7 @@ class LiveModel:
         usable = allowed(self._registry or BACKENDS, self._limits.backends)
         return Opener(usable, self._limits.threads, self._facts, "off", WorkerLimits())
 
-    @cached_property
-    def _keeper(self) -> Keeper:
-        from edge_runtime.serving.backoff import Backoff
-        from edge_runtime.serving.caretaker import Caretaker
-        from edge_runtime.serving.residency import Residency
-        from edge_runtime.serving.seating import Keeper
-
-        return Keeper(Residency(None), Caretaker(), self._heard, Backoff(), _QUEUE_LIMIT, self._check_golden)
-
-    def _heard(self, event: Event) -> None:
+    def _heard(self, live: _Live, event: Event) -> None:
         from edge_runtime.serving.events import Happened
 
         say = log.debug if event.reason is None else log.warning
@@ -239,13 +226,7 @@ class LiveModel:
             code=event.reason,
             reason=event.detail,
         )
-        live = self._live
-        if live is None or event.what not in {Happened.DEGRADED, Happened.RECOVERED}:
-            return
-        stood_in, answered = live.stood_in, live.deployment.answered
-        stood_in.ended, stood_in.since = stood_in.answers(answered), None
         if event.what is Happened.DEGRADED and event.reason is not None:
-            stood_in.since = answered
-            self._why_degraded = f"{event.detail}; {event.variant} answers in its place"
+            live.why_degraded = f"{event.detail}; {event.variant} answers in its place"
             if self._on_fault is not None:
                 self._on_fault(live.activation, event.reason)

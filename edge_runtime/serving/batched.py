@@ -35,6 +35,7 @@ _PACE: Final = 0.2
 Outcome = dict[str, Values] | list[Tensors] | EdgeError
 """The reply; what the engine said to each sample of a prepared call; or why there is neither."""
 
+
 def check_batchable(name: str, origin: Origin) -> None:
     """Refuse to gather calls of a model that is asked sample by sample. Raises: ContractError."""
     if not any(batch_axes(origin.release.manifest, variant) for variant in origin.variants):
@@ -273,6 +274,8 @@ class BatchedInstance:
         if not encoded or max(encoded) > self._policy.max_rows:
             return None
         with self._decoding:
+            if call.deadline is not None and monotonic() >= call.deadline:
+                raise DeadlinePassed
             return self._preparing.prepare(call, record)
 
     def _kind_of(self, call: Call, apart: Apart | None) -> tuple[Hashable, int]:

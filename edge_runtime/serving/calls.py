@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.ids import VariantId
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.blame import BadInput
 
@@ -64,6 +65,7 @@ class Reply:
     """By name: arrays that the caller owns, and one JSON document per sample for public outputs."""
     model: str
     version: str
+    variant: VariantId
 
 
 class Ticket(Protocol):

@@ -14,6 +14,7 @@ from edge_runtime.inference.requests.accounting import (
     FAILED_NS,
     FAULTS,
     REJECTED,
+    STOOD_IN,
     SUCCESS,
     WAITED_NS,
     Accounting,
@@ -77,8 +78,8 @@ class Deployment:
 
     @property
     def answered(self) -> int:
-        """Calls that were answered."""
-        return self._accounting.total(SUCCESS)
+        """Calls that the variant that is meant answered, not those of its stand-ins."""
+        return self._accounting.total(SUCCESS) - self._accounting.total(STOOD_IN)
 
     @property
     def faults(self) -> int:
@@ -90,7 +91,7 @@ class Deployment:
         seating = self.seating
         arrived = time.perf_counter_ns()
         while True:
-            seat = seating.seat or seating.seated(call.deadline)
+            seat = seating.seat or self._seated(call.deadline, arrived)
             try:
                 seat.admission.enter(call.deadline, call.priority)
             except Closed:
@@ -127,7 +128,7 @@ class Deployment:
         seat = self.seating.seat
         if seat is None:
             self.seating.check_room()
-            self._keeper.caretaker.soon(lambda: self._seat_then(call, done, moved))
+            self._keeper.caretaker.soon(lambda: self._seat_then(call, arrived, done, moved))
             return None
 
         def refuse(refusal: Refused) -> None:
@@ -162,11 +163,13 @@ class Deployment:
                 record.count(FAILED_NS, time.perf_counter_ns() - arrived_ns)
             raise
         record.count(SUCCESS)
+        if seat.is_stand_in:
+            record.count(STOOD_IN)
         record.count(WAITED_NS, began - arrived_ns)
         record.count(ANSWERED_NS, time.perf_counter_ns() - arrived_ns)
         self.seating.last_used = time.monotonic()
         self._last_inference_ns = time.time_ns()
-        return Reply(tensors, self.name, self.version)
+        return Reply(tensors, self.name, self.version, seat.instance.variant.id)
 
     def _work(self, seat: Seat, call: Call, arrived_ns: int, done: Done, moved: Callable[[], None]) -> None:
         """What a worker does with a submitted call; it holds a slot of the seat."""
@@ -186,15 +189,28 @@ class Deployment:
             outcome = unforeseen(error)
         done(outcome)
 
-    def _seat_then(self, call: Call, done: Done, moved: Callable[[], None]) -> None:
+    def _seated(self, deadline: float | None, arrived_ns: int) -> Seat:
+        """As `Seating.seated`; counts a call for which nothing can be brought into memory."""
         try:
-            self.seating.seated(call.deadline)
+            return self.seating.seated(deadline)
+        except Refused:
+            raise  # counted where it was turned away
+        except EdgeError:
+            self._count_failure(arrived_ns)
+            raise
+
+    def _seat_then(self, call: Call, arrived_ns: int, done: Done, moved: Callable[[], None]) -> None:
+        try:
+            self._seated(call.deadline, arrived_ns)
+        except Retired:
+            pass  # another one has taken over
         except EdgeError as error:
             done(error)
-        except Retired:
-            moved()
-        else:
-            moved()
+            return
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            done(unforeseen(error))
+            return
+        moved()
 
     def _uncount(self) -> None:
         # The line counts whoever it turned away; a call that goes on elsewhere was not turned away.

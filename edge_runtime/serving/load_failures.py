@@ -26,15 +26,17 @@ def ask_golden(instance: Instance, what: str) -> None:
     """Ask a loaded variant its golden questions, which warms it up as well, and refuse one that answers wrongly.
 
     Raises:
-        InferenceError: code `golden_failed`, or `load_failed` where it breaks at them.
+        InferenceError: code `golden_failed`, `memory`, or `load_failed` where it breaks at them.
         EdgeError: as `Instance.golden_check`.
     """
     variant = instance.variant.id
     try:
         checks = instance.golden_check()
-    except (EdgeError, MemoryError):
+    except EdgeError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise load_failure(instance.variant, error) from error
         because = f"variant {variant} breaks at its golden set ({type(error).__name__}: {shown(str(error))})"
         raise InferenceError(f"serve {what}", because, "build the release again", code=LOAD_FAILED) from error
     for check in checks:

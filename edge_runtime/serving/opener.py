@@ -38,9 +38,9 @@ class Opener:
     _nursery: Nursery | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def read(self, release: Release, variant: str | None) -> Origin:
-        """A release and its variants that fit this machine. Raises: as `variants.read_origin`."""
-        return read_origin(release, variant, self._facts_about, self.tuned)
+    def read(self, release: Release, variant: str | None, *, first: VariantId | None = None) -> Origin:
+        """A release and its variants that fit this machine. Args and Raises: as `variants.read_origin`."""
+        return read_origin(release, variant, self._facts_about, self.tuned, first=first)
 
     def opens(self, isolation: Isolation) -> Open:
         """What loads a variant, here or in a process of its own."""

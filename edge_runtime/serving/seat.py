@@ -14,6 +14,8 @@ class Seat:
 
     instance: Instance
     admission: Admission
+    is_stand_in: bool = False
+    """Whether another variant is meant, which does not answer now."""
 
     def vacate(self, patience_s: float) -> int:
         """Turn away whoever waits (they look for what came instead), let calls in flight end, free the memory.

@@ -305,7 +305,8 @@ class Seating:
             instance.close()
             raise
         self._checked.add(variant.id)
-        return Seat(instance, Admission(instance.slots, self._keeper.queue_limit, self._accounting))
+        admission = Admission(instance.slots, self._keeper.queue_limit, self._accounting)
+        return Seat(instance, admission, is_stand_in=variant.id != self.origin.variants[0].id)
 
     def _opened(self, seat: Seat, refusals: list[tuple[VariantManifest, EdgeError]]) -> None:
         self.last_used = time.monotonic()
@@ -365,8 +366,9 @@ class Seating:
             elif not self._is_retired:
                 self._try_again_later()
             self._account_for_seat()
-        if is_wanted and fresh is not None:
-            self._tell(Happened.RECOVERED, fresh)
+            if is_wanted and fresh is not None:
+                # Before anybody can tell of its next fault.
+                self._tell(Happened.RECOVERED, fresh)
         leaving = former if is_wanted else fresh
         if leaving is not None:
             leaving.vacate(_PATIENCE_S)

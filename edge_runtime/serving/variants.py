@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_runtime.contract.device_profile import DeviceFacts
-from edge_runtime.contract.errors import ContractError, InferenceError
+from edge_runtime.contract.errors import ContractError, DigestMismatch, InferenceError
 from edge_runtime.contract.ids import VariantId, shown
 from edge_runtime.contract.layout import BlobSource, LayoutFolder, OpenRelease, OpenVariant, VariantEntry, open_variant
 from edge_runtime.contract.reasons import NO_VARIANT
@@ -43,6 +43,8 @@ def read_origin(
     wanted: str | None,
     facts_about: Callable[[frozenset[str]], DeviceFacts],
     tuned_from: TunedFrom = None,
+    *,
+    first: VariantId | None = None,
 ) -> Origin:
     """Find the variants of a release that fit this machine.
 
@@ -51,9 +53,10 @@ def read_origin(
         wanted: exactly this variant (and the fallback that it names); None: all that fit.
         facts_about: this machine's facts, as far as these engines matter.
         tuned_from: where what was tuned is taken from.
+        first: the one that is meant, whatever suits this machine better; of the others only what is whole is taken.
 
     Raises:
-        InferenceError: code `no_variant`.
+        InferenceError: code `no_variant`; none fits, or not the one that is meant.
         ContractError: the release breaks the contract.
         DigestMismatch: a file is not the promised one.
     """
@@ -61,7 +64,7 @@ def read_origin(
     sound: list[OpenVariant] = []
     skipped: list[Rejected] = []
     for entry in opened.index.variants:
-        one = _read_variant(source, entry)
+        one = _read_variant(source, entry, must_be_whole=first in {None, entry.id})
         if isinstance(one, Rejected):
             skipped.append(one)
         else:
@@ -71,11 +74,12 @@ def read_origin(
     tuned = applicable(read_choices(tuned_from), opened.digest, facts)
     choice = choose(tuple(OfferedVariant(one.digest, one.manifest) for one in sound), facts, winner_of(tuned))
     skipped.extend(choice.rejected)
-    if not choice.candidates:
-        remedy = what_would_help({one.manifest.target.engine for one in sound}, facts)
-        raise _none_fits(opened, wanted, skipped, remedy)
     # One that was asked for comes first, whatever its fallback promises.
-    fitting = sorted((offered.manifest for offered in choice.candidates), key=lambda one: one.id != (wanted or one.id))
+    asked = first or wanted
+    fitting = sorted((offered.manifest for offered in choice.candidates), key=lambda one: one.id != (asked or one.id))
+    if not fitting or first not in {None, fitting[0].id}:
+        remedy = what_would_help({one.manifest.target.engine for one in sound}, facts)
+        raise _none_fits(opened, asked, skipped, remedy)
     settings = {
         one.manifest.id: settings_of(opened.manifest, one, tuned[one.digest]) for one in sound if one.digest in tuned
     }
@@ -111,10 +115,12 @@ def _from_folder(folder: Path) -> tuple[OpenRelease, BlobSource]:
     return layout.open(), layout
 
 
-def _read_variant(source: BlobSource, entry: VariantEntry) -> OpenVariant | Rejected:
+def _read_variant(source: BlobSource, entry: VariantEntry, *, must_be_whole: bool) -> OpenVariant | Rejected:
     try:
         return open_variant(source, entry)
-    except ContractError as error:
+    except (ContractError, DigestMismatch) as error:
+        if must_be_whole and isinstance(error, DigestMismatch):
+            raise
         return Rejected(entry.id, error.code, str(error))
 
 

@@ -214,9 +214,24 @@ class Outbox:
         Returns:
             Where they lie, and the descriptor of fresh memory that must go with the message and be closed then; None
             while the old one is large enough.
+
+        Raises:
+            TypeError: arrays of objects.
+            OSError: there is no memory for them.
         """
         placed, total = _plan(tensors)
         fresh = self._fit(total)
+        try:
+            self._write(placed, tensors)
+        except BaseException:
+            if fresh is not None:
+                # The other side never hears of it, and must not be told later that something lies there.
+                self._memory = None
+                os.close(fresh)
+            raise
+        return placed, fresh
+
+    def _write(self, placed: list[Placed], tensors: Mapping[str, Values]) -> None:
         assert self._memory is not None
         whole = np.frombuffer(self._memory, np.uint8)
         for place, values in zip(placed, tensors.values(), strict=True):
@@ -226,7 +241,6 @@ class Outbox:
             elif values.nbytes:
                 target = whole[place.offset : place.offset + values.nbytes].view(values.dtype).reshape(values.shape)
                 np.copyto(target, values, casting="no")
-        return placed, fresh
 
     def _fit(self, size: int) -> int | None:
         if self._memory is not None and len(self._memory) >= size:

@@ -147,10 +147,11 @@ class _Desk:
         inputs = self._inbox.values(ask.inputs)
         call = Call(inputs, ask.outputs, ask.deadline, sequence=sequence, is_vouched_for=ask.is_vouched_for)
         tensors = self._instance.answer(call, record)
-        placed, fresh = self._outbox.put(tensors)
         spent = [(stage, now - then) for stage, (now, then) in enumerate(zip(record.totals_ns, earlier, strict=True))]
         stages = [(stage, ns) for stage, ns in spent if ns]
-        return Told(placed, stages, record.counters[SAMPLES] - samples, list(self._instance.open_sequences())), fresh
+        sequences = list(self._instance.open_sequences())
+        placed, fresh = self._outbox.put(tensors)  # last: memory that the host is not handed is lost to both
+        return Told(placed, stages, record.counters[SAMPLES] - samples, sequences), fresh
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ BAD_INPUT: Final = 8
 ANSWERED_NS: Final = 9
 WAITED_NS: Final = 10
 FAILED_NS: Final = 11
-_COUNTERS: Final = 12
+STOOD_IN: Final = 12
+_COUNTERS: Final = 13
 
 QUEUE: Final = 0
 PREPARE: Final = 1

@@ -13,8 +13,10 @@ import pytest
 from edge_runtime.agent.live import Answered, LiveModel
 from edge_runtime.agent.workload import EngineLimits
 from edge_runtime.contract import reasons
-from edge_runtime.contract.errors import ContractError, InferenceError
+from edge_runtime.contract.digest import Digest
+from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError
 from edge_runtime.contract.ids import SlotId
+from edge_runtime.contract.layout import LayoutFolder
 from edge_runtime.inference.backend import BACKENDS
 from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.predictor import Predictor
@@ -42,6 +44,8 @@ class Board:
     live: LiveModel
     faults: Faults
     npu: Activation
+    cpu: Faults
+    """Of the engine that needs no accelerator."""
     told: list[tuple[Activation, str]] = field(default_factory=list)
 
     def ask(self, brightest: int = 2) -> Answered:
@@ -51,16 +55,23 @@ class Board:
 
 
 def board(store: ContentStore, folder: Path, *, has_stand_in: bool = True) -> Board:
-    faults = Faults()
+    faults, cpu = Faults(), Faults()
     told: list[tuple[Activation, str]] = []
     live = LiveModel(
         MAIN, store, EngineLimits(None, 1, None), accelerated_facts(),
         on_fault=lambda build, code: told.append((build, code)),
-        registry={**BACKENDS, ENGINE: FaultyBackend(faults)},
+        registry={**BACKENDS, ENGINE: FaultyBackend(faults), "onnxruntime": FaultyBackend(cpu, "onnxruntime")},
     )  # fmt: skip
     npu = stored(store, accelerated(folder, has_stand_in=has_stand_in), 3)
     assert npu.variant == "npu"
-    return Board(live, faults, npu, told)
+    return Board(live, faults, npu, cpu, told)
+
+
+def damage(store: ContentStore, digest: Digest) -> None:
+    path = store.path_of(digest)
+    content = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(content[::-1])
 
 
 def class_of(answered: Answered) -> object:
@@ -252,6 +263,33 @@ def test_what_a_stand_in_answered_does_not_speak_for_the_build_that_came_back(
     assert (health.errors, health.requests) == (1, 3)
 
 
+def test_a_fault_of_the_build_before_is_not_charged_to_the_one_that_took_over(
+    store: ContentStore, good: Activation, tmp_path: Path
+) -> None:
+    device = board(store, tmp_path)
+    device.live.activate(device.npu)
+    device.faults.at_run = FAULT
+    device.cpu.blocks_open = gate = threading.Event()
+
+    with ThreadPoolExecutor(2) as threads:
+        failing = threads.submit(device.ask)
+        while not device.cpu.opened:  # its stand-in is being loaded
+            device.faults.running.acquire(timeout=0.05)
+        device.cpu.blocks_open = None
+        swap = threads.submit(device.live.activate, good)
+        while device.live.activation != good:
+            assert not swap.done()
+        gate.set()
+        failing.result()
+        swap.result()
+    before = device.live.health().requests
+    device.ask()
+
+    health = device.live.health()
+    assert (health.loaded, health.errors, health.requests) == (good.variant_digest, 0, before + 1)
+    assert device.told == [(device.npu, reasons.ENGINE_FAILED)]
+
+
 def test_without_another_build_on_the_device_the_fault_is_the_answer_and_counts(
     store: ContentStore, tmp_path: Path
 ) -> None:
@@ -290,6 +328,38 @@ def test_a_build_that_does_not_fit_is_refused_though_its_fallback_would(store: C
 
     assert refusal.value.code == reasons.NO_VARIANT
     assert live.health().loaded is None
+
+
+def test_a_damaged_build_that_is_not_meant_keeps_nobody_from_activating_the_one_that_is(
+    tmp_path: Path,
+) -> None:
+    store = ContentStore(tmp_path / "store")
+    device = board(store, tmp_path)
+    (other,) = (one for one in LayoutFolder(tmp_path / "accelerated-1.0.0").open().index.variants if one.id == "cpu")
+    damage(store, other.digest)
+
+    device.live.activate(device.npu)
+
+    assert class_of(device.ask(3)) == "three"
+    damage(store, device.npu.variant_digest)
+    device.live.deactivate()
+    with pytest.raises(EdgeError) as refusal:
+        device.live.activate(device.npu)
+    assert refusal.value.code == reasons.DIGEST_MISMATCH
+
+
+def test_a_build_that_runs_out_of_memory_at_its_golden_set_is_refused_for_that(
+    store: ContentStore, good: Activation, tmp_path: Path
+) -> None:
+    device = board(store, tmp_path)
+    device.live.activate(good)
+    device.faults.at_run = MemoryError()
+
+    with pytest.raises(InferenceError) as refusal:
+        device.live.activate(device.npu)
+
+    assert refusal.value.code == reasons.MEMORY
+    assert device.live.health().loaded == good.variant_digest
 
 
 def test_activating_a_build_again_after_its_engine_failed_tries_it_anew(store: ContentStore, tmp_path: Path) -> None:

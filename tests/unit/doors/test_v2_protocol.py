@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError
+from edge_runtime.contract.ids import VariantId
 from edge_runtime.doors.v2.problems import Status, retry_after_s, status_of
 from edge_runtime.doors.v2.protocol import Schedule, Wish, call_of, classified, outputs_of, read_schedule, read_wish
 from edge_runtime.doors.v2.regions import RegionRange
@@ -76,7 +77,7 @@ def test_an_output_is_asked_for_once() -> None:
 
 
 def test_without_a_wish_the_reply_is_given_as_it_is() -> None:
-    reply = Reply({"scores": np.zeros((2, 3), np.float32), "classes": [b"{}", b"{}"]}, "m", "1")
+    reply = Reply({"scores": np.zeros((2, 3), np.float32), "classes": [b"{}", b"{}"]}, "m", "1", VariantId("v"))
 
     assert [(one.name, one.datatype, one.shape) for one in outputs_of(reply, ())] == [
         ("scores", "FP32", (2, 3)),
@@ -85,7 +86,7 @@ def test_without_a_wish_the_reply_is_given_as_it_is() -> None:
 
 
 def test_outputs_come_in_the_order_in_which_they_were_asked_for() -> None:
-    reply = Reply({"a": np.zeros(1), "b": np.ones(1, np.int64)}, "m", "1")
+    reply = Reply({"a": np.zeros(1), "b": np.ones(1, np.int64)}, "m", "1", VariantId("v"))
 
     assert [one.name for one in outputs_of(reply, (Wish("b"), Wish("a")))] == ["b", "a"]
 

@@ -412,6 +412,40 @@ def test_a_picture_whose_deadline_passes_in_the_line_is_not_run(free_pixels: Pat
         assert served.statistics().execution_count == 0
 
 
+def test_a_picture_whose_deadline_passes_while_others_are_decoded_is_not_decoded(
+    free_pixels: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = Preprocessor.decode
+    is_first, ends = threading.Event(), threading.Event()
+    decoded: list[Inputs] = []
+
+    def slow(self: Preprocessor, inputs: Inputs) -> Any:
+        decoded.append(inputs)
+        is_first.set()
+        assert ends.wait(60)
+        return decode(self, inputs)
+
+    with ModelHost(batching={"pixels": BatchPolicy(4)}) as host:
+        served = host.load(free_pixels)
+        instance = instance_of(served)
+        assert isinstance(instance, BatchedInstance)
+        instance._decoding = threading.BoundedSemaphore(1)
+        monkeypatch.setattr(Preprocessor, "decode", slow)
+        first = pool.submit(served.call, pictures(1))
+        assert is_first.wait(60)
+        deadline = time.monotonic() + 0.1
+        late = pool.submit(served.call, pictures(2, deadline=deadline))
+        while served._place.live.seating.seat.admission.running < 2 or time.monotonic() < deadline:
+            pass
+        ends.set()
+
+        with pytest.raises(DeadlinePassed):
+            late.result(60)
+        assert said(first.result(60).tensors) == ([1], [1])
+        assert served.statistics().expired == 1
+    assert len(decoded) == 1
+
+
 def test_without_a_wish_calls_are_gathered_as_it_was_tuned_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,6 +170,35 @@ def test_a_model_that_does_not_fit_is_one_clear_refusal_and_others_go_on(
     assert [one.name for one in quiet.host.models()] == ["other"]
 
 
+def test_a_model_that_runs_out_of_memory_at_its_golden_set_is_refused_and_holds_none(
+    quiet: Stage, tmp_path: Path
+) -> None:
+    quiet.faults.at_run = MemoryError()
+
+    with pytest.raises(InferenceError) as refusal:
+        quiet.host.load(accelerated(tmp_path, has_stand_in=False))
+
+    assert refusal.value.code == reasons.MEMORY
+    assert quiet.host.used_bytes == 0
+
+
+def test_a_submitted_call_hears_that_its_model_runs_out_of_memory_as_it_comes_back(
+    quiet: Stage, tmp_path: Path
+) -> None:
+    served = quiet.host.load(accelerated(tmp_path, has_stand_in=False))
+    seating = quiet.host._names["pixels"].live.seating
+    seating.vacate()
+    seating._checked.clear()
+    quiet.faults.at_run = MemoryError()
+    outcomes: SimpleQueue[Reply | EdgeError] = SimpleQueue()
+
+    served.submit(about(1), outcomes.put)
+
+    outcome = outcomes.get(timeout=60)
+    assert isinstance(outcome, EdgeError)
+    assert outcome.code == reasons.MEMORY
+
+
 def test_callers_of_a_model_that_cannot_come_back_do_not_share_one_error(quiet: Stage, tmp_path: Path) -> None:
     served = quiet.host.load(accelerated(tmp_path, has_stand_in=False))
     quiet.host._names["pixels"].live.seating.vacate()
@@ -184,3 +213,7 @@ def test_callers_of_a_model_that_cannot_come_back_do_not_share_one_error(quiet: 
     assert served.state is ServedState.FAILED
     # One object would gather the tracebacks of all, and with them what they sent.
     assert len(set(map(id, refusals))) == len(refusals)
+    outcomes: SimpleQueue[Reply | EdgeError] = SimpleQueue()
+    served.submit(about(0), outcomes.put)
+    assert isinstance(outcomes.get(timeout=60), InferenceError)
+    assert served.statistics().fail.count == len(refusals) + 1

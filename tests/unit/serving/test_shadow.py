@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError
+from edge_runtime.contract.ids import VariantId
 from edge_runtime.inference.backend import BACKENDS
 from edge_runtime.serving import seating
 from edge_runtime.serving import shadow as shadow_module
@@ -158,7 +159,7 @@ def test_a_candidate_that_fails_its_golden_set_casts_no_shadow(host: ModelHost, 
 
 
 def reply(**tensors: object) -> Reply:
-    return Reply(tensors, "m", "1")  # type: ignore[arg-type]
+    return Reply(tensors, "m", "1", VariantId("v"))  # type: ignore[arg-type]
 
 
 def test_objects_agree_by_place_and_class() -> None:

@@ -63,6 +63,17 @@ def test_tensors_of_any_kind_arrive_as_they_were_call_after_call(calls: list[dic
                 assert other.tobytes() == values.tobytes()
 
 
+def test_after_tensors_that_could_not_be_written_the_next_ones_arrive_all_the_same() -> None:
+    outbox, inbox = Outbox(), Inbox()
+    arrived(outbox, inbox, {"x": np.ones(8)})
+    with pytest.raises(TypeError):
+        outbox.put({"x": np.full(100_000, None)})
+
+    there = arrived(outbox, inbox, {"x": np.full(8, 2.0)})
+
+    assert list(there["x"]) == [2.0] * 8
+
+
 @given(
     st.builds(
         Placed,
