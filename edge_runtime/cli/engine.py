@@ -25,11 +25,13 @@ def install(
 ) -> None:
     """Let an engine run in an environment of its own; --backend tflite_runtime then has files of LiteRT run there."""
     from rich.console import Console
+    from rich.text import Text
 
     from edge_runtime.inference.engine_install import install_engine
 
-    with Console(stderr=True).status(f"installing {name}") as status:
-        chosen, fact = install_engine(name, python, status.update)
+    # Text, not str: rich would take brackets in names and paths for its own markup.
+    with Console(stderr=True).status(Text(f"installing {name}")) as status:
+        chosen, fact = install_engine(name, python, lambda line: status.update(Text(line)))
     if as_json:
         print_json({"name": name, "python": str(chosen), "version": fact.version, "providers": fact.providers})
     else:

@@ -52,6 +52,6 @@ def _made(progress: Progress) -> Path:
     try:
         parent = engines_folder()
         parent.mkdir(parents=True, exist_ok=True)
+        return install(_TFLITE_RUNTIME, f"install engine {TFLITE_RUNTIME}", parent, progress).python
     except (OSError, RuntimeError) as error:
         raise InferenceError("write to the folder of engines", str(error), "set EDGEFLEET_ENGINES") from error
-    return install(_TFLITE_RUNTIME, f"install engine {TFLITE_RUNTIME}", parent, progress).python

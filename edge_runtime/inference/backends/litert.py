@@ -87,10 +87,10 @@ class _LiteRtSession:
         self._interpreters: Pool[Interpreter] | None = Pool(maker, concurrency, first)
 
     def run(self, inputs: Tensors) -> dict[str, Array]:
-        if self._interpreters is None:
+        if (interpreters := self._interpreters) is None:
             raise InferenceError("run the model", "it was closed", "open it again")
         fed = as_fed(inputs, self.inputs)
-        with self._interpreters.borrowed() as interpreter:
+        with interpreters.borrowed() as interpreter:
             try:
                 return interpreter.run(fed)
             except Exception as error:

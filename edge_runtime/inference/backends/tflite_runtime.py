@@ -141,10 +141,14 @@ class _Worker:
         with theirs:
             # Isolated: this folder's modules and the user's own must not stand in front of the environment's.
             command = [str(python), "-I", tflite.__file__, str(theirs.fileno()), package]
-            self._child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )  # fmt: skip
+            try:
+                self._child = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                )  # fmt: skip
+            except BaseException:
+                self._channel.close()
+                raise
         self._end = weakref.finalize(self, _end, self._channel, self._child)
 
     def ask(self, question: dict[str, Any], content: bytes = b"") -> dict[str, Any]:
@@ -223,6 +227,7 @@ class _Supervised:
         self._recipe = recipe
         self.told: dict[str, Any] = {}
         """What it said of the file."""
+        self._has_ended = False
         self._worker = self._started()
 
     def run(self, fed: Tensors) -> dict[str, Array]:
@@ -235,11 +240,20 @@ class _Supervised:
                 raise
             except _Gone:
                 pass  # its successor is asked
-        self._worker = self._started()
+        self._replace()
         return self._worker.run(fed, within_s)
 
     def end(self) -> None:
+        """No worker is left, nor will one come: somebody's call may go on in another thread."""
+        self._has_ended = True
         self._worker.end()
+
+    def _replace(self) -> None:
+        if not self._has_ended:
+            self._worker = self._started()
+        if self._has_ended:  # meanwhile, perhaps
+            self._worker.end()
+            raise _Gone("the model was closed meanwhile")
 
     def _started(self) -> _Worker:
         worker = _Worker(self._recipe.python, self._recipe.package)
@@ -265,10 +279,10 @@ class _WorkerSession:
         self._workers: Pool[_Supervised] | None = Pool(self._one_more, concurrency, first)
 
     def run(self, inputs: Tensors) -> dict[str, Array]:
-        if self._workers is None:
+        if (workers := self._workers) is None:
             raise InferenceError("run the model", "it was closed", "open it again")
         fed = as_fed(inputs, self.inputs)
-        with self._workers.borrowed() as worker:
+        with workers.borrowed() as worker:
             try:
                 return worker.run(fed)
             except (_Refused, _Gone, OSError) as error:
@@ -280,5 +294,8 @@ class _WorkerSession:
             worker.end()
 
     def _one_more(self) -> _Supervised:
-        self._all.append(_Supervised(self._recipe))
-        return self._all[-1]
+        one = _Supervised(self._recipe)
+        self._all.append(one)
+        if self._workers is None:  # closed while it started
+            one.end()
+        return one

@@ -83,9 +83,13 @@ class _Stamp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_installed(pinned: Pinned, parent: Path) -> Installed | None:
-    """The ready environment below `parent`; None when there is none, or only a half-made one."""
-    place = parent / pinned.key
-    return Installed(pinned, place) if (place / _STAMP).is_file() else None
+    """The ready environment below `parent`; None when there is none, or only a half-made one.
+
+    Nor is one ready whose interpreter led to a Python that is gone, as an upgrade of the system leaves it.
+    """
+    found = Installed(pinned, parent / pinned.key)
+    is_ready = (found.folder / _STAMP).is_file() and os.access(found.python, os.X_OK)
+    return found if is_ready else None
 
 
 def install(pinned: Pinned, what: str, parent: Path, progress: Progress) -> Installed:

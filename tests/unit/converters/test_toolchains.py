@@ -53,6 +53,7 @@ def test_an_environment_is_made_once_and_runs_without_anything_of_ours(tmp_path:
     assert said
 
 
+@pytest.mark.lab
 def test_a_package_that_wrongly_denies_an_older_python_is_installed_all_the_same(tmp_path: Path) -> None:
     newer = (OURS[0], OURS[1] + 7)
     made = toolchain(
@@ -61,6 +62,20 @@ def test_a_package_that_wrongly_denies_an_older_python_is_installed_all_the_same
 
     installed = install(made, lambda _: None, tmp_path / "chains")
 
+    assert installed.python.exists()
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(tmp_path: Path) -> None:
+    made = toolchain(str(wheel(tmp_path, "isolated_thing", ">=3.8")), probe="import isolated_thing")
+    place = tmp_path / "chains" / made.key
+    (place / "bin").mkdir(parents=True)
+    (place / "bin" / "python").symlink_to(tmp_path / "an-older-python")
+    (place / "ready.json").write_text("{}")
+
+    found = find_installed(made, tmp_path / "chains")
+    installed = install(made, lambda _: None, tmp_path / "chains")
+
+    assert found is None
     assert installed.python.exists()
 
 

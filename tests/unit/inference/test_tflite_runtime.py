@@ -179,6 +179,29 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_one(
     assert session.run(pixels(0.0))["logits"].tolist() == answer(0.0)
 
 
+def test_a_call_that_was_under_way_when_the_model_was_closed_leaves_no_worker_behind(
+    moody: TfliteRuntimeBackend,
+) -> None:
+    session: Any = moody.open(FILES, MANIFEST, BackendOptions())
+    [borrowed] = session._all
+
+    session.close()
+
+    with pytest.raises(Exception, match="the model was closed meanwhile"):
+        borrowed.run(pixels(0.0))
+    assert borrowed._worker.is_gone
+
+
+def test_a_python_that_does_not_start_leaves_no_socket_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    with pytest.raises(InferenceError, match="No such file") as refused:
+        TfliteRuntimeBackend(tmp_path / "none").open(FILES, MANIFEST, BackendOptions())
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert refused.value.code == "load_failed"
+
+
 def test_what_the_library_refuses_is_said_in_its_words_by_the_same_worker(moody: TfliteRuntimeBackend) -> None:
     session = moody.open(FILES, MANIFEST, BackendOptions())
     first = process_of(session)
@@ -208,6 +231,14 @@ def test_without_a_named_environment_the_engine_is_absent_and_says_how_to_get_it
     with pytest.raises(InferenceError, match="edge-runtime engine install tflite-runtime") as refused:
         backend.open(FILES, MANIFEST, BackendOptions())
     assert refused.value.code == "load_failed"
+
+
+@pytest.mark.parametrize("name", ["[/of]", "[red]"])
+def test_brackets_in_the_name_of_an_engine_are_no_markup(name: str) -> None:
+    done = CliRunner().invoke(assemble(), ["engine", "install", name])
+
+    assert isinstance(done.exception, InferenceError)
+    assert name in str(done.exception)
 
 
 def test_an_environment_without_the_wheel_is_not_named(folder: Path) -> None:
