@@ -9,7 +9,7 @@ from typing import Final
 
 import typer
 
-from edge_runtime.cli.output import use_any_output
+from edge_runtime.cli.output import say, use_any_output
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.version import HELP_NAMES, add_version
 
@@ -53,18 +53,18 @@ def main() -> None:
             # Here, where a full disk is still one sentence.
             sys.stdout.flush()
     except EdgeError as error:
-        sys.stderr.write(f"edge-runtime: {error}\n")
+        say(f"edge-runtime: {error}")
         sys.exit(1)
     except MemoryError:
-        sys.stderr.write("edge-runtime: cannot go on: there is not enough memory; end other programs\n")
+        say("edge-runtime: cannot go on: there is not enough memory; end other programs")
         sys.exit(1)
     except OSError as error:
         # What stays unwritten would be tried again, and complained about, on the way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             where = f" {error.filename}" if error.filename else ""
-            sys.stderr.write(f"edge-runtime: cannot go on{where}: {error.strerror or error}\n")
+            say(f"edge-runtime: cannot go on{where}: {error.strerror or error}")
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.stderr.write("edge-runtime: interrupted\n")
+        say("edge-runtime: interrupted")
         sys.exit(130)

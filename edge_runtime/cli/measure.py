@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_runtime.cli.output import Json, print_json
+from edge_runtime.cli.output import Json, print_json, say
 from edge_runtime.interrupt import EXIT_INTERRUPTED, raise_on_interrupt
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from edge_runtime.tuning.bench import BenchReport
     from edge_runtime.tuning.figures import Figures
     from edge_runtime.tuning.loadgen_log import Latency
@@ -107,7 +109,7 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         # Here, because the command line's own library would call it "Aborted".
-        sys.stderr.write("edge-runtime: interrupted\n")
+        say("edge-runtime: interrupted")
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
@@ -157,8 +159,15 @@ def _print_bench(report: BenchReport) -> None:
         table.add_row(Text(name), *_cells(figures))
     console.print(table)
     for line in _bench_lines(report):
-        console.print(Text(line), soft_wrap=True)
+        _print_line(console, line)
     _warn_when_busy(report.machine)
+
+
+def _print_line(console: Console, line: str) -> None:
+    """Broken at words where a person looks, and no path in two; whole where a program reads."""
+    from rich.text import Text
+
+    console.print(Text(line, overflow="ignore"), soft_wrap=not console.is_terminal, crop=False)
 
 
 def _cells(figures: Figures | Latency) -> list[str]:
@@ -229,9 +238,9 @@ def _machine_line(machine: Machine) -> str:
 
 def _warn_when_busy(machine: Machine) -> None:
     if machine.is_busy:
-        sys.stderr.write(
+        say(
             f"edge-runtime: other work is running here (load average {machine.load_average:.2f}): trust minima and "
-            "ratios, not medians\n"
+            "ratios, not medians"
         )
 
 
@@ -262,7 +271,7 @@ def tune(
 
     target, folder = open_target(release, slot), state or default_folder()
     if forget:
-        sys.stderr.write(f"edge-runtime: {forget_tuned(target, folder)}\n")
+        say(f"edge-runtime: {forget_tuned(target, folder)}")
         return
     settings = TuneSettings(
         state=folder, inputs=tuple(inputs or ()), variant=variant, backends=tuple(backend) if backend else None,
@@ -307,10 +316,10 @@ def _print_tuned(report: TuneReport) -> None:
     console.print(Text(report.sentence))
     if report.batch:
         sizes = ", ".join(f"{size}: {ms:.3f} ms" for size, ms in report.batch.items())
-        console.print(Text(f"one sample by batch: {sizes}; {report.best_batch} at once is enough"), soft_wrap=True)
+        _print_line(console, f"one sample by batch: {sizes}; {report.best_batch} at once is enough")
     folder = Path(report.kept).parent
     who = "whoever opens the release here gets it" if folder == default_folder() else f"--tuned {folder} takes it"
-    console.print(Text(f"kept in {report.kept}; {who}"), soft_wrap=True)
+    _print_line(console, f"kept in {report.kept}; {who}")
     _warn_when_busy(report.machine)
 
 

@@ -13,6 +13,8 @@ from typing import Annotated, Final
 
 import typer
 
+from edge_runtime.terminal import fitted
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 _READABLE: Final = "edge-runtime-readable"
@@ -42,6 +44,11 @@ def _readable(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
     return "".join(_PLAIN.get(one) or one.encode("ascii", "backslashreplace").decode() for one in text), error.end
+
+
+def say(line: str) -> None:
+    """A sentence for a person on standard error."""
+    sys.stderr.write(f"{fitted(line, sys.stderr)}\n")
 
 
 def print_json(document: object) -> None:

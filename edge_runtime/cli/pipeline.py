@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_runtime.cli.output import Json, print_json
+from edge_runtime.cli.output import Json, print_json, say
 from edge_runtime.interrupt import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def pipeline(
 
 
 def _tell(line: str) -> None:
-    sys.stderr.write(f"edge-runtime: {line}\n")
+    say(f"edge-runtime: {line}")
 
 
 @contextmanager
@@ -104,7 +103,7 @@ def _show_report(report: PipelineReport, *, stages: bool, as_json: bool) -> None
         return
     if stages:
         _print_stages(report)
-    sys.stderr.write(f"{report.summary()}\n")
+    say(report.summary())
 
 
 def _print_stages(report: PipelineReport) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_runtime.cli.output import Json, print_json
+from edge_runtime.cli.output import Json, print_json, say
 from edge_runtime.contract.errors import ContractError, InferenceError, printable
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def run(
         _print_answers(title, answers)
     failed = [answer for _, answer in answers if isinstance(answer, InferenceError)]
     for error in failed:
-        sys.stderr.write(f"edge-runtime: {error}\n")
+        say(f"edge-runtime: {error}")
     if failed:
         raise typer.Exit(1)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_runtime.cli.output import Json, print_json
+from edge_runtime.cli.output import Json, print_json, say
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.interrupt import end_at_once, wait_for
 
@@ -157,7 +157,7 @@ def _tuned(model: Served) -> dict[str, object] | None:
 
 def _say(line: str) -> None:
     with suppress(OSError):  # a reader that is gone, a disk that is full: no reason to stop serving
-        sys.stderr.write(f"edge-runtime: {line}\n")
+        say(f"edge-runtime: {line}")
 
 
 def _end(ended: threading.Event) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Final, TextIO
 
 from edge_runtime.contract.errors import InferenceError, printable
 from edge_runtime.inference.postprocessing.results import as_text
 from edge_runtime.pipelines.records import Finding, Record
+from edge_runtime.terminal import fitted
 
 _COLUMNS: Final = (14, 28, 16)
+_GAP: Final = 2
+_GLUE: Final = "\u00a0"
+_TOGETHER: Final = re.compile(r" \(| at \[[^\]]*\]")
+"""Where a line is not broken: a label and its score, a box."""
 
 
 class TableLines:
@@ -34,8 +40,9 @@ class TableLines:
         if not self._has_head:
             rows.insert(0, ("SOURCE", "FRAME", "MODEL", "ANSWER"))
             self._has_head = True
+        lines = (fitted(_line(row), self._output, indent=_COLUMNS[0] + _GAP) for row in rows)
         try:
-            self._output.write("".join(_line(row) for row in rows))
+            self._output.write("".join(f"{line.replace(_GLUE, ' ')}\n" for line in lines))
             self._output.flush()
         except OSError as error:
             raise InferenceError("write the table", error.strerror or str(error)) from error
@@ -55,4 +62,5 @@ def _answer(finding: Finding) -> str:
 
 def _line(row: tuple[str, str, str, str]) -> str:
     *short, last = (printable(cell).replace("\n", "\\n") for cell in row)
-    return "".join(f"{cell:<{width}}  " for cell, width in zip(short, _COLUMNS, strict=True)) + last + "\n"
+    columns = "".join(f"{cell:<{width}}{' ' * _GAP}" for cell, width in zip(short, _COLUMNS, strict=True))
+    return columns + _TOGETHER.sub(lambda found: found[0].replace(" ", _GLUE), last)
