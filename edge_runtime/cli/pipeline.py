@@ -45,7 +45,7 @@ def pipeline(
     with _stopped_by_signals(running):
         report = running.run()
     _show_report(report, stages=stages, as_json=as_json)
-    if not report.is_complete:
+    if report.ended_early:
         raise typer.Exit(EXIT_INTERRUPTED)
     if report.lost:
         raise typer.Exit(1)
@@ -99,7 +99,8 @@ def _show_report(report: PipelineReport, *, stages: bool, as_json: bool) -> None
     import msgspec
 
     if as_json:
-        print_json({**msgspec.to_builtins(report), "summary": report.summary()})
+        more = {"is_complete": report.is_complete, "lost": report.lost, "summary": report.summary()}
+        print_json({**msgspec.to_builtins(report), **more})
         return
     if stages:
         _print_stages(report)

@@ -94,7 +94,7 @@ class Pipeline:
             *(stage.report() for stage in self._models.values()),
             *(stage.report(self._records[name].dropped) for name, stage in self._sinks.items()),
         )
-        return PipelineReport(self._plan.name, time.monotonic() - self._began, stages, not self._ended_early)
+        return PipelineReport(self._plan.name, time.monotonic() - self._began, stages, bool(self._ended_early))
 
     def _thread(self, work: Callable[[], None]) -> threading.Thread:
         def guarded() -> None:

@@ -76,8 +76,8 @@ class PipelineReport:
     pipeline: str
     seconds: float
     stages: tuple[StageReport, ...]
-    is_complete: bool
-    """Whether every source of files came to its end."""
+    ended_early: bool
+    """Whether a source of files did not come to its end."""
 
     def of(self, kind: Kind) -> tuple[StageReport, ...]:
         """The stages of one kind."""
@@ -87,6 +87,11 @@ class PipelineReport:
     def lost(self) -> int:
         """Frames and records that something went wrong with."""
         return sum(stage.failed for stage in self.stages)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all there was has been answered and delivered."""
+        return not self.ended_early and not self.lost
 
     def summary(self) -> str:
         """One line for a person."""

@@ -48,7 +48,9 @@ class PictureFiles:
         except OSError as error:
             with suppress(OSError):
                 part.unlink()
-            raise InferenceError(f"write {target}", error.strerror or str(error), "check the disk") from error
+            # The same for every picture, so that a disk that stays full is one line for a person.
+            because = error.strerror or str(error)
+            raise InferenceError(f"write pictures to {self._described.path}", because, "check the disk") from error
         return True
 
     def close(self) -> None:

@@ -164,6 +164,7 @@ def test_a_broken_picture_is_counted_named_and_seen_in_the_exit_code(tmp_path: P
     assert code == 1
     assert len(lines(tmp_path / "r.jsonl")) == 1
     assert [stage["failed"] for stage in report["stages"]] == [1, 0, 0]
+    assert (report["is_complete"], report["lost"]) == (False, 1)
     assert report["summary"].count("1 unreadable (door)") == 1
     assert "001.png" in said
 
