@@ -184,7 +184,7 @@ def test_a_picture_stands_upright_with_and_without_opencv_whatever_turns_it(monk
     content = turned_somewhere(how)
 
     sooner = decode_image(content, DECODE, ["jpeg"])
-    monkeypatch.setattr(opencv, "_decoder", lambda _: None)
+    monkeypatch.setattr(opencv, "find_decoder", lambda *_: None)
     by_pillow = decode_image(content, DECODE, ["jpeg"])
 
     assert by_pillow.shape == (1, 131, 90, 3)
@@ -314,7 +314,7 @@ def test_a_file_of_several_pictures_is_reduced_with_and_without_opencv(monkeypat
     preprocess, content = chain(antialias=False, reduced="allowed"), buffer.getvalue()
 
     sooner = preprocess.decode({"image": content})["image"]
-    monkeypatch.setattr(opencv, "_decoder", lambda _: None)
+    monkeypatch.setattr(opencv, "find_decoder", lambda *_: None)
     by_pillow = preprocess.decode({"image": content})["image"]
 
     assert sooner.shape[1:3] == (50, 75)
