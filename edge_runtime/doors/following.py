@@ -80,8 +80,10 @@ class Following:
         name = self._names.get(slot)
         if name is None:
             self._names[slot] = self._host.load(release, variant=build.activation.variant).name
-        else:
+        elif any(one.name == name for one in self._host.models()):
             self._host.swap(release, name=name, variant=build.activation.variant)
+        else:
+            self._host.load(release, name=name, variant=build.activation.variant)
         self._seen[slot] = build
 
     def _watch(self) -> None:

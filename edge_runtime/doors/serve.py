@@ -37,6 +37,7 @@ Say = Callable[[str], None]
 """Is told one line that the operator should read; any thread, must return soon."""
 
 _WORTH_A_LINE: Final = {
+    Happened.SWAPPED: "took over",
     Happened.DEGRADED: "is degraded",
     Happened.FAILED: "has failed",
     Happened.RECOVERED: "is ready again",

@@ -150,11 +150,15 @@ class ModelHost:
 
         Args: as `load`.
 
-        Raises: as `load`, except that a version may replace itself; the former version keeps answering.
+        Raises: as `load`, except that a version may replace itself; the former version keeps answering. UnknownModel:
+            nothing is served under that name.
         """
         fresh = self._described(release, name, variant, isolation)
-        place = self._names.get(fresh.name)
-        self._bring_in(fresh, beside=None if place is None else place.live)
+        if (place := self._names.get(fresh.name)) is None:
+            served = ", ".join(sorted(self._names)) or "no models"
+            remedy = "load it, or say with name= which one it replaces"
+            raise UnknownModel(f"swap model {shown(fresh.name)}", f"served are {served}", remedy)
+        self._bring_in(fresh, beside=place.live)
         with self._placing(fresh):
             place = self._names.setdefault(fresh.name, Place(fresh))
             former, place.live = place.live, fresh

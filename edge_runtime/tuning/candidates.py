@@ -118,7 +118,9 @@ def _sentence(winner: Measured, usual: Measured, near: Sequence[Measured], margi
     gain = f"{1 / _ratio(winner):.2f} times as fast as what runs without tuning"
     if usual.refusal is not None:
         gain = f"taken because what would run without tuning may not: {usual.refusal}"
-    tied = f"; {len(near) - 1} others are within {margin:.0%} and need more CPU time" if len(near) > 1 else ""
+    others = len(near) - 1
+    are = "1 other is" if others == 1 else f"{others} others are"
+    tied = f"; {are} within {margin:.0%} and would take more CPU time" if others else ""
     return f"{name_of(winner.candidate)}: {gain}{tied}"
 
 

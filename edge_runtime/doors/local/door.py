@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import socket
 import stat
@@ -73,6 +75,8 @@ class LocalDoor:
         self._is_open = False
         self._listener: socket.socket | None = None
         self._identity = (0, 0)
+        self._made: tuple[Path, ...] = ()
+        """Folders that were made for the socket, the innermost first."""
         self._waiter = threading.Thread(target=self._accept_all, name="local-door", daemon=True)
 
     @property
@@ -81,12 +85,18 @@ class LocalDoor:
         return f"unix:{self.path}"
 
     def start(self) -> None:
-        """Listen and answer from now on.
+        """Listen and answer from now on; a folder that is missing is made, and taken away at the end.
 
         Raises:
             TransportError: the socket cannot be opened there, or somebody already listens on it.
         """
-        self._listener, self._identity = _listen(self.path, is_private=self._is_private)
+        with contextlib.suppress(OSError):  # whoever listens there is told why it cannot
+            self._made = _missing(self.path.parent)
+        try:
+            self._listener, self._identity = _listen(self.path, is_private=self._is_private)
+        except BaseException:
+            _remove_empty(self._made)
+            raise
         self._is_open = True
         self._waiter.start()
 
@@ -115,6 +125,7 @@ class LocalDoor:
         for connection in live:
             connection.end_after_this_call()
         _remove(self.path, self._identity)
+        _remove_empty(self._made)
         give_up = time.monotonic() + drain_s
         for ended in live.values():
             ended.wait(max(0.0, give_up - time.monotonic()))
@@ -246,6 +257,17 @@ def _remove(path: Path, identity: tuple[int, int]) -> None:
             path.unlink()
     except OSError:
         pass  # somebody was quicker
+
+
+def _missing(folder: Path) -> tuple[Path, ...]:
+    """The folders that have to be made for this one to be there, the innermost first. Raises: OSError."""
+    return tuple(itertools.takewhile(lambda one: not one.exists(), (folder, *folder.parents)))
+
+
+def _remove_empty(folders: tuple[Path, ...]) -> None:
+    with contextlib.suppress(OSError):  # somebody else has put something there
+        for folder in folders:
+            folder.rmdir()
 
 
 def _user_of(peer: socket.socket) -> int:

@@ -76,6 +76,17 @@ def test_what_the_agent_activates_answers_from_then_on(host: ModelHost, device: 
     assert [one.version for one in host.models()] == ["2.0.0"]
 
 
+def test_what_somebody_unloaded_meanwhile_is_served_again_by_its_next_build(host: ModelHost, device: Device) -> None:
+    device.activate("1.0.0", 1)
+    following = Following(host, device.state)
+    host.unload("pixels")
+
+    device.activate("2.0.0", 2)
+    following.look()
+
+    assert host.find("pixels").version == "2.0.0"
+
+
 def test_the_same_build_is_not_loaded_again(host: ModelHost, device: Device) -> None:
     device.activate("1.0.0", 1)
     following = Following(host, device.state)

@@ -124,6 +124,15 @@ def test_a_swap_is_seen_as_an_event_and_as_another_version(
     assert value(page, "edge_runtime_models_memory_bytes") == host[0].used_bytes > 0
 
 
+def test_the_operator_reads_which_version_took_over(releases: dict[str, Path]) -> None:
+    said: list[str] = []
+
+    with serving(ServePlan((releases["1.0.0"],), http=LOOPBACK), said.append) as running:
+        running.host.swap(releases["2.0.0"])
+
+    assert "model pixels 2.0.0 took over: replaces 1.0.0" in said
+
+
 @given(st.lists(st.integers(0, 2**41), max_size=60))
 def test_a_histogram_keeps_every_duration(durations_ns: list[int]) -> None:
     buckets: dict[int, int] = {}

@@ -162,6 +162,17 @@ def test_a_name_follows_a_swap_and_the_old_version_is_gone(host: ModelHost, firs
         pinned.call(about(1))
 
 
+def test_a_swap_replaces_what_is_served_and_loads_nothing_beside_it(
+    host: ModelHost, first: Path, second: Path
+) -> None:
+    host.load(first, name="things")
+
+    with pytest.raises(UnknownModel, match="swap model 'pixels': served are things; load it, or say with name="):
+        host.swap(second)
+
+    assert [(one.name, one.version) for one in host.models()] == [("things", "1.0.0")]
+
+
 def test_a_release_that_fails_its_golden_set_replaces_nothing(host: ModelHost, first: Path, wrong: Path) -> None:
     served = host.load(first)
 

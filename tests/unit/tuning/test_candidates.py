@@ -57,7 +57,7 @@ def test_among_equally_fast_ones_the_least_cpu_time_wins() -> None:
 
     assert verdict.winner == measured(1, 0.51, cpu=1.0)
     assert verdict.reasons[1] == "as fast, with more CPU time"
-    assert "1 others are within 3% and need more CPU time" in verdict.sentence
+    assert "; 1 other is within 3% and would take more CPU time" in verdict.sentence
 
 
 def test_who_fails_the_golden_check_never_wins_however_fast() -> None:

@@ -31,6 +31,21 @@ def test_only_its_own_user_can_reach_the_socket(door: LocalDoor) -> None:
     assert _mode(door.path.parent) == 0o700
 
 
+def test_folders_that_were_made_for_the_socket_go_with_it_and_no_others(host: ModelHost, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    shared = tmp_path / "shared" / "s"
+
+    for path in (tmp_path / "a" / "b" / "s", tmp_path / "own" / "s", shared):
+        with LocalDoor(host, path):
+            if path is shared:
+                (path.parent / "neighbour").touch()
+    with pytest.raises(TransportError, match="listen on"), LocalDoor(host, tmp_path / "c" / ("s" * 200)):
+        pass
+
+    assert sorted(one.name for one in tmp_path.iterdir() if one.is_dir()) == ["own", "shared"]
+    assert [one.name for one in shared.parent.iterdir()] == ["neighbour"]
+
+
 def test_another_user_is_turned_away(host: ModelHost, tmp_path: Path) -> None:
     with LocalDoor(host, tmp_path / "s", identify=lambda peer: STRANGER) as door:
         with pytest.raises(Refused, match=f"user {STRANGER} may not use it") as refused:
