@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from time import perf_counter_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
@@ -266,17 +265,10 @@ class Model:
             Refused: at once, without a call of `done`.
         """
 
-        def work() -> None:
-            outcome: _T | EdgeError
-            try:
-                outcome = question(self._asker)
-            except EdgeError as error:
-                outcome = error
-            except Exception as error:  # noqa: BLE001 (whoever waits must hear of it, whatever it is)
-                from edge_runtime.inference.requests.refusals import unforeseen
+        from edge_runtime.inference.requests.refusals import outcome_of
 
-                outcome = unforeseen(error)
-            done(outcome)
+        def work() -> None:
+            done(outcome_of(lambda: question(self._asker)))
 
         return self._admission.submit(work, refuse=done, deadline=deadline, priority=priority)
 
@@ -288,24 +280,10 @@ class Model:
         Raises:
             Refused: at once, where the request would not even wait.
         """
-        from concurrent.futures import Future
+        from edge_runtime.inference.requests.later import Later
 
-        future: Future[Answer] = Future()
-
-        def question(asker: Asker) -> Answer | None:
-            return asker.infer(inputs, deadline) if future.set_running_or_notify_cancel() else None
-
-        def done(outcome: Answer | EdgeError | None) -> None:
-            # What never ran is begun here: from then on nobody can cancel it, and who waits hears of one cancelled.
-            if not isinstance(outcome, EdgeError):
-                if outcome is not None:
-                    future.set_result(outcome)
-            elif future.running() or future.set_running_or_notify_cancel():
-                future.set_exception(outcome)
-
-        ticket = self.submit(question, done, deadline=deadline, priority=priority)
-        future.add_done_callback(lambda ended: ticket.cancel() if ended.cancelled() else None)
-        return future
+        later = Later(inputs, deadline)
+        return later.goes_by(self.submit(later.ask, later.tell, deadline=deadline, priority=priority))
 
     def start_session(self) -> ModelSession:
         """A stream that this model hears from its beginning; sessions on different threads do not know of each other.
@@ -355,14 +333,13 @@ class Model:
             Refused: the model was closed.
             InferenceError: the engine failed.
         """
-        from edge_runtime.inference.requests.lease import zero_feeds
+        from edge_runtime.inference.requests.lease import zero_run
 
-        predictor = self.predictor
-        predictor.preprocess.warm_up()
-        feeds = {**zero_feeds(predictor), **predictor.preprocess.constants}
+        self.predictor.preprocess.warm_up()
+        run = zero_run(self.predictor)
         took_ns = 0
         for _ in range(rounds):
-            took_ns = self.ask(lambda _: _run_ns(predictor, feeds))
+            took_ns = self.ask(lambda _: run())
         return took_ns / 1e9
 
     def statistics(self) -> Statistics:
@@ -414,9 +391,3 @@ def _import_requests() -> None:
     with suppress(Exception):
         for name in ("admission", "asker", "lease"):
             import_module(f"{_REQUESTS}.{name}")
-
-
-def _run_ns(predictor: Predictor, feeds: Tensors) -> int:
-    began = perf_counter_ns()
-    predictor.run_once(feeds)
-    return perf_counter_ns() - began

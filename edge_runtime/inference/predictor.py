@@ -86,7 +86,10 @@ class Predictor(msgspec.Struct, frozen=True):
         """
         fed = {}
         for name, array in feeds.items():
-            info = self.file_inputs[name]
+            info = self.file_inputs.get(name)
+            if info is None:
+                known = ", ".join(sorted(self.file_inputs))
+                raise BadInput("run the model", f"it has no tensor {shown(name)}", f"give {known}")
             _check_shape(name, array, info)
             fed[info.name] = array
         raw = self.session.run(fed)

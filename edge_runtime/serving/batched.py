@@ -21,7 +21,7 @@ from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.backend import Tensors
 from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.requests.accounting import QUEUE, WAITED_NS, Record
-from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed, unforeseen
+from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed, outcome_of
 from edge_runtime.inference.requests.rows import BatchAxes, batch_axes
 from edge_runtime.serving.answering import Apart
 from edge_runtime.serving.batching import ALONE, BatchPolicy, Waiting, next_batch
@@ -253,17 +253,12 @@ class BatchedInstance:
         return parts
 
     def _answer_one(self, entry: _Entry, record: Record) -> None:
-        try:
-            outcome: Outcome
+        def answer() -> dict[str, Values] | list[Tensors]:
             if entry.apart is not None and self._preparing is not None:
-                (outcome,) = self._preparing.run_all([entry.apart], record)
-            else:
-                outcome = self._inner.answer(entry.call, record)
-        except EdgeError as error:
-            outcome = error
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
-            outcome = unforeseen(error)
-        self._settle(entry, outcome)
+                return self._preparing.run_all([entry.apart], record)[0]
+            return self._inner.answer(entry.call, record)
+
+        self._settle(entry, outcome_of(answer))
 
     def _prepared(self, call: Call, record: Record) -> Apart | None:
         """A call with encoded pictures, decoded and prepared; None: it is asked as it is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 
 from edge_runtime.contract.errors import EdgeError
@@ -19,7 +20,7 @@ from edge_runtime.inference.requests.accounting import (
     WAITED_NS,
     Accounting,
 )
-from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Refused, count_failure, unforeseen
+from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Refused, count_failure, outcome_of
 from edge_runtime.inference.states import is_sequential
 from edge_runtime.serving.calls import Call, Reply, Ticket
 from edge_runtime.serving.describing import describe_inputs, describe_outputs, tensor_labels
@@ -173,21 +174,21 @@ class Deployment:
 
     def _work(self, seat: Seat, call: Call, arrived_ns: int, done: Done, moved: Callable[[], None]) -> None:
         """What a worker does with a submitted call; it holds a slot of the seat."""
-        outcome: Reply | EdgeError
+        outcome = outcome_of(lambda: self._ask_or_move(seat, call, arrived_ns, moved))
+        if outcome is not None:
+            done(outcome)
+
+    def _ask_or_move(self, seat: Seat, call: Call, arrived_ns: int, moved: Callable[[], None]) -> Reply | None:
+        """The reply; None when the engine failed and another one is to be asked."""
         try:
-            outcome = self._ask(seat, call, arrived_ns)
+            return self._ask(seat, call, arrived_ns)
         except EngineFault as fault:
-            if self.seating.replace(seat, fault):
-                # Not in this thread: its slot belongs to an engine that is on its way out.
-                self._keeper.caretaker.soon(moved)
-                return
-            self._count_failure(arrived_ns)
-            outcome = fault
-        except EdgeError as error:
-            outcome = error
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
-            outcome = unforeseen(error)
-        done(outcome)
+            if not self.seating.replace(seat, fault):
+                self._count_failure(arrived_ns)
+                raise
+            # Not in this thread: its slot belongs to an engine that is on its way out.
+            self._keeper.caretaker.soon(moved)
+            return None
 
     def _seated(self, deadline: float | None, arrived_ns: int) -> Seat:
         """As `Seating.seated`; counts a call for which nothing can be brought into memory."""
@@ -200,17 +201,15 @@ class Deployment:
             raise
 
     def _seat_then(self, call: Call, arrived_ns: int, done: Done, moved: Callable[[], None]) -> None:
-        try:
-            self._seated(call.deadline, arrived_ns)
-        except Retired:
-            pass  # another one has taken over
-        except EdgeError as error:
-            done(error)
-            return
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
-            done(unforeseen(error))
-            return
-        moved()
+        def seat() -> None:
+            with suppress(Retired):  # then another one has taken over
+                self._seated(call.deadline, arrived_ns)
+
+        outcome = outcome_of(seat)
+        if isinstance(outcome, EdgeError):
+            done(outcome)
+        else:
+            moved()
 
     def _uncount(self) -> None:
         # The line counts whoever it turned away; a call that goes on elsewhere was not turned away.

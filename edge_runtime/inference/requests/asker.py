@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from time import monotonic, perf_counter_ns
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import shown
@@ -22,7 +22,8 @@ from edge_runtime.inference.preprocessing.given import are_listed, check_named, 
 from edge_runtime.inference.preprocessing.preprocess import Batch, Inputs
 from edge_runtime.inference.requests.accounting import INTERPRET, PREPARE, Accounting, Record
 from edge_runtime.inference.requests.direct import Direct, Gate, direct_call
-from edge_runtime.inference.requests.refusals import DeadlinePassed, count_failure
+from edge_runtime.inference.requests.refusals import DeadlinePassed, count_failure, fail
+from edge_runtime.inference.requests.rows import longest
 from edge_runtime.inference.requests.together import Together
 
 if TYPE_CHECKING:
@@ -76,8 +77,12 @@ class Asker:
         self._feed, self._raw = self.direct.public.feed, self.direct.raw
         # Whoever compares the answer with the picture needs all of its pixels.
         self._has_short_pictures = not predictor.postprocess.compares and predictor.sequencer is None
-        self.check = _finite_check(predictor, nan)
+        self.check: FiniteCheck | None = None
         """The NaN policy, for whoever asks without this class; None where nothing is looked at."""
+        if nan != "off":
+            from edge_runtime.inference.requests.finite import FiniteCheck
+
+            self.check = FiniteCheck(predictor.preprocess, nan)
 
     @cached_property
     def drift(self) -> Drift:
@@ -109,7 +114,7 @@ class Asker:
 
     def _infer_stacked(self, inputs: Inputs, deadline: float | None) -> list[Answer]:
         fed = None if self._predictor.postprocess.needs_question else self._feed(inputs)
-        if fed is not None and ((most := self.together.most) is None or _rows(fed) <= most):
+        if fed is not None and ((most := self.together.most) is None or longest(fed) <= most):
             tensors, decoded, seen = self.direct.tensors(self._run(fed, inputs)), None, inputs
         else:
             asked = self._counted(self.ask, inputs, deadline)
@@ -169,9 +174,9 @@ class Asker:
                 self.check(feeds, record)
             began = perf_counter_ns()
             tensors = self._predictor.run_canonical(feeds)
-            record.answered(perf_counter_ns() - began, _rows(feeds))
+            record.answered(perf_counter_ns() - began, longest(feeds))
         except BaseException as error:  # noqa: BLE001 - raised again
-            _fail(record, blame_engine, error)
+            fail(record, blame_engine, error)
         return tensors
 
     def sessions(self, turn: Turn) -> Sessions | None:
@@ -195,7 +200,7 @@ class Asker:
             yield
             record.answered(perf_counter_ns() - began, 1)
         except InferenceError as error:
-            _fail(record, blame_question, error)
+            fail(record, blame_question, error)
         except BaseException as error:
             count_failure(record, error)
             raise
@@ -268,7 +273,7 @@ class Asker:
             raw = self._call(fed)
             ended = perf_counter_ns()
         except BaseException as error:  # noqa: BLE001 - raised again
-            _fail(record, blame_engine, error)
+            fail(record, blame_engine, error)
         for array in fed.values():
             record.answered(ended - began, len(array))
             break
@@ -370,7 +375,7 @@ class Asker:
         from edge_runtime.inference.requests.prepared import feeds_of_prepared
 
         feeds = feeds_of_prepared(self._predictor, tensors)
-        return Made(None, feeds, tensors, _rows(feeds), partial(self._predictor.run_canonical, feeds))
+        return Made(None, feeds, tensors, longest(feeds), partial(self._predictor.run_canonical, feeds))
 
     def _check_known(self, outputs: Collection[str]) -> None:
         known = sorted(self._predictor.file_outputs.keys() & self._predictor.release.tensors.keys())
@@ -382,22 +387,6 @@ class Asker:
                 raise BadInput(f"give output {shown(name)}", because, remedy)
 
 
-def _fail(record: Record, blame: Callable[[BaseException], NoReturn], error: BaseException) -> NoReturn:
-    try:
-        blame(error)
-    except BaseException as blamed:
-        count_failure(record, blamed)
-        raise
-
-
-def _finite_check(predictor: Predictor, nan: NanPolicy) -> FiniteCheck | None:
-    if nan == "off":
-        return None
-    from edge_runtime.inference.requests.finite import FiniteCheck
-
-    return FiniteCheck(predictor.preprocess, nan)
-
-
 def _only(answers: list[Answer]) -> Answer:
     if len(answers) != 1:
         raise BadInput("answer", f"the inputs hold {len(answers)} samples", "use infer_batch")
@@ -407,7 +396,3 @@ def _only(answers: list[Answer]) -> Answer:
 def _samples(decoded: Tensors) -> int:
     """How many `decode` gave a batch axis."""
     return next(len(array) for array in decoded.values())
-
-
-def _rows(feeds: Tensors) -> int:
-    return max((len(array) for array in feeds.values() if array.ndim), default=1)

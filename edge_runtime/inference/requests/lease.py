@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, NoReturn, cast, final
@@ -14,11 +14,14 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.tensor import AxisRange
 from edge_runtime.inference.backend import Array, Binding, DirectSession, Session
+from edge_runtime.inference.blame import BadInput, blame_engine, blame_question
 from edge_runtime.inference.predictor import Predictor
+from edge_runtime.inference.preprocessing.given import check_named
 from edge_runtime.inference.preprocessing.preprocess import Inputs
 from edge_runtime.inference.requests.accounting import Accounting
 from edge_runtime.inference.requests.admission import Admission
-from edge_runtime.inference.requests.refusals import Overloaded, count_failure
+from edge_runtime.inference.requests.refusals import Overloaded, fail
+from edge_runtime.inference.requests.rows import longest
 
 if TYPE_CHECKING:
     from edge_runtime.inference.requests.finite import FiniteCheck
@@ -60,19 +63,23 @@ class Lease:
         self._predictor = predictor
         self._admission = admission
         self._record = accounting.record
-        self._samples = max((len(array) for array in self.inputs.values() if array.ndim), default=1)
+        self._samples = longest(self.inputs)
         self._readers = {name: (info.name, predictor.readers[name]) for name, info in predictor.file_outputs.items()}
         self._keeps_outputs = all(read is None for _, read in self._readers.values())
         self._last: Mapping[str, Array] | None = None
         self._outputs: Mapping[str, Array] = {}
 
     def fill(self, inputs: Inputs) -> None:
-        """Prepare public inputs into the buffers. Raises: InferenceError, as `Model.infer`."""
-        feeds = self._predictor.preprocess(inputs)
+        """Prepare public inputs into the buffers. Raises: BadInput, also where they have other sizes than those."""
+        try:
+            check_named(inputs)
+            feeds = self._predictor.preprocess(inputs)
+        except BaseException as error:  # noqa: BLE001 - raised again
+            blame_question(error)
         for name, buffer in self.inputs.items():
             array = feeds[name]
             if array.shape != buffer.shape:
-                raise InferenceError(
+                raise BadInput(
                     f"fill tensor {shown(name)}",
                     f"it has shape {list(array.shape)}, the buffer {list(buffer.shape)}",
                     "lease with the axes that the inputs have",
@@ -84,7 +91,8 @@ class Lease:
 
         Raises:
             Refused: the deadline passed, too many wait, or the model was closed.
-            InferenceError: the engine failed.
+            EngineFault: the engine failed.
+            InferenceError: there is not enough memory.
         """
         self._admission.enter(deadline, priority)
         try:
@@ -93,9 +101,8 @@ class Lease:
             began = perf_counter_ns()
             answers = self._binding.run()
             ended = perf_counter_ns()
-        except BaseException as error:
-            count_failure(self._record(), error)
-            raise
+        except BaseException as error:  # noqa: BLE001 - raised again
+            fail(self._record(), blame_engine, error)
         finally:
             self._admission.give_back(None)
             if self._admission.is_awaited:
@@ -109,7 +116,6 @@ class Lease:
         if self._keeps_outputs:
             self._last, self._outputs = answers, outputs
         return outputs
-
 
     def end(self) -> Lease:
         """Take the buffers from whoever leased them, for the next one: the same under another name."""
@@ -228,10 +234,18 @@ class CopiedBinding:
         return self._session.run(self.inputs)
 
 
-def zero_feeds(predictor: Predictor) -> dict[str, Array]:
-    """Zeros in place of every input, by canonical tensor; what varies is as small as the signature allows."""
+def zero_run(predictor: Predictor) -> Callable[[], int]:
+    """Asks the engine about zeros, as few as the signature allows; nanoseconds that this took."""
     shapes = buffer_shapes(predictor, {})
-    return {name: np.zeros(shapes[info.name], info.dtype) for name, info in predictor.file_inputs.items()}
+    zeros = {name: np.zeros(shapes[info.name], info.dtype) for name, info in predictor.file_inputs.items()}
+    feeds = {**zeros, **predictor.preprocess.constants}
+
+    def run() -> int:
+        began = perf_counter_ns()
+        predictor.run_once(feeds)
+        return perf_counter_ns() - began
+
+    return run
 
 
 def buffer_shapes(predictor: Predictor, axes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from collections.abc import Callable
+from typing import ClassVar, Final, NoReturn, TypeVar
 
-from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import INTERNAL
 from edge_runtime.inference.blame import BadInput
@@ -15,10 +16,31 @@ CANCELLED: Final = "cancelled"
 OVERLOADED: Final = "overloaded"
 CLOSED: Final = "closed"
 
+_T = TypeVar("_T")
+
 
 def unforeseen(error: Exception) -> InferenceError:
     """What whoever waits for an answer hears of an error that nobody expected."""
     return InferenceError("answer", f"{type(error).__name__}: {shown(str(error))}", code=INTERNAL)
+
+
+def outcome_of(work: Callable[[], _T]) -> _T | EdgeError:
+    """What some work returns, or the error of which whoever waits for it hears, whatever it raised."""
+    try:
+        return work()
+    except EdgeError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 (nobody may wait for ever)
+        return unforeseen(error)
+
+
+def fail(record: Record, blame: Callable[[BaseException], NoReturn], error: BaseException) -> NoReturn:
+    """Raise what `blame` makes of an error, counted as a request that has no answer."""
+    try:
+        blame(error)
+    except BaseException as blamed:
+        count_failure(record, blamed)
+        raise
 
 
 def count_failure(record: Record, error: BaseException) -> None:

@@ -91,6 +91,31 @@ def test_an_engine_that_fails_is_to_blame_whoever_asks(pixels: Model, faults: Fa
     assert (counted.success, counted.failed, counted.faults) == (2, 5, 5)
 
 
+def test_leased_buffers_blame_whom_every_other_call_blames(pixels: Model, faults: Faults) -> None:
+    too_many = {"image": np.zeros((3, 2, 2, 1), np.uint8)}
+    with pixels.lease() as buffers:
+        for inputs in ({"image": b"no picture"}, {"picture": picture(2)}, too_many, 7):
+            with pytest.raises(BadInput):
+                buffers.fill(inputs)  # type: ignore[arg-type]
+        buffers.fill(question())
+        for fault, code in ((RuntimeError("lost"), ENGINE_FAILED), (MemoryError(), MEMORY)):
+            faults.at_run = fault
+            with pytest.raises(InferenceError) as caught:
+                buffers.run()
+            assert caught.value.code == code
+        faults.at_run = None
+        assert buffers.run()
+    counted = pixels.statistics()
+    assert (counted.success, counted.failed, counted.faults) == (1, 2, 2)
+
+
+def test_tensors_of_a_name_that_the_file_does_not_have_are_the_callers_fault(pixels: Model) -> None:
+    with pytest.raises(BadInput, match="nothing"):
+        pixels.run_canonical({"nothing": np.zeros((1, 1, 2, 2), np.float32)})
+
+    assert pixels.statistics().faults == 0
+
+
 def test_memory_that_runs_out_in_the_engine_is_a_reason_of_its_own(pixels: Model, faults: Faults) -> None:
     faults.at_run = MemoryError()
 
