@@ -154,6 +154,7 @@ class ModelHost:
             nothing is served under that name.
         """
         fresh = self._described(release, name, variant, isolation)
+        self._check_open(fresh)
         if (place := self._names.get(fresh.name)) is None:
             served = ", ".join(sorted(self._names)) or "no models"
             remedy = "load it, or say with name= which one it replaces"
