@@ -18,6 +18,7 @@ import numpy as np
 from converters.compilers.job import Compiled, CompileJob
 from converters.errors import CompileFailed
 from edge_runtime.inference import vendor_telemetry
+from edge_runtime.inference.libraries.openvino_errors import complaint_of
 
 
 def compile_job(job: CompileJob) -> Compiled:
@@ -33,7 +34,7 @@ def compile_job(job: CompileJob) -> Compiled:
         with contextlib.redirect_stdout(io.StringIO()):
             tool = _compile(job, result)
     except Exception as error:
-        raise CompileFailed("compile with OpenVINO", str(error)[:300] or type(error).__name__) from error
+        raise CompileFailed("compile with OpenVINO", complaint_of(error)[:300]) from error
     _strip_machine(result)
     return Compiled(files={"model": str(result), "weights": str(result.with_suffix(".bin"))}, tool=tool)
 

@@ -17,11 +17,12 @@ from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.release import Limits, limit_for
 
 ACCURACY: Final = "accuracy"
+DIFFERS: Final = "differs"
 COMPILE_FAILED: Final = "compile_failed"
 NOT_NEEDED: Final = "not_needed"
 PREFLIGHT: Final = "preflight"
 SATURATION: Final = "saturation"
-LOSSES: Final = frozenset({ACCURACY, reasons.GOLDEN_FAILED, reasons.TRUTH_FAILED})
+LOSSES: Final = frozenset({ACCURACY, DIFFERS, reasons.GOLDEN_FAILED, reasons.TRUTH_FAILED})
 """Refusals for what quantisation itself lost, whatever the silicon."""
 PARITY: Final = 1e-4
 """Of its range an answer of a float variant may differ. Sums in another order cost 1e-5 and less, as measured on every
@@ -108,7 +109,7 @@ def judge(
     if candidate.id == plan.anchor:
         return Judgement(candidate.arch)
     if gate and (unlike := _unlike(candidate, measured.here, plan.prefer)):
-        return Judgement((), ACCURACY, unlike)
+        return Judgement((), DIFFERS, unlike)
     if gate:
         for answered in (measured.here, *measured.elsewhere):
             if failed := _failed(answered.checks, "float"):

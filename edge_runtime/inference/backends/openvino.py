@@ -85,9 +85,11 @@ class OpenVinoBackend:
         except InferenceError:
             raise
         except Exception as error:
+            from edge_runtime.inference.libraries.openvino_errors import complaint_of
+
             raise InferenceError(
                 f"open variant {manifest.id}",
-                f"OpenVINO {ov.get_version()} refuses it ({shown(str(error), 300)})",
+                f"OpenVINO {ov.get_version()} refuses it ({shown(complaint_of(error), 300)})",
                 "check that model and weights are complete and belong together",
                 code=LOAD_FAILED,
             ) from error

@@ -214,7 +214,7 @@ def test_a_float_variant_repeats_the_source_model_or_is_refused(candidate: Candi
     alike, unlike = measured(range_error=1e-4), measured(range_error=1.1e-4)
 
     assert verdict(alike, candidate).ships
-    assert verdict(unlike, candidate).verdict == "refused:accuracy"
+    assert verdict(unlike, candidate).verdict == "refused:differs"
     assert "of its range" in verdict(unlike, candidate).because
     assert verdict(unlike, candidate, gate=False).ships
     assert verdict(unlike, INT8).ships
@@ -226,7 +226,7 @@ def test_who_prefers_size_takes_half_weights_for_what_they_lose() -> None:
     def judged(what: Measured, candidate: Candidate) -> str:
         return judge(candidate, what, MIXED, LIMITS, here=HERE, gate=True).verdict
 
-    assert [judged(unlike, HALF), judged(unlike, WHOLE)] == ["shipped", "refused:accuracy"]
+    assert [judged(unlike, HALF), judged(unlike, WHOLE)] == ["shipped", "refused:differs"]
     assert judged(lossy, HALF) == "refused:accuracy"
 
 
