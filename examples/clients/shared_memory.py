@@ -11,6 +11,7 @@ import time
 import numpy as np
 
 from edge_runtime.client.local import LocalClient
+from edge_runtime.contract.errors import EdgeError
 
 
 def main(socket: str, model: str) -> None:
@@ -31,4 +32,7 @@ def main(socket: str, model: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except EdgeError as error:  # the server is away, or says why it has no answer
+        sys.exit(str(error))

@@ -17,11 +17,15 @@ import numpy as np
 def main(arguments: list[str]) -> None:
     protocol, address, model, input_name, output_name, picture = arguments
     triton = importlib.import_module(f"tritonclient.{protocol}")
-    with triton.InferenceServerClient(address) as client:
-        given = triton.InferInput(input_name, [1], "BYTES")
-        given.set_data_from_numpy(np.array([Path(picture).read_bytes()], object))
-        answer = client.infer(model, [given], outputs=[triton.InferRequestedOutput(output_name)])
-        print(answer.as_numpy(output_name)[0].decode())
+    refused = importlib.import_module("tritonclient.utils").InferenceServerException
+    given = triton.InferInput(input_name, [1], "BYTES")
+    given.set_data_from_numpy(np.array([Path(picture).read_bytes()], object))
+    try:
+        with triton.InferenceServerClient(address) as client:
+            answer = client.infer(model, [given], outputs=[triton.InferRequestedOutput(output_name)])
+    except (OSError, refused) as error:  # the server is away, or says why it has no answer
+        sys.exit(f"no answer from {address}: {error}")
+    print(answer.as_numpy(output_name)[0].decode())
 
 
 if __name__ == "__main__":

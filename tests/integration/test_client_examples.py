@@ -81,6 +81,30 @@ def test_our_client_says_what_is_wrong_in_one_sentence(server: Server) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("ask", ("unix:{free}", "pixels", "{photo}")),
+        ("ask", ("http://127.0.0.1:1", "pixels", "{photo}")),
+        ("shared_memory", ("{free}", "pixels")),
+        ("triton_client", ("http", "127.0.0.1:1", "pixels", "image", "classes", "{photo}")),
+        ("triton_client", ("grpc", "127.0.0.1:1", "pixels", "image", "classes", "{photo}")),
+    ],
+    ids=["unix", "http", "memory", "triton-http", "triton-grpc"],
+)
+def test_a_server_that_is_away_is_one_sentence(
+    server: Server, tmp_path: Path, name: str, arguments: tuple[str, ...]
+) -> None:
+    told = [one.format(free=tmp_path / "nobody", photo=server.photo) for one in arguments]
+    command = [sys.executable, "-m", f"examples.clients.{name}", *told]
+
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=60, check=False, text=True)
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith(("cannot ", "no answer from 127.0.0.1:1: "))
+
+
 def test_shared_memory_filled_in_place(server: Server) -> None:
     said = example("shared_memory", server.socket, "pixels")
 

@@ -12,6 +12,8 @@ from edge_runtime.inference.backend import Array
 
 _SHOWN: Final = 4
 """Numbers of a tensor that a line of text shows."""
+_SHOWN_FROM: Final = 0.0005
+"""What is nearer to nothing rounds to 0.000."""
 _HALF: Final = 0.5
 """Of a score between 0 and 1: more likely than not."""
 
@@ -172,14 +174,18 @@ def as_text(result: Result) -> str:
 def _line(result: Result) -> str:
     match result:
         case Classes():
-            pairs = zip(result.labels, result.scores, strict=True)
-            return ", ".join(f"{label} ({score:.3f})" for label, score in pairs) or "no class"
+            pairs = list(zip(result.labels, result.scores, strict=True))
+            # A score that would be shown as nothing says nothing, unless it is the best.
+            told = [*pairs[:1], *(pair for pair in pairs[1:] if not abs(pair[1]) < _SHOWN_FROM)]
+            return ", ".join(f"{_quoted(label)} ({score:.3f})" for label, score in told) or "no class"
         case Boxes():
             found = zip(result.labels, result.scores, result.boxes.tolist(), strict=True)
-            return ", ".join(f"{label} ({score:.3f}) at {_corners(box)}" for label, score, box in found) or "no object"
+            told_of = (f"{_quoted(label)} ({score:.3f}) at {_corners(box)}" for label, score, box in found)
+            return ", ".join(told_of) or "no object"
         case Mask():
             shares = result.shares().items()
-            return ", ".join(f"{label_of(index, result.labels)} {share:.1%}" for index, share in shares) or "no class"
+            told_of = (f"{_quoted(label_of(index, result.labels))} {share:.1%}" for index, share in shares)
+            return ", ".join(told_of) or "no class"
         case Anomaly():
             verdict = {None: "", True: ": anomalous", False: ": normal"}[result.is_anomalous]
             return f"{result.score:.4g}{verdict}"
@@ -195,6 +201,11 @@ def _line(result: Result) -> str:
             first = ", ".join(f"{value:.4g}" for value in result.array.ravel()[:_SHOWN])
             more = ", …" if result.array.size > _SHOWN else ""
             return f"{result.array.dtype} {list(result.array.shape)}: {first}{more}"
+
+
+def _quoted(label: str) -> str:
+    """A label that can be told from the commas between labels."""
+    return f'"{label}"' if "," in label else label
 
 
 def _track_line(track: Track) -> str:

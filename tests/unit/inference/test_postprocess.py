@@ -126,6 +126,11 @@ def test_scores_and_boxes_travel_as_json_without_what_json_cannot_say() -> None:
     [
         (Classes((7, 3), ("seven", "3"), (0.98, 0.0061)), "seven (0.980), 3 (0.006)"),
         (Classes((), (), ()), "no class"),
+        (Classes((7, 3, 1), ("seven", "3", "1"), (0.996, 0.0005, 0.0004)), "seven (0.996), 3 (0.001)"),
+        (Classes((7, 3), ("seven", "3"), (0.0, 0.0)), "seven (0.000)"),
+        (Classes((7, 3), ("seven", "3"), (-1.0, -2.0)), "seven (-1.000), 3 (-2.000)"),
+        (Classes((7, 3), ("cougar, puma", "3"), (0.5, 0.25)), '"cougar, puma" (0.500), 3 (0.250)'),
+        (Boxes(np.array([[0, 1, 2, 3]]), (0,), ("cat, big",), (0.5,)), '"cat, big" (0.500) at [0, 1, 2, 3]'),
         (Scored(0.5), "0.500"),
         (Values((5.0, 20.25), "mm"), "5, 20.25 mm"),
         (TensorAnswer(np.zeros((1, 5), np.float32)), "float32 [1, 5]: 0, 0, 0, 0, …"),
