@@ -261,15 +261,16 @@ class _System:
             self._answer(samples)
 
     def _answer(self, samples: Sequence[Any]) -> None:
-        answers: list[list[Answer]] = [[] for _ in samples]
+        bodies, answered = [array.array("B") for _ in samples], 0
         try:
             if self._error is None:
                 answers = self._asked([self._inputs[sample.index] for sample in samples])
+                bodies = [self._body(one) for one in answers]
+                answered = len(answers)
         except BaseException as error:  # noqa: BLE001 (raised again when LoadGen has ended)
             self._error = error
-        bodies = [self._body(one) for one in answers]
         with self._counting:
-            self.answered += sum(map(bool, answers))
+            self.answered += answered
         response = self._loadgen.QuerySampleResponse
         self._loadgen.QuerySamplesComplete(
             [response(sample.id, *body.buffer_info()) for sample, body in zip(samples, bodies, strict=True)]

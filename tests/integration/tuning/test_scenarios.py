@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from edge_runtime.cli.main import assemble
 from edge_runtime.contract.errors import EdgeError, InferenceError, UnsupportedFeature
 from edge_runtime.inference.model import Model
+from edge_runtime.tuning import scenarios
 from edge_runtime.tuning.bench import BenchReport
 from edge_runtime.tuning.scenarios import ScenarioReport, ScenarioWish, load_loadgen, run_scenario
 from edge_runtime.tuning.target import Questions
@@ -111,6 +113,20 @@ def test_a_model_that_cannot_answer_ends_the_run_with_its_reason(release: Path, 
 
         with pytest.raises(InferenceError, match="decode"):
             run_scenario(model, questions, wish, 0.1)
+
+
+def test_an_answer_that_cannot_be_written_down_is_not_raised_into_loadgen(release: Path, monkeypatch) -> None:
+    told: list[Any] = []
+    loadgen = SimpleNamespace(QuerySampleResponse=lambda *given: given, QuerySamplesComplete=told.extend)
+    monkeypatch.setattr(scenarios, "as_json", lambda _: 1 / 0)
+    with Model.open(release, threads=1) as model:
+        questions = Questions(({"image": picture(0)},), "1 picture", False)
+        system = scenarios._System(loadgen, model, questions, ScenarioWish("single-stream", "accuracy"))
+
+        system._issue([SimpleNamespace(id=7, index=0)])
+
+    assert [given[0] for given in told] == [7]
+    assert system.answered == 0
 
 
 def test_without_loadgen_the_remedy_is_named_before_anything_is_measured(

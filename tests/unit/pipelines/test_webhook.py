@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import socket
 import ssl
 import threading
@@ -192,6 +193,17 @@ def test_a_server_that_is_not_there_costs_records_not_the_pipeline(secret: Path)
     assert (report.done, report.failed) == (0, 3)
     assert "Connection refused" in sent.told[0]
     assert not any("a-secret-path" in line or SECRET in line for line in sent.told)
+
+
+def test_the_path_of_the_url_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with listening() as hook:
+        sent = Sent(hook.url)
+        sent.records(0)
+        report = sent.close()
+
+    assert report.done == 1
+    assert "a-secret-path" not in caplog.text
 
 
 def test_a_full_line_of_live_records_loses_its_oldest_and_counts_them() -> None:
