@@ -19,6 +19,7 @@ from converters.cli.options import (
     TrustCode,
     cache_folder,
 )
+from edge_runtime.terminal import fitted
 
 if TYPE_CHECKING:
     from converters.pipeline.finishing import BuildOptions
@@ -103,7 +104,7 @@ def build(
     )  # fmt: skip
     loaded, base = load_recipe(recipe, given)
     for note in unedited(recipe) if recipe else ():
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(fitted(f"note: {note}", sys.stderr), err=True)
     options = BuildOptions(
         base=base, out=out, force=force, accuracy_gate=accuracy_gate, allow_failed_golden=allow_failed_golden,
         golden_from=golden_from, compile_timeout_s=compile_timeout_s, emulates=emulate,

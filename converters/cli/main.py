@@ -10,6 +10,7 @@ import typer
 
 from converters.cli.options import EXIT_USER_ERROR
 from edge_runtime.contract.errors import EdgeError
+from edge_runtime.terminal import fitted
 from edge_runtime.version import HELP_NAMES, add_version
 
 _COMMANDS: Final = (
@@ -47,7 +48,7 @@ def main() -> None:
     try:
         app()
     except EdgeError as error:
-        typer.echo(str(error), err=True)
+        typer.echo(fitted(str(error), sys.stderr), err=True)
         sys.exit(EXIT_USER_ERROR)
 
 

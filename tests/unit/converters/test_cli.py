@@ -6,6 +6,8 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from converters.cli import main as cli
+from converters.commands import build as commands
+from converters.pipeline.finishing import BuildOptions
 from converters.planning.recipe import parse_recipe
 from tests.fakes.onnx_models import conv_classifier, saved
 
@@ -212,6 +214,17 @@ def test_a_starter_recipe_finds_the_model_from_where_it_was_made(monkeypatch, ca
     _, text, _ = run(monkeypatch, capsys, "recipe", "../models/m.onnx")
 
     assert parse_recipe(text.encode(), ".toml").model == "../models/m.onnx"
+
+
+@pytest.mark.parametrize(("options", "emulates"), [([], True), (["--no-emulate"], False)])
+def test_emulation_is_left_out_on_request(monkeypatch, capsys, tmp_path, options, emulates) -> None:
+    asked: list[BuildOptions] = []
+    monkeypatch.setattr(commands, "build_release", lambda _, given, **__: asked.append(given) or True)
+    dry_run(monkeypatch, capsys, tmp_path)
+
+    run(monkeypatch, capsys, "build", "--recipe", tmp_path / "r.toml", "-o", tmp_path / "out", *options)
+
+    assert [one.emulates for one in asked] == [emulates]
 
 
 def test_lines_that_still_ask_for_a_change_are_named(monkeypatch, capsys, tmp_path) -> None:
