@@ -330,7 +330,7 @@ def refused(call: Any) -> tuple[str, str]:
         ([("x", PIXELS.astype(np.float64), "FP64")], None, "INVALID_ARGUMENT", "float64"),
         ([("x", np.zeros((1, 1, 3, 3), np.float32), "FP32")], None, "INVALID_ARGUMENT", "a size is 3"),
         ([("x", PIXELS, "FP32")] * 2, None, "INVALID_ARGUMENT", "input 'x' twice"),
-        ([("x", PIXELS, "FP32")], ["nothing"], "INVALID_ARGUMENT", "none of that name; choose of logits, classes"),
+        ([("x", PIXELS, "FP32")], ["nothing"], "INVALID_ARGUMENT", "none of that name; choose one of logits, classes"),
         ([("x", PIXELS, "FP32")], ["logits"] * 2, "INVALID_ARGUMENT", "output twice"),
     ],
 )
