@@ -43,6 +43,7 @@ from edge_runtime.contract.device_state import Birth, Enrolment, Reported, Statu
 from edge_runtime.contract.errors import ContractError, EdgeError, TransportError, UpdateError
 from edge_runtime.contract.ids import SlotId
 from edge_runtime.installed import DATABASE, POINTERS, STORE, is_state_folder
+from edge_runtime.interrupt import Ending
 from edge_runtime.parent import limit_memory
 from edge_runtime.settings import DeviceSettings
 from edge_runtime.trust.trusted_time import TimeFloor
@@ -83,7 +84,7 @@ def run_agent(settings: DeviceSettings, source: Path | None) -> None:
     configure_logging(settings.log_level)
     images = None if source is None else read_folder(source)
     limit_memory(settings.memory_bytes)
-    stopping = threading.Event()
+    stopping = Ending()
     with _ended_by_any_thread(stopping):
         _run(settings, images, stopping)
 

@@ -24,6 +24,18 @@ _LOOK_UP_S: Final = 0.5
 learns of it when it wakes the next time: it must not sleep for ever."""
 
 
+class Ending(threading.Event):
+    """An event that a signal's handler may set.
+
+    The handler runs in the main thread between any two instructions, also where that thread waits for the event and
+    holds its lock: with the usual one it would then wait for itself, for ever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cond = threading.Condition(threading.RLock())
+
+
 def raise_on_interrupt() -> None:
     """From here on an interrupt is a KeyboardInterrupt: for work that cleans up after itself."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import threading
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 
 from edge_runtime.cli.output import Json, print_json, say
 from edge_runtime.contract.errors import ContractError
-from edge_runtime.interrupt import end_at_once, wait_for
+from edge_runtime.interrupt import Ending, end_at_once, wait_for
 
 if TYPE_CHECKING:
     from edge_runtime.doors.access import Access
@@ -131,7 +130,7 @@ def serve(
         drain_s=drain,
     )
     keep_freed_memory()
-    ended = threading.Event()
+    ended = Ending()
     with serving(plan, _say) as running:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             # Who starts it with nohup, or in the background of a script, wants it to stay.
@@ -160,7 +159,7 @@ def _say(line: str) -> None:
         say(f"edge-runtime: {line}")
 
 
-def _end(ended: threading.Event) -> None:
+def _end(ended: Ending) -> None:
     """Once drains; again ends at once."""
     if ended.is_set():
         signal.signal(signal.SIGINT, signal.SIG_DFL)
