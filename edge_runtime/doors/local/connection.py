@@ -108,7 +108,8 @@ class Connection:
         self._stream.stop_reading()
 
     def hang_up(self) -> None:
-        """End the conversation, from any thread; `serve` returns soon."""
+        """End the conversation, from any thread; `serve` returns soon and takes no question that came before."""
+        self._is_over = True
         self._stream.hang_up()
 
     def refuse_at_door(self, error: EdgeError) -> None:
@@ -118,11 +119,11 @@ class Connection:
         self._stream.close()
 
     def _converse(self) -> bool:
-        if self._is_over or not (self._is_greeted or self._greet()):
+        if not (self._is_greeted or self._greet()):
             return False
         self._is_greeted = True
         self._pace = Pace()
-        while (frame := self._next()) is not None:
+        while not self._is_over and (frame := self._next()) is not None:
             self._answer(frame)
             if self._pace.is_brisk and self._stream.is_between_messages:
                 self._forget_body()

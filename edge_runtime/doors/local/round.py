@@ -128,6 +128,7 @@ class Round(Generic[M]):
             if lead.is_over or self._pass_on(lead, member):
                 return True
             self._leave(member)
+            lead.serving = None  # the watch must not take it out a second time
         member.hang_up()
         self._go_on(member)
         return False

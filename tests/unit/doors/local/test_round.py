@@ -166,6 +166,25 @@ def test_without_more_threads_who_must_go_on_alone_is_hung_up_on(monkeypatch: py
         assert other.ask()
 
 
+def test_who_is_hung_up_on_is_served_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def go_on_slowly(client: Client) -> None:
+        lead = round_._lead
+        # Whom the lead is said to be serving, the watch gives a thread; that would end the lead, and strand the others.
+        watched.put(lead and lead.serving)
+        go_on(client)
+
+    watched = SimpleQueue[Client | None]()
+    round_ = Round[Client](go_on_slowly)
+    with together(2, round_) as (leaving, _), monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        leaving.leave()
+
+        assert watched.get_nowait() is None
+
+
 def test_clients_of_the_door_that_ask_briskly_share_a_thread(door: LocalDoor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "SHORT_S", 60.0)
     monkeypatch.setattr(pace, "OFTEN_S", 600.0)
