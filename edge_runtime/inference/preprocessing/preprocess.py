@@ -317,12 +317,11 @@ def _reduction(
         return None
     from edge_runtime.inference.preprocessing.geometry import reduction_of
 
-    height, width = source.shape[-3:-1]
-    if isinstance(height, int) or isinstance(width, int):
+    free, axes = AxisRange(min=1, max=_SIDE_MAX), release.signature.axes
+    bounds = [axes.get(size, free) for size in source.shape[-3:-1] if isinstance(size, str)]
+    if len(bounds) < 2:
         return None  # a picture must be of that very size, which another one must not be reduced to
-    free = AxisRange(min=1, max=_SIDE_MAX)
-    axes = release.signature.axes
-    return reduction_of(decode, kept[0], (axes.get(height, free), axes.get(width, free)))
+    return reduction_of(decode, kept[0], (bounds[0], bounds[1]))
 
 
 def _places_answers(release: ReleaseManifest) -> bool:
