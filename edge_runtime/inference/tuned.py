@@ -38,7 +38,7 @@ class TunedChoice(Document, frozen=True, kw_only=True):
     """Inside one call; None: as the variant and its engine would have it."""
     provider: str | None = None
     """The one that is best of several that the variant names."""
-    batch: int
+    batch: Annotated[int, msgspec.Meta(ge=1, le=1024)]
     """Samples per call with which one sample cost least."""
     p50_ms: float
     at: str

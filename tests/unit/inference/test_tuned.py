@@ -173,6 +173,14 @@ def test_a_number_of_threads_that_no_machine_has_is_not_tried(release: Path, tmp
     assert opened(release, tmp_path / "state") == ("a-usual", None)
 
 
+@pytest.mark.parametrize("batch", [-1, 0, 10**9])
+def test_a_batch_that_nobody_measured_is_not_tried(release: Path, tmp_path: Path, batch: int) -> None:
+    made = choice(release, "b-tuned", batch=batch)
+    keep(tmp_path / "state", made.release, made.fingerprint, [made])
+
+    assert opened(release, tmp_path / "state") == ("a-usual", None)
+
+
 def test_a_provider_that_the_variant_does_not_name_is_passed_over(release: Path, tmp_path: Path) -> None:
     made = choice(release, "b-tuned", provider="npu")
     keep(tmp_path / "state", made.release, made.fingerprint, [made])
