@@ -29,12 +29,13 @@ def blame_question(error: BaseException) -> NoReturn:
 
     Raises:
         BadInput: nearly always.
-        InferenceError: as it came, with its code.
-        MemoryError: as it came.
+        InferenceError: as it came, with its code; `memory` where there was not enough.
     """
     if isinstance(error, InferenceError) and error.code != InferenceError.default_code:
         raise error
-    if isinstance(error, MemoryError) or not isinstance(error, Exception):
+    if isinstance(error, MemoryError):
+        raise InferenceError("take the inputs", "there is not enough memory for them", code=MEMORY) from error
+    if not isinstance(error, Exception):
         raise error
     if isinstance(error, EdgeError):
         raise BadInput(error.cannot, error.because, error.remedy) from error

@@ -166,8 +166,11 @@ class _Submitted:
                 self._done(Cancelled())
                 return
             home, asked = self._place.home_of(self._call)
+            self._ticket = None
             try:
-                self._ticket = home.submit(asked, self._done, self.go)
+                # Without one it went on elsewhere by now, perhaps, and has the ticket of that place.
+                if (ticket := home.submit(asked, self._done, self.go)) is not None:
+                    self._ticket = ticket
             except EdgeError as error:
                 self._done(error)
             except Retired:

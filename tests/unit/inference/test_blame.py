@@ -91,6 +91,20 @@ def test_an_engine_that_fails_is_to_blame_whoever_asks(pixels: Model, faults: Fa
     assert (counted.success, counted.failed, counted.faults) == (2, 5, 5)
 
 
+def test_memory_that_runs_out_while_a_question_is_prepared_is_a_reason_of_its_own(
+    pixels: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Preprocessor, "decode", fail)
+
+    for ask in (pixels.infer, pixels.infer_batch, pixels.infer_tensors):
+        with pytest.raises(InferenceError, match="not enough memory") as caught:
+            ask({"image": picture(2).tolist()})  # type: ignore[arg-type]
+        assert caught.value.code == MEMORY
+
+
 def test_leased_buffers_blame_whom_every_other_call_blames(pixels: Model, faults: Faults) -> None:
     too_many = {"image": np.zeros((3, 2, 2, 1), np.uint8)}
     with pixels.lease() as buffers:

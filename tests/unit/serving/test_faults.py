@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -12,6 +13,7 @@ from edge_runtime.contract import reasons
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.inference.backend import BACKENDS
 from edge_runtime.inference.blame import EngineFault
+from edge_runtime.inference.requests.refusals import Cancelled
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.calls import Reply
 from edge_runtime.serving.events import Event, Happened
@@ -197,6 +199,33 @@ def test_a_submitted_call_hears_that_its_model_runs_out_of_memory_as_it_comes_ba
     outcome = outcomes.get(timeout=60)
     assert isinstance(outcome, EdgeError)
     assert outcome.code == reasons.MEMORY
+
+
+def test_a_call_that_waited_for_its_model_can_still_be_withdrawn_from_the_line(
+    quiet: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = quiet.host.load(accelerated(tmp_path, has_stand_in=False))
+    seating = quiet.host._names["pixels"].live.seating
+    seating.vacate()
+    quiet.faults.blocks = gate = threading.Event()
+    outcomes: SimpleQueue[Reply | EdgeError] = SimpleQueue()
+    others: SimpleQueue[Reply | EdgeError] = SimpleQueue()
+
+    def at_once(job: Callable[[], object]) -> None:
+        monkeypatch.undo()
+        for _ in range(seating.seated(None).admission.slots):
+            served.submit(about(0), others.put)
+        job()
+
+    # The model is there, and busy, before whoever submitted the call has come back.
+    monkeypatch.setattr(quiet.host._keeper.caretaker, "soon", at_once)
+    ticket = served.submit(about(1), outcomes.put)
+    is_withdrawn = ticket.cancel()
+    gate.set()
+
+    assert is_withdrawn
+    assert isinstance(outcomes.get(timeout=60), Cancelled)
+    assert isinstance(others.get(timeout=60), Reply)
 
 
 def test_callers_of_a_model_that_cannot_come_back_do_not_share_one_error(quiet: Stage, tmp_path: Path) -> None:
