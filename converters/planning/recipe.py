@@ -184,7 +184,7 @@ def parse_recipe(content: bytes, suffix: str, name: str = "the recipe") -> Recip
     except msgspec.ValidationError as error:
         text = content.decode("utf-8", "replace") if suffix == ".toml" else ""
         raise explain(str(error), Recipe, fields, text, name) from error
-    check_recipe(recipe)
+    check_recipe(recipe, name)
     return recipe
 
 
@@ -209,18 +209,18 @@ def _fields(content: bytes, suffix: str, name: str) -> object:
     return fields
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Refuse what cannot become a release, before anything is read. Raises: BadRecipe."""
+def check_recipe(recipe: Recipe, name: str = "the recipe") -> None:
+    """Refuse what cannot become a release, before anything is read; errors call it by name. Raises: BadRecipe."""
     try:
         parse_model_name(recipe.name)
         parse_version(recipe.version)
-        for name in (*recipe.inputs, *recipe.outputs, *recipe.states):
-            parse_layer_name(name)
+        for one in (*recipe.inputs, *recipe.outputs, *recipe.states):
+            parse_layer_name(one)
     except ContractError as error:
         raise BadRecipe(error.cannot, error.because, error.remedy) from error
     problems = [*_missing(recipe), *_contradictions(recipe)]
     if problems:
-        raise BadRecipe("use the recipe", "; ".join(problems))
+        raise BadRecipe(f"use {name}", "; ".join(problems))
 
 
 def _missing(recipe: Recipe) -> list[str]:

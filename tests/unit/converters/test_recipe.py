@@ -88,6 +88,7 @@ folder = "e"
         ('"b"\nkind = "tensor"', '"b"\nkind = "tensr"',
          "line 16, outputs.second.kind: Invalid enum value 'tensr'; write one of "),
         ('"b"\nkind = "tensor"', '"b"', "line 14, outputs.second.kind: it is missing; write it"),
+        ('precisions = ["float32"]', "", "cannot use r.toml: write calibration.folder"),
         ('folder = "e"', 'foldr = "e"', "line 18, evaluation.foldr: unknown key; write folder"),
         ('["float32"]', '["float32", "int4"]', "line 7, precisions.1: Invalid enum value 'int4'; write one of float32"),
         ('version = "1"', "version = = 1", r"it is no TOML \(.*line 4"),
