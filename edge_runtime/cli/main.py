@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from importlib import import_module
 from typing import Final
 
@@ -46,6 +47,8 @@ def assemble(command: str | None = None) -> typer.Typer:
 def main() -> None:
     """Entry point: one sentence for an error, no traceback."""
     use_any_output()
+    # What is odd about a stranger's picture is said in our own words, or does not matter.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         try:
             assemble(*sys.argv[1:2])(standalone_mode=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,16 @@ def test_a_table_is_written_in_an_encoding_that_has_not_all_of_its_characters(qu
     assert rb"gr\xf6\xdfe.png" in asked.stdout
     assert measured.returncode == 0
     assert b" x the bare engine; " in measured.stdout
+
+
+def test_odd_metadata_in_a_picture_is_nothing_to_talk_about(question: str, tmp_path: Path) -> None:
+    # A maker's name that would be longer than the file.
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IHHHIII", 8, 1, 0x010F, 2, 10**6, 500, 0)
+    Image.fromarray(picture(2)[:, :, 0]).save(tmp_path / "odd.png", exif=exif)
+
+    asked = shell(f"{EDGE_RUNTIME} run {question.split(maxsplit=1)[0]} {tmp_path / 'odd.png'}")
+
+    assert (asked.returncode, asked.stderr) == (0, b"")
 
 
 def test_json_is_the_same_document_in_every_encoding(question: str) -> None:
