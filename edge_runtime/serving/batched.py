@@ -182,9 +182,9 @@ class BatchedInstance:
         """A batch for the caller to run; else how long to wait, None: until somebody wakes it."""
         with self._lock:
             # Whose call runs already leads nobody: it would leave as soon as that is answered.
-            if not self._free or self._leader not in {None, entry} or entry not in self._line:
-                return [], None
             now = monotonic()
+            if not self._free or self._leader not in {None, entry} or entry not in self._line:
+                return [], self._patience(entry, now)
             decision = next_batch([one.waiting for one in self._line], now, self._policy, self._run_s)
             line = self._line
             late, batch = [line[place] for place in decision.late], [line[place] for place in decision.batch]
@@ -197,6 +197,17 @@ class BatchedInstance:
         for one in late:
             self._settle(one, DeadlinePassed())
         return batch, None if decision.look_again_at is None else decision.look_again_at - now
+
+    def _patience(self, entry: _Entry, now: float) -> float | None:
+        """How long one waits who decides nothing; who waits for an engine that hangs is late all the same."""
+        deadline = entry.waiting.deadline
+        if deadline is None or entry not in self._line:
+            return None
+        if now < deadline:
+            return min(deadline - now, threading.TIMEOUT_MAX)
+        self._line.remove(entry)
+        entry.outcome = DeadlinePassed()
+        return None
 
     def _appoint(self) -> None:
         """Wake whoever came first, where there is something to decide; the lock is held."""

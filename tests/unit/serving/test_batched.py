@@ -200,17 +200,17 @@ def test_an_engine_that_fails_fails_all_of_its_batch_and_none_of_them_twice(
 def test_a_call_whose_deadline_passes_in_the_line_never_reaches_the_engine(
     engine: Doubling, pool: ThreadPoolExecutor
 ) -> None:
-    deadline = time.monotonic() + 0.05
+    instance = batched(engine)
 
-    asked = ask_while_busy(
-        engine, batched(engine), pool, [call(1), call(2, deadline=deadline), call(3)],
-        meanwhile=lambda: until(lambda: time.monotonic() > deadline),
-    )  # fmt: skip
+    def is_told_in_time() -> None:
+        with pytest.raises(DeadlinePassed):
+            instance.answer(call(2, deadline=time.monotonic() + 0.05), Accounting().record())
+        assert engine.inside == 1  # a hanging engine would keep him for ever
+        assert len(instance._line) == 2
 
-    assert asked[0].result(30)["y"].tolist() == [[2]]
-    with pytest.raises(DeadlinePassed):
-        asked[1].result(30)
-    assert asked[2].result(30)["y"].tolist() == [[6]]
+    asked = ask_while_busy(engine, instance, pool, [call(1), call(3)], meanwhile=is_told_in_time)
+
+    assert [one.result(30)["y"].tolist() for one in asked] == [[[2]], [[6]]]
     assert engine.sizes == [1, 2]
 
 
