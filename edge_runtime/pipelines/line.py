@@ -42,14 +42,16 @@ class Line(Generic[_T]):
 
     def take(self) -> _T | None:
         """The oldest item, waited for; None after the last one."""
+        return next(iter(self.take_some(1)), None)
+
+    def take_some(self, most: int) -> list[_T]:
+        """The oldest items, as many as there are up to a number, the first waited for; empty after the last one."""
         with self._changed:
             while not self._waiting and not self._ended:
                 self._changed.wait()
-            if not self._waiting:
-                return None
-            item, _ = self._waiting.popleft()
+            items = [self._waiting.popleft()[0] for _ in range(min(most, len(self._waiting)))]
             self._changed.notify_all()
-            return item
+            return items
 
     def end(self) -> None:
         """Nothing more comes; what waits is still handed out."""

@@ -197,7 +197,7 @@ def _open_sink(
         case described.WebhookSink():
             from edge_runtime.pipelines.sinks.webhook import Webhook
 
-            opened = Webhook(name, sink, tell, stopping, is_live=planned.plan.is_live(name))
+            opened = Webhook(name, sink, tell, stopping, live=planned.plan.live)
         case described.JsonlSink():
             from edge_runtime.pipelines.sinks.jsonl import JsonlFile
 

@@ -86,10 +86,10 @@ class Plan:
     routes: tuple[Route, ...]
     deliveries: tuple[Delivery, ...]
 
-    def is_live(self, sink: str) -> bool:
-        """Whether records of a live source reach that sink."""
-        live = {route.source for route in self.routes if route.is_live}
-        return any(one.sink == sink and one.sources & live for one in self.deliveries)
+    @property
+    def live(self) -> frozenset[str]:
+        """Sources whose frames come at their own pace."""
+        return frozenset(route.source for route in self.routes if route.is_live)
 
 
 def plan(

@@ -7,10 +7,11 @@ import stat
 import threading
 import time
 import uuid
-from collections import deque
+from collections.abc import Collection
 from typing import Final
 
 from edge_runtime.pipelines.description import WebhookSink
+from edge_runtime.pipelines.line import Line
 from edge_runtime.pipelines.ports import Tell
 from edge_runtime.pipelines.records import Record, record_bytes
 from edge_runtime.pipelines.sinks.posting import Posted, Poster
@@ -32,26 +33,25 @@ class Webhook:
         described: where to, how many at once, how long to try.
         tell: hears when the server is away and when it is back.
         stopping: set when somebody ends the pipeline.
-        is_live: whether the oldest record makes room for a new one; else whoever delivers waits for room.
+        live: sources whose oldest record makes room for a new one; for others whoever delivers waits for room.
 
     Raises:
         ContractError: as `Poster`.
     """
 
     def __init__(
-        self, name: str, described: WebhookSink, tell: Tell, stopping: threading.Event, *, is_live: bool
+        self, name: str, described: WebhookSink, tell: Tell, stopping: threading.Event, *, live: Collection[str]
     ) -> None:
         self._name = name
         self._described = described
         self._tell = tell
         self._stopping = stopping
-        self._is_live = is_live
+        self._live = live
         self._poster = Poster(name, described)
         for path in filter(None, (described.token_file, described.secret_file)):
             if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
                 tell(f"sink {name}: others can read {path}: chmod 600 it")
-        self._waiting: deque[bytes] = deque()
-        self._changed = threading.Condition()
+        self._waiting: Line[bytes] = Line(described.waiting)
         self._has_ended = False
         self._is_away = False
         """The last request was given up: the next one is tried once."""
@@ -66,27 +66,21 @@ class Webhook:
     def deliver(self, record: Record) -> None:
         """Put a record in line; a full line of live records loses its oldest one, which is counted."""
         document = record_bytes(record)
-        with self._changed:
-            while len(self._waiting) >= self._described.waiting:
-                if self._is_live:
-                    self._waiting.popleft()
-                    self._stage.drop()
-                else:
-                    self._changed.wait(_SLICE_S)
-            self._waiting.append(document)
-            self._changed.notify_all()
+        before = self._waiting.dropped
+        self._waiting.put(document, is_live=record.frame.source in self._live)
+        if self._waiting.dropped > before:
+            self._stage.drop()
 
     def close(self) -> None:
         """Send what waits, for as long as the server takes it or a request may be tried again."""
-        with self._changed:
-            self._has_ended = True
-            self._changed.notify_all()
+        self._has_ended = True
+        self._waiting.end()
         if self._thread.ident is not None:
             self._thread.join()
         self._poster.close()
 
     def _send_all(self) -> None:
-        while documents := self._next():
+        while documents := self._waiting.take_some(self._described.batch):
             began = time.perf_counter()
             body = documents[0] if self._described.batch == 1 else b"[" + b",".join(documents) + b"]"
             posted = self._tried(body) if self._is_worth_trying() else _GIVEN_UP
@@ -96,16 +90,6 @@ class Webhook:
                     self._stage.did(each_s)
                 elif self._stage.failed(posted.because):
                     self._tell(f"sink {self._name}: cannot post to {self._poster.where}: {posted.because}")
-
-    def _next(self) -> list[bytes]:
-        """The oldest that wait, as many as go into one request; empty after the last one."""
-        with self._changed:
-            while not self._waiting and not self._has_ended:
-                self._changed.wait()
-            count = min(len(self._waiting), self._described.batch)
-            documents = [self._waiting.popleft() for _ in range(count)]
-            self._changed.notify_all()
-            return documents
 
     def _tried(self, body: bytes) -> Posted:
         """How the last attempt ended; others follow where that may help, and time is left."""

@@ -9,7 +9,7 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -98,16 +98,16 @@ def listening(*plan: int | str) -> Iterator[Hook]:
 class Sent:
     """A sink that has begun, what it told, and what it counted."""
 
-    def __init__(self, url: str, *, is_live: bool = False, **keys: Any) -> None:
+    def __init__(self, url: str, *, live: Sequence[str] = (), **keys: Any) -> None:
         self.told: list[str] = []
         self.stopping = threading.Event()
         self.stage = Stage("sink", "hook")
-        self.sink = Webhook("hook", WebhookSink(url=url, **keys), self.told.append, self.stopping, is_live=is_live)
+        self.sink = Webhook("hook", WebhookSink(url=url, **keys), self.told.append, self.stopping, live=live)
         self.sink.begin(self.stage)
 
-    def records(self, *numbers: int) -> None:
+    def records(self, *numbers: int, source: str = "door") -> None:
         for number in numbers:
-            self.sink.deliver(Record("entrance", frame(number), (FOUND,)))
+            self.sink.deliver(Record("entrance", frame(number, source=source), (FOUND,)))
 
     def close(self) -> StageReport:
         self.sink.close()
@@ -208,7 +208,7 @@ def test_the_path_of_the_url_is_in_no_log(caplog: pytest.LogCaptureFixture) -> N
 
 def test_a_full_line_of_live_records_loses_its_oldest_and_counts_them() -> None:
     with listening() as hook:
-        sent = Sent(hook.url, is_live=True, waiting=2)
+        sent = Sent(hook.url, live=["door"], waiting=2)
         hook.goes_on.clear()
         sent.records(0)
         assert hook.arrived.acquire(timeout=30)
@@ -217,6 +217,21 @@ def test_a_full_line_of_live_records_loses_its_oldest_and_counts_them() -> None:
         report = sent.close()
 
     assert frames(hook.bodies) == [0, 3, 4]
+    assert (report.done, report.dropped) == (3, 2)
+
+
+def test_records_of_files_make_no_room_for_live_ones() -> None:
+    with listening() as hook:
+        sent = Sent(hook.url, live=["door"], waiting=2)
+        hook.goes_on.clear()
+        sent.records(0)
+        assert hook.arrived.acquire(timeout=30)
+        sent.records(1, source="folder")
+        sent.records(2, 3, 4)
+        hook.goes_on.set()
+        report = sent.close()
+
+    assert frames(hook.bodies) == [0, 1, 4]
     assert (report.done, report.dropped) == (3, 2)
 
 
