@@ -15,7 +15,8 @@ class Budget:
     def __init__(self, total: int, what: str) -> None:
         self._left = total
         self._what = what
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        """What is collected while it is held may give back."""
 
     def take(self, amount: int) -> None:
         """Take a part of it. Raises: InferenceError, code `overloaded`: the rest is smaller."""

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +20,14 @@ import numpy as np
 
 from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError
 from edge_runtime.contract.ids import shown
+from edge_runtime.doors.budget import Budget
 from edge_runtime.serving.calls import BadCall
 
 REGIONS_MAX: Final = 256
 """Each holds a file descriptor, of which a process often may have 1024."""
+COPIES_BYTES: Final = 1024 * 1024 * 1024
+"""Of all tensors copied out of regions whose calls wait or are being answered: a short message may name the same large
+region many times."""
 _NAME_MAX: Final = 256
 _KEY: Final = re.compile(r"/?([^/\0]{1,255})\Z")
 _FOLDER: Final = Path("/dev/shm")  # noqa: S108 (where POSIX shared memory lives on Linux)
@@ -86,10 +91,12 @@ class SystemRegions:
     Args:
         prefix: names of objects that clients may register begin so; None: they may register none.
         folder: in which the objects lie.
+        copies_bytes: what all copies of their bytes may take together.
     """
 
-    def __init__(self, prefix: str | None = "", folder: Path = _FOLDER) -> None:
+    def __init__(self, prefix: str | None = "", folder: Path = _FOLDER, *, copies_bytes: int = COPIES_BYTES) -> None:
         self._prefix = prefix
+        self._copies = Budget(copies_bytes, "memory for copies of shared memory")
         self._folder = folder
         self._lock = threading.Lock()
         self._regions: dict[str, _Region] = {}
@@ -159,12 +166,24 @@ class SystemRegions:
         self._within(part)
 
     def read(self, part: RegionRange) -> memoryview:
-        """A copy of the bytes, aligned for any datatype. Raises: BadCall when the region does not hold them."""
+        """A copy of the bytes, aligned for any datatype.
+
+        Raises:
+            BadCall: the region does not hold them.
+            InferenceError: code `overloaded`: there are too many copies whose calls are under way.
+        """
         region = self._within(part)
-        # Not a bytearray: that would be filled with zeros first.
-        content = np.empty(part.size, np.uint8).data
-        _transfer(region, os.preadv, content, part.offset)
-        return content
+        self._copies.take(part.size)
+        try:
+            # Not a bytearray: that would be filled with zeros first.
+            copy = np.empty(part.size, np.uint8)
+        except BaseException:
+            self._copies.give_back(part.size)
+            raise
+        # Whoever still looks at it, a shadow model perhaps, holds it.
+        weakref.finalize(copy, self._copies.give_back, part.size)
+        _transfer(region, os.preadv, copy.data, part.offset)
+        return copy.data
 
     def write(self, part: RegionRange, content: memoryview) -> None:
         """Write bytes to the beginning of a part. Raises: BadCall when they do not fit (any more)."""

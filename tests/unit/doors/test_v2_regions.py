@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_runtime.contract.errors import ContractError, InferenceError
@@ -118,6 +119,21 @@ def test_nothing_outside_the_region_is_touched(regions: SystemRegions, tmp_path:
     with pytest.raises(BadCall, match="outside"):
         regions.read(RegionRange("r", offset, size))
     assert path.read_bytes() == bytes(range(16))
+
+
+def test_copies_are_bounded_and_make_room_when_nobody_looks_at_them_any_more(tmp_path: Path) -> None:
+    regions = SystemRegions(folder=tmp_path, copies_bytes=20)
+    registered(regions, tmp_path)
+    whole = RegionRange("r", 0, 8)
+    held = [np.frombuffer(regions.read(whole), np.uint8), regions.read(whole)]
+
+    with pytest.raises(InferenceError, match="4 are left for all callers") as caught:
+        regions.read(whole)
+    held.pop(0)
+
+    assert caught.value.code == "overloaded"
+    assert bytes(regions.read(whole)) == bytes(range(8))
+    regions.close()
 
 
 def test_an_output_larger_than_its_place_is_not_written(regions: SystemRegions, tmp_path: Path) -> None:
