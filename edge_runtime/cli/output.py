@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
+from edge_runtime.contract.errors import printable
 from edge_runtime.terminal import fitted
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -47,8 +48,8 @@ def _readable(error: UnicodeError) -> tuple[str, int]:
 
 
 def say(line: str) -> None:
-    """A sentence for a person on standard error."""
-    sys.stderr.write(f"{fitted(line, sys.stderr)}\n")
+    """A sentence for a person on standard error; what would steer a terminal in it is escaped."""
+    sys.stderr.write(f"{fitted(printable(line), sys.stderr)}\n")
 
 
 def print_json(document: object) -> None:
