@@ -192,7 +192,7 @@ class AnswerReader:
         except (ContractError, ValueError, TypeError, OverflowError) as error:
             raise NotUnderstood("read an answer", str(error), "update client and server") from error
         answer = Answer(tensors, head.model, head.version)
-        is_in_region = all(view is not None for view in views)
+        is_in_region = not frame.body_bytes and all(view is not None for view in views)
         self._last = (frame, answer) if is_in_region and not owns else None
         return answer
 

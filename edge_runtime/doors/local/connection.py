@@ -226,7 +226,7 @@ class Connection:
             reply = served.call(call or self._question(planned, frame, _NO_BODY, began))
             self._reply(reply, planned, frame)
         finally:
-            self._pace.note(began, time.monotonic())
+            self._pace.note(began, time.monotonic(), frame.time_left_us)
 
     def _question(self, planned: Planned, frame: Frame, body: memoryview, arrived: float) -> Call:
         head = planned.head

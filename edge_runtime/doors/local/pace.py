@@ -10,6 +10,8 @@ WINDOW: Final = 32
 """Questions after which the pace is judged anew."""
 OFTEN_S: Final = 0.4
 """Within which so many questions must come: who waits for every frame of a camera leaves a thread idle and no more."""
+HURRIED_US: Final = 100_000
+"""Whose deadline is nearer has no time to wait for another's slow answer, which nobody would count as waiting."""
 
 
 class Pace:
@@ -27,8 +29,16 @@ class Pace:
         self._since = 0.0
         self._shortest_s = SHORT_S
 
-    def note(self, began: float, ended: float) -> None:
-        """One answer, from the question to the end, in `time.monotonic()` seconds."""
+    def note(self, began: float, ended: float, left_us: int = 0) -> None:
+        """One answer, from the question to the end.
+
+        Args:
+            began: `time.monotonic()` seconds.
+            ended: likewise.
+            left_us: microseconds until its deadline; 0: none.
+        """
+        if 0 < left_us < HURRIED_US:
+            return
         if not self._count:
             self._since = began
             self._shortest_s = ended - began

@@ -6,14 +6,14 @@ from itertools import pairwise
 
 import pytest
 
-from edge_runtime.doors.local.pace import OFTEN_S, SHORT_S, WINDOW, Pace
+from edge_runtime.doors.local.pace import HURRIED_US, OFTEN_S, SHORT_S, WINDOW, Pace
 
 QUICK = SHORT_S / 2
 
 
-def ask(pace: Pace, answers_s: list[float], *, every_s: float) -> Pace:
+def ask(pace: Pace, answers_s: list[float], *, every_s: float, left_us: int = 0) -> Pace:
     for number, answer_s in enumerate(answers_s):
-        pace.note(number * every_s, number * every_s + answer_s)
+        pace.note(number * every_s, number * every_s + answer_s, left_us)
     return pace
 
 
@@ -28,6 +28,11 @@ def test_short_questions_without_a_pause_are_brisk() -> None:
 )
 def test_others_are_not(answers_s: list[float], every_s: float) -> None:
     assert not ask(Pace(), answers_s, every_s=every_s).is_brisk
+
+
+@pytest.mark.parametrize(("left_us", "is_brisk"), [(HURRIED_US - 1, False), (HURRIED_US, True)])
+def test_who_cannot_wait_for_others_is_not_brisk(left_us: int, is_brisk: bool) -> None:
+    assert ask(Pace(), [QUICK] * WINDOW, every_s=QUICK, left_us=left_us).is_brisk == is_brisk
 
 
 def test_answers_that_were_interrupted_do_not_count() -> None:

@@ -205,6 +205,20 @@ def test_clients_of_the_door_that_ask_briskly_share_a_thread(door: LocalDoor, mo
         assert len(door._round._members) == 1
 
 
+def test_a_client_with_a_near_deadline_keeps_its_thread(door: LocalDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "SHORT_S", 60.0)
+    monkeypatch.setattr(pace, "OFTEN_S", 600.0)
+    monkeypatch.setattr(pace, "HURRIED_US", 2 * PATIENCE_S * 1_000_000)
+    with LocalClient(str(door.path)) as client, client.buffers("pixels", {"image": (1, 2, 2, 1)}) as buffers:
+        for _ in range(pace.WINDOW + 2):
+            buffers.infer(deadline_s=PATIENCE_S)
+        assert not door._round._members
+
+        for _ in range(pace.WINDOW + 2):
+            buffers.infer(deadline_s=3 * PATIENCE_S)
+        assert len(door._round._members) == 1
+
+
 def test_closing_the_door_ends_those_who_share_a_thread(door: LocalDoor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "SHORT_S", 60.0)
     monkeypatch.setattr(pace, "OFTEN_S", 600.0)
