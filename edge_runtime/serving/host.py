@@ -273,7 +273,7 @@ class ModelHost:
         """Drain and free everything; safe to repeat.
 
         Args:
-            patience_s: for calls in flight and loads all together.
+            patience_s: for calls in flight, candidates of shadows and loads all together.
 
         Returns:
             What did not come back in time (`2 calls of model m 1.0.0`). It frees its memory should it ever do so.
@@ -287,9 +287,7 @@ class ModelHost:
             shadows = [place.shadow for place in places if place.shadow is not None]
             self._versions.clear()
             self._names.clear()
-        for shadow in shadows:
-            shadow.stop()
-        hung = []
+        hung = [left for one in shadows if (left := one.abandon(max(0.0, give_up - time.monotonic())))]
         for one in (*leaving, *self._coming.copy()):
             if left := one.seating.retire(max(0.0, give_up - time.monotonic())):
                 hung.append(f"{left} of model {one.name} {one.version}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -121,11 +122,22 @@ class Shadow:
         self.abandon()
         return self.report()
 
-    def abandon(self) -> None:
-        """Free the candidate of a shadow that was never offered anything; safe to repeat."""
+    def abandon(self, patience_s: float | None = None) -> str:
+        """Answer what waits and free the candidate, whoever offers it more; safe to repeat.
+
+        Args:
+            patience_s: for its calls.
+
+        Returns:
+            What did not come back in time (`1 call of model m 1.0.0`); else nothing.
+        """
+        patience_s = _PATIENCE_S if patience_s is None else patience_s
+        give_up = time.monotonic() + patience_s
         self._is_stopped.set()
-        self._thread.join(_PATIENCE_S)
-        self._candidate.seating.retire()
+        self._thread.join(patience_s)
+        one = self._candidate
+        left = one.seating.retire(max(0.0, give_up - time.monotonic()))
+        return f"{left} of model {one.name} {one.version}" if left else ""
 
     def _run(self) -> None:
         # Engines start their own threads while they load; those inherit this one's priority.

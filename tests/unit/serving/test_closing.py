@@ -106,6 +106,23 @@ def test_a_model_that_comes_back_into_memory_when_the_host_has_closed_is_freed(r
         pass
 
 
+def test_a_candidate_that_hangs_keeps_nobody_from_closing_and_is_named(release: Path, tmp_path: Path) -> None:
+    faults = Faults()
+    host = held(faults)
+    reply = host.load(release).call(about(0))
+    shadow = host.shadow(plain(tmp_path, "2.0.0"), share=1.0)
+    while faults.running.acquire(blocking=False):
+        pass
+    faults.blocks = threading.Event()
+    shadow.offer(about(0), reply)
+    faults.running.acquire()
+
+    hung = host.close(0.0)
+    faults.blocks.set()
+
+    assert hung == ("1 call of model pixels 2.0.0",)
+
+
 def test_calls_that_hang_are_named_and_free_the_memory_when_they_come_back(release: Path) -> None:
     faults = Faults()
     host = held(faults)
