@@ -21,8 +21,9 @@ from edge_runtime.contract.ids import shown
 from edge_runtime.contract.steps import Color, Decode, Resize
 from edge_runtime.importing import uncollected
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.preprocessing.geometry import Fit, Reduction, crop_corner, fit_of, reducing_factor
+from edge_runtime.inference.preprocessing.geometry import Fit, crop_corner, fit_of
 from edge_runtime.inference.preprocessing.jpeg_header import read_jpeg_header
+from edge_runtime.inference.preprocessing.reduction import Reduction, reducing_factor
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage

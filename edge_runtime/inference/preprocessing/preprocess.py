@@ -31,18 +31,15 @@ from edge_runtime.inference.preprocessing.values import Step, Value, permute
 from edge_runtime.inference.states import StreamRules, compile_rules
 
 if TYPE_CHECKING:
-    from edge_runtime.inference.preprocessing.geometry import Placement, Reduction
+    from edge_runtime.inference.preprocessing.geometry import Placement
     from edge_runtime.inference.preprocessing.quantising import Quantiser
+    from edge_runtime.inference.preprocessing.reduction import Reduction
 
 Inputs = Mapping[str, bytes | Array]
 """Public inputs by name: encoded bytes of one sample, or an array as the signature says."""
 Batch = Mapping[str, bytes | Array | Sequence[bytes | Array]]
 """The same of several samples: stacked in one array, or listed one by one."""
 
-_IN_THE_PICTURE: Final = frozenset({"detect", "nms", "segment"})
-"""Postprocessing whose answers are pixels of the caller's picture, whose size a reduced one does not tell."""
-_SIDE_MAX: Final = 65_535
-"""Pixels: as long as a side of a JPEG can be."""
 _IMAGE_LAYOUTS: Final = {"NHWC", "HWC"}
 _AUDIO_OPS: Final = frozenset({"amplitude", "dct", "frame", "log", "mel", "mono", "resample", "stack", "stft"})
 _TABLE_OPS: Final = frozenset({"columns", "relative", "standardize"})
@@ -312,20 +309,11 @@ def _quantiser(binding: TensorBinding, source: InputSpec) -> Quantiser | None:
 def _reduction(
     decode: Decode, kept: tuple[PreStep, ...], source: InputSpec, release: ReleaseManifest
 ) -> Reduction | None:
-    """How far the pictures of an input may be reduced; not at all where answers are places in them."""
-    if decode.reduced == "never" or not kept or _places_answers(release):
+    if decode.reduced == "never" or not kept:
         return None
-    from edge_runtime.inference.preprocessing.geometry import reduction_of
+    from edge_runtime.inference.preprocessing.reduction import reduction_of
 
-    free, axes = AxisRange(min=1, max=_SIDE_MAX), release.signature.axes
-    bounds = [axes.get(size, free) for size in source.shape[-3:-1] if isinstance(size, str)]
-    if len(bounds) < 2:
-        return None  # a picture must be of that very size, which another one must not be reduced to
-    return reduction_of(decode, kept[0], (bounds[0], bounds[1]))
-
-
-def _places_answers(release: ReleaseManifest) -> bool:
-    return any(step.get("op") in _IN_THE_PICTURE for steps in release.postprocess.values() for step in steps)
+    return reduction_of(decode, kept[0], source, release)
 
 
 def _source(name: str, steps: tuple[PreStep, ...], release: ReleaseManifest) -> InputSpec:

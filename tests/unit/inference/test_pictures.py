@@ -18,12 +18,12 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.steps import Decode, Normalize
 from edge_runtime.contract.tensor import AxisRange
 from edge_runtime.inference.preprocessing import images, opencv
-from edge_runtime.inference.preprocessing.geometry import Reduction, reducing_factor
 from edge_runtime.inference.preprocessing.image_steps import build_image_step
 from edge_runtime.inference.preprocessing.images import decode_image
 from edge_runtime.inference.preprocessing.jpeg_header import read_jpeg_header
 from edge_runtime.inference.preprocessing.pictures import prepare
 from edge_runtime.inference.preprocessing.preprocess import Preprocessor, compile_preprocess
+from edge_runtime.inference.preprocessing.reduction import Reduction, reducing_factor
 from edge_runtime.inference.preprocessing.scaling import scale_bilinear, scale_nearest
 from edge_runtime.inference.preprocessing.values import Value
 from tests.fakes.models import release_manifest

@@ -42,8 +42,9 @@ def test_an_answer_to_a_tensor_waits_for_no_pictures_sounds_tests_or_command_lin
         "hashlib", "_hashlib", "dataclasses", "importlib.metadata", "tempfile", "shutil",
     }  # fmt: skip
     parts = {
-        "images", "image_steps", "opencv", "jpeg_header", "pictures", "geometry", "golden", "agreement", "arrays",
-        "drift", "finite", "prepared", "streams", "audio_steps", "table_steps", "detect", "segment",
+        "images", "image_steps", "opencv", "jpeg_header", "pictures", "geometry", "reduction",
+        "golden", "agreement", "arrays", "drift", "finite", "prepared", "streams", "audio_steps", "table_steps",
+        "detect", "segment",
     }  # fmt: skip
 
     assert foreign & tensor_answer == set()
