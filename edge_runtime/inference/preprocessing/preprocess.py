@@ -27,7 +27,7 @@ from edge_runtime.inference.preprocessing.given import (
     plain_array,
     with_batch,
 )
-from edge_runtime.inference.preprocessing.values import Step, Value, permute
+from edge_runtime.inference.preprocessing.values import Step, Value, permute, with_axes
 from edge_runtime.inference.states import StreamRules, compile_rules
 
 if TYPE_CHECKING:
@@ -363,7 +363,7 @@ def _finish(
 ) -> Array:
     """The last, implicit step: quantise where the file says so, else widen without loss."""
     wanted = np.dtype(dtype)
-    array = _with_axes(array, spec)
+    array = with_axes(array, spec)
     if quantise is not None:
         array = quantise(array)
     elif not np.can_cast(array.dtype, wanted, "safe"):
@@ -372,21 +372,6 @@ def _finish(
         )
     # Not ascontiguousarray, which gives a scalar an axis.
     return np.asarray(array, dtype=wanted, order="C")
-
-
-def _with_axes(array: Array, spec: TensorSpec) -> Array:
-    """The array with the axes of the tensor it becomes: windows join the batch, axes of size one come and go."""
-    if not spec.shape and array.size == 1:
-        return array.reshape(())
-    if array.ndim == len(spec.shape) + 1:
-        # [N, windows, …] becomes one row per window; a tensor without a batch axis loses it.
-        return array.reshape(-1, *array.shape[2:])
-    missing = len(spec.shape) - array.ndim
-    for axis, size in enumerate(spec.shape):
-        if missing > 0 and size == 1 and axis > 0 and (axis >= array.ndim or array.shape[axis] != 1):
-            array = np.expand_dims(array, axis)
-            missing -= 1
-    return array
 
 
 def _numbers(name: str, spec: TensorSpec) -> list[int]:

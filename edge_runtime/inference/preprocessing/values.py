@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.steps import Color
+from edge_runtime.contract.tensor import TensorSpec
 from edge_runtime.inference.backend import Array
 
 CHANNELS: Final = {"rgb": 3, "bgr": 3, "gray": 1}
@@ -36,3 +38,18 @@ def permute(value: Value, wanted: str) -> Value:
     if current is None or sorted(current) != sorted(target):
         raise ContractError("run preprocess step layout", f"a tensor of layout {current} cannot become {target}")
     return Value(value.array.transpose([current.index(axis) for axis in target]), target, value.color, value.rate_hz)
+
+
+def with_axes(array: Array, spec: TensorSpec) -> Array:
+    """The array with the axes of the tensor it becomes: windows join the batch, axes of size one come and go."""
+    if not spec.shape and array.size == 1:
+        return array.reshape(())
+    if array.ndim == len(spec.shape) + 1:
+        # [N, windows, …] becomes one row per window; a tensor without a batch axis loses it.
+        return array.reshape(-1, *array.shape[2:])
+    missing = len(spec.shape) - array.ndim
+    for axis, size in enumerate(spec.shape):
+        if missing > 0 and size == 1 and axis > 0 and (axis >= array.ndim or array.shape[axis] != 1):
+            array = np.expand_dims(array, axis)
+            missing -= 1
+    return array
