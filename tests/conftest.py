@@ -19,9 +19,12 @@ settings.register_profile("default", deadline=None, max_examples=50, suppress_he
 settings.register_profile("lab", deadline=None, max_examples=1000, suppress_health_check=_CHECKS)
 settings.load_profile(os.environ.get("EDGEFLEET_HYPOTHESIS_PROFILE", "default"))
 
-# A shell lets what it starts in the background ignore Ctrl-C; every process that a test interrupts would inherit that.
+# A shell lets what it starts in the background ignore Ctrl-C, and nohup a hang-up; every process that a test signals
+# would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # What a person has tuned must not change what a test measures; nothing is kept there.
 os.environ["XDG_STATE_HOME"] = "/nonexistent/edgefleet-state"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from importlib import import_module
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar, final
@@ -21,6 +19,11 @@ from edge_runtime.inference.opening import Opened, Release, Wishes, open_release
 from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.preprocess import Batch, Inputs
+from edge_runtime.inference.requests.accounting import Accounting, Statistics
+from edge_runtime.inference.requests.admission import Admission
+from edge_runtime.inference.requests.asker import Asker
+from edge_runtime.inference.requests.lease import Lease, LeasePool
+from edge_runtime.inference.requests.turns import Ticket
 from edge_runtime.inference.states import STATELESS
 from edge_runtime.inference.tuned import TunedChoice, TunedFrom
 
@@ -29,19 +32,13 @@ if TYPE_CHECKING:
 
     from edge_runtime.contract.evidence import CheckResult
     from edge_runtime.inference.checks.golden import GoldenSet
-    from edge_runtime.inference.requests.accounting import Statistics
-    from edge_runtime.inference.requests.admission import Admission
-    from edge_runtime.inference.requests.asker import Asker
     from edge_runtime.inference.requests.drift import DriftSketches
     from edge_runtime.inference.requests.finite import NanPolicy
-    from edge_runtime.inference.requests.lease import Lease
-    from edge_runtime.inference.requests.turns import Ticket
     from edge_runtime.inference.streams import ModelSession
 
 QUEUE_LIMIT: Final = 128
 """Requests that may wait for a model unless its owner says otherwise."""
 
-_REQUESTS: Final = "edge_runtime.inference.requests"
 _T = TypeVar("_T")
 
 
@@ -52,11 +49,6 @@ class Model:
     __slots__ = ("_accounting", "_admission", "_asker", "_leases", "_opened", "sessions")
 
     def __init__(self, opened: Opened, *, concurrency: int, queue_limit: int, nan: NanPolicy) -> None:
-        from edge_runtime.inference.requests.accounting import Accounting
-        from edge_runtime.inference.requests.admission import Admission
-        from edge_runtime.inference.requests.asker import Asker
-        from edge_runtime.inference.requests.lease import LeasePool
-
         self._opened = opened
         self._accounting = Accounting()
         self._admission = Admission(concurrency, queue_limit, self._accounting)
@@ -112,8 +104,7 @@ class Model:
         """
         options = BackendOptions(threads=threads, concurrency=concurrency)
         wishes = Wishes(variant, backends, facts, options, provider, built=built, tuned=tuned, batch=batch)
-        ahead = None if f"{_REQUESTS}.asker" in sys.modules else _import_requests
-        opened = open_release(release, wishes, registry, meanwhile=ahead)
+        opened = open_release(release, wishes, registry)
         slots = concurrency_for(opened.variant.manifest, opened.options)
         return cls(opened, concurrency=slots, queue_limit=queue_limit, nan=nan)
 
@@ -383,11 +374,3 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _import_requests() -> None:
-    """What a model is asked through, which its loading does not need."""
-    # Whoever needs them imports them again and says what is wrong; a thread that dies would end a whole agent.
-    with suppress(Exception):
-        for name in ("admission", "asker", "lease"):
-            import_module(f"{_REQUESTS}.{name}")

@@ -5,10 +5,8 @@ No engine sees a byte whose digest was not checked; what was checked in memory i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from threading import Thread
 from typing import Final
 
 import msgspec
@@ -88,17 +86,13 @@ class Opened(msgspec.Struct, frozen=True):
     """What was found best for this variant on this machine; wishes went before it."""
 
 
-def open_release(
-    release: Release, wishes: Wishes, registry: Registry, *, meanwhile: Callable[[], None] | None = None
-) -> Opened:
+def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened:
     """Open a release and load the best variant for this machine; falls through to the next when one fails to load.
 
     Args:
         release: which one.
         wishes: how.
         registry: backends by name.
-        meanwhile: done on a thread of its own while files are read and the engine builds its session, which leave
-            Python free; nobody waits for it.
 
     Raises:
         InferenceError: code `no_variant` or `load_failed`; no variant could be loaded, with all reasons.
@@ -125,10 +119,6 @@ def open_release(
     skipped.extend(choice.rejected)
     labels = read_labels(opened, source)
     arrays = _read_priors(opened, source)
-    if meanwhile is not None:
-        # Without memory for a thread it is done when it is needed, or the engine says that there is too little.
-        with suppress(RuntimeError):
-            Thread(target=meanwhile, name="edge-meanwhile", daemon=True).start()
     by_digest = {one.digest: one for one in variants}
     for chosen in (by_digest[one.digest] for one in choice.candidates):
         files = _read_files(chosen, source)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import ctypes
-import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+# Not in a `preexec_fn`: that forks, and what gRPC does in a fork of a process that has used it hangs now and then.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 def begin(command: Sequence[str], log: Path, *, new_session: bool = False) -> subprocess.Popen[bytes]:
     """Start a program that appends what it says to a file and is killed when this process dies."""
     with log.open("ab") as said:
         return subprocess.Popen(
-            command,
+            [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, *command],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
             start_new_session=new_session,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 (one prctl call)
         )
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -113,33 +113,6 @@ def test_a_picture_is_read_by_the_one_reader_that_its_beginning_names(codec: str
     assert {name for name in modules if name.endswith("ImagePlugin")} == {f"PIL.{reader}ImagePlugin"}
 
 
-def test_what_a_model_is_asked_through_is_imported_while_its_engine_loads_it(tmp_path: Path) -> None:
-    release = write_probe(tmp_path / "release")
-    program = (
-        "import sys, threading\n"
-        "from edge_runtime import Model\n"
-        "from edge_runtime.inference.backends.onnxruntime import OnnxRuntimeBackend\n"
-        "requests = [f'edge_runtime.inference.requests.{name}' for name in ('admission', 'asker', 'lease')]\n"
-        "print([name for name in requests if name in sys.modules])\n"
-        "class Slow(OnnxRuntimeBackend):\n"
-        "    def open(self, files, manifest, options):\n"
-        "        others = [one for one in threading.enumerate() if one is not threading.current_thread()]\n"
-        "        for one in others:\n"
-        "            one.join()\n"
-        "        print(len(others), requests == [name for name in requests if name in sys.modules])\n"
-        "        return super().open(files, manifest, options)\n"
-        "for _ in range(2):\n"
-        f"    Model.open({str(release)!r}, registry={{'onnxruntime': Slow()}})\n"
-    )
-
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=300)
-
-    # The second model finds them there, and takes no thread for it.
-    assert done.stdout.splitlines()[:1] == ["[]"]
-    assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == ["True", "True"]
-    assert done.stdout.splitlines()[2].split()[0] == "0"
-
-
 def test_what_an_import_made_is_not_walked_over_in_the_first_answer() -> None:
     program = (
         "import gc\n{before}\nfrom edge_runtime import Model\n"
