@@ -184,7 +184,7 @@ def test_regions_are_bounded_and_give_their_descriptors_back(regions: SystemRegi
         regions.register(RegionStatus("more", "key", 0, 8))
     regions.unregister()
 
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before  # fewer: what tests before it left went away
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_a_python_that_does_not_start_leaves_no_socket_open(tmp_path: Path) -> N
     with pytest.raises(InferenceError, match="No such file") as refused:
         TfliteRuntimeBackend(tmp_path / "none").open(FILES, MANIFEST, BackendOptions())
 
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before  # fewer: what tests before it left went away
     assert refused.value.code == "load_failed"
 
 

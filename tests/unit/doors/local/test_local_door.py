@@ -119,7 +119,7 @@ def test_closing_takes_the_socket_away_and_hangs_up(host: ModelHost, tmp_path: P
 
         assert not door.path.exists()
         assert door.statistics().connections == 0
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before  # fewer: what tests before it left went away
 
 
 def test_closing_leaves_the_socket_of_a_successor(host: ModelHost, tmp_path: Path) -> None:
