@@ -6,7 +6,7 @@ No threads of its own: whoever waits longest leads, which means to look after th
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter_ns
@@ -22,7 +22,7 @@ from edge_runtime.inference.backend import Tensors
 from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.requests.accounting import QUEUE, WAITED_NS, Record
 from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed, outcome_of
-from edge_runtime.inference.requests.rows import BatchAxes, batch_axes
+from edge_runtime.inference.requests.rows import BatchAxes, batch_axes, split
 from edge_runtime.serving.answering import Apart
 from edge_runtime.serving.batching import ALONE, BatchPolicy, Waiting, next_batch
 from edge_runtime.serving.calls import Call, Values
@@ -257,7 +257,7 @@ class BatchedInstance:
         if self._preparing is not None and len(apart) == len(batch):
             return self._preparing.run_all(apart, record)
         together = self._inner.answer(_joined([one.call for one in batch]), record)
-        parts = _split(together, [one.waiting.rows for one in batch])
+        parts = split(together, [one.waiting.rows for one in batch])
         if parts is None:
             # It cannot be asked by several at once.
             self._axes = None
@@ -316,18 +316,3 @@ def _joined(calls: Sequence[Call]) -> Call:
         for name in calls[0].inputs
     }
     return Call(inputs, calls[0].outputs, is_vouched_for=calls[0].is_vouched_for)
-
-
-def _split(tensors: Mapping[str, Values], rows: Sequence[int]) -> list[dict[str, Values]] | None:
-    """Each caller's rows; None where an output has not one row for each of the input."""
-    total = sum(rows)
-    if not tensors or any(
-        (len(values) if isinstance(values, list) or values.ndim else 0) != total for values in tensors.values()
-    ):
-        return None
-    parts: list[dict[str, Values]] = []
-    start = 0
-    for count in rows:
-        parts.append({name: values[start : start + count] for name, values in tensors.items()})
-        start += count
-    return parts

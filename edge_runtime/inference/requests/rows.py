@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from edge_runtime.contract.release import ReleaseManifest, VariantManifest
 from edge_runtime.inference.backend import Array, Tensors
+
+_Rows = TypeVar("_Rows", bound="Array | list[bytes]")
 
 _SAMPLES: Final = "N"
 """Name of the axis that counts samples."""
@@ -67,14 +69,16 @@ def cut(feeds: Tensors, most: int, constants: Collection[str]) -> list[dict[str,
     ]
 
 
-def split(tensors: Tensors, rows: Sequence[int]) -> list[dict[str, Array]] | None:
-    """Each part's rows; None where an output has not one row for each of the input."""
+def split(tensors: Mapping[str, _Rows], rows: Sequence[int]) -> list[dict[str, _Rows]] | None:
+    """Each part's rows, of arrays or lists; None where an output has not one row for each of the input."""
     total = sum(rows)
-    if not tensors or any((len(array) if array.ndim else 0) != total for array in tensors.values()):
+    if not tensors or any(
+        (len(values) if isinstance(values, list) or values.ndim else 0) != total for values in tensors.values()
+    ):
         return None
-    parts: list[dict[str, Array]] = []
+    parts: list[dict[str, Any]] = []
     start = 0
     for count in rows:
-        parts.append({name: array[start : start + count] for name, array in tensors.items()})
+        parts.append({name: values[start : start + count] for name, values in tensors.items()})
         start += count
     return parts

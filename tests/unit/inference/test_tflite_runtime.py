@@ -26,6 +26,7 @@ from edge_runtime.inference.facts import engines
 from edge_runtime.inference.model import Model
 from tests.fakes.litert_models import four_pixel_tflite
 from tests.fakes.models import Build, write_release
+from tests.fakes.open_files import open_files
 
 LIBRARY = """
 import enum
@@ -193,12 +194,12 @@ def test_a_call_that_was_under_way_when_the_model_was_closed_leaves_no_worker_be
 
 
 def test_a_python_that_does_not_start_leaves_no_socket_open(tmp_path: Path) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_files(is_first_look=True)
 
     with pytest.raises(InferenceError, match="No such file") as refused:
         TfliteRuntimeBackend(tmp_path / "none").open(FILES, MANIFEST, BackendOptions())
 
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before  # fewer: what tests before it left went away
+    assert open_files() == before
     assert refused.value.code == "load_failed"
 
 

@@ -28,6 +28,7 @@ from edge_runtime.doors.local.limits import Limits
 from edge_runtime.doors.local.planned import plan, take_inputs
 from edge_runtime.doors.local.regions import ForeignRegions
 from edge_runtime.serving.host import ModelHost
+from tests.fakes.open_files import open_files
 
 PIXELS = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
 SMALL = Limits(connections=2, regions=2, region_max_bytes=1 << 20, mapped_max_bytes=1 << 20,
@@ -60,10 +61,6 @@ def raw(door: LocalDoor) -> Iterator[socket.socket]:
         peer.settimeout(10)
         peer.connect(str(door.path))
         yield peer
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def is_well(door: LocalDoor) -> bool:
@@ -229,7 +226,7 @@ def test_a_byte_without_memory_is_refused(door: LocalDoor) -> None:
 
 def test_two_files_at_once_are_refused_and_closed(door: LocalDoor) -> None:
     connection = LocalConnection(str(door.path), 10)
-    before = open_files()
+    before = open_files(is_first_look=True)
     connection._stream.send(Kind.MAP, number=1)
     connection._stream.receive()
     ours = [_sealed(4096), _sealed(4096), _sealed(4096)]

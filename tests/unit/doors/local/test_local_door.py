@@ -16,6 +16,7 @@ from edge_runtime.contract.errors import TransportError
 from edge_runtime.doors.local.door import LocalDoor
 from edge_runtime.serving.host import ModelHost
 from tests.fakes.models import Build, write_release
+from tests.fakes.open_files import open_files
 
 PIXELS = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
 MANY = np.ones((5000, 1, 2, 2), np.float32)
@@ -112,14 +113,14 @@ def test_a_path_that_is_too_long_is_refused(host: ModelHost, tmp_path: Path) -> 
 
 
 def test_closing_takes_the_socket_away_and_hangs_up(host: ModelHost, tmp_path: Path) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_files(is_first_look=True)
     with LocalDoor(host, tmp_path / "s") as door, LocalClient(str(tmp_path / "s")) as client:
         client.infer("pixels", {"x": MANY})
         door.stop(10)
 
         assert not door.path.exists()
         assert door.statistics().connections == 0
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before  # fewer: what tests before it left went away
+    assert open_files() == before
 
 
 def test_closing_leaves_the_socket_of_a_successor(host: ModelHost, tmp_path: Path) -> None:

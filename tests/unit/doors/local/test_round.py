@@ -6,7 +6,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
@@ -15,6 +14,7 @@ from edge_runtime.client.local import LocalClient
 from edge_runtime.doors.local import pace
 from edge_runtime.doors.local.door import LocalDoor
 from edge_runtime.doors.local.round import Round
+from tests.fakes.open_files import open_files
 
 PATIENCE_S = 30
 
@@ -74,10 +74,6 @@ def together(count: int, round_: Round[Client] | None = None) -> Iterator[list[C
         client.far.close()
 
 
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def own_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name in {"local-round", "local-watch"}]
 
@@ -131,7 +127,7 @@ def test_who_must_go_on_alone_leaves_the_others_to_another_thread() -> None:
 
 
 def test_nothing_is_left_behind_the_last_one() -> None:
-    before = open_files()
+    before = open_files(is_first_look=True)
     with together(2) as clients:
         clients[0].ask()
 
