@@ -84,6 +84,8 @@ class LocalInstance:
         self._answerer = Answerer(model)
         self._check_finite = None if nan == "off" else FiniteCheck(model.predictor.preprocess, nan)
         self._sequences = None if model.sessions is None else OpenSequences(model)
+        # The golden set that warms it up holds numbers: nothing in it needs the readers that clients' pictures do.
+        model.predictor.preprocess.warm_up()
 
     @property
     def variant(self) -> VariantManifest:
@@ -124,8 +126,6 @@ class LocalInstance:
 
     def golden_check(self) -> list[CheckResult]:
         """Ask the release's golden questions. Raises: InferenceError, ContractError, DigestMismatch."""
-        # The golden set holds numbers: nothing in it needs the readers that clients' pictures do.
-        self.model.predictor.preprocess.warm_up()
         checks = self.model.golden_check()
         if not checks and self._sequences is None:
             # Nobody says what to ask, so zeros warm it up; that a model dislikes them is no reason to refuse it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,9 +10,10 @@ from pathlib import Path
 
 # Not in a `preexec_fn`: that forks, and what gRPC does in a fork of a process that has used it hangs now and then.
 _DIE_WITH_PARENT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-os.execvp(sys.argv[1], sys.argv[1:])
+import os, sys
+from edge_runtime.parent import end_with_parent
+end_with_parent(int(sys.argv[1]))
+os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
@@ -19,7 +21,7 @@ def begin(command: Sequence[str], log: Path, *, new_session: bool = False) -> su
     """Start a program that appends what it says to a file and is killed when this process dies."""
     with log.open("ab") as said:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, *command],
+            [sys.executable, "-c", _DIE_WITH_PARENT, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
