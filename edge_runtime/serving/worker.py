@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Final
@@ -25,13 +26,12 @@ from edge_runtime.inference.blame import EngineFault
 from edge_runtime.inference.requests.accounting import SAMPLES, Record
 from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.inference.tuned import TunedFrom
-from edge_runtime.serving.calls import BadCall, Call, Values
+from edge_runtime.serving.calls import BadCall, Call, SequenceStep, Values
 from edge_runtime.serving.variants import Origin
 from edge_runtime.serving.worker_limits import WorkerLimits
 from edge_runtime.serving.worker_messages import (
     Ask,
     AskGolden,
-    AskSequences,
     Blob,
     Channel,
     FromHost,
@@ -39,7 +39,6 @@ from edge_runtime.serving.worker_messages import (
     GoldenAnswers,
     Inbox,
     NeedBlob,
-    OpenNow,
     Outbox,
     Ready,
     Refusal,
@@ -51,8 +50,6 @@ from edge_runtime.serving.worker_refusals import as_error, as_refusal
 
 _STDERR: Final = 2
 """What engines print must not mix with what this program says on its standard output."""
-_NEWS_S: Final = 1.0
-"""Age from which on what is known of sequences is asked for again."""
 _GOODBYE_S: Final = 5.0
 """How long a worker may take to end by itself."""
 
@@ -97,8 +94,10 @@ class WorkerInstance:
         self._channel = channel
         self._limits = limits
         self._source = origin.source
-        self._sequences: Collection[int | str] = ()
-        self._asked_at = time.monotonic()
+        rules = origin.release.manifest.stream
+        self._idle_s = rules.idle_ms / 1000 if rules is not None and rules.idle_ms else math.inf
+        self._last_used: Mapping[int | str, float] = {}
+        """When each sequence that is open there was used, in `time.monotonic()` seconds."""
         self._inbox = Inbox()
         self._outbox = Outbox()
         self._asking = threading.Lock()
@@ -115,11 +114,11 @@ class WorkerInstance:
             ask = Ask(placed, call.outputs, sequence, call.deadline, call.is_vouched_for)
             told, memory = self._ask(ask, fresh, self._limits.answer_within_s)
             if isinstance(told, Refusal):
-                self._sequences = told.sequences
+                self._note(told.sequences, step)
                 raise as_error(told)
             if not isinstance(told, Told):
                 raise self._broken(f"it answered with {type(told).__name__}")
-            self._sequences = told.sequences
+            self._note(told.sequences, step)
             try:
                 self._inbox.take(memory)
                 views = self._inbox.values(told.tensors)
@@ -143,17 +142,11 @@ class WorkerInstance:
         return told.checks
 
     def open_sequences(self) -> Collection[int | str]:
-        """Ids of the sequences that are open; asked for anew only where nobody called for a while."""
-        is_stale = bool(self._sequences) and time.monotonic() - self._asked_at > _NEWS_S
-        if is_stale and not self.is_gone and self._asking.acquire(blocking=False):
-            try:
-                told, _ = self._ask(AskSequences(), None, self._limits.answer_within_s)
-                self._sequences = told.sequences if isinstance(told, OpenNow) else ()
-            except EngineFault:
-                self._sequences = ()
-            finally:
-                self._asking.release()
-        return () if self.is_gone else self._sequences
+        """Ids of the sequences that are open, as far as was heard; a process that hangs keeps nobody waiting here."""
+        if self.is_gone:
+            return ()
+        oldest = time.monotonic() - self._idle_s
+        return [name for name, used in self._last_used.items() if used >= oldest]
 
     def close(self) -> None:
         """End the process: it is asked first, and killed when it does not listen."""
@@ -178,6 +171,11 @@ class WorkerInstance:
         if not isinstance(told, Ready):
             raise self._broken(f"it said {type(told).__name__} while it was loading")
 
+    def _note(self, open_now: Collection[int | str], step: SequenceStep | None) -> None:
+        # In one assignment: others look meanwhile.
+        now, used, before = time.monotonic(), None if step is None else step.id, self._last_used
+        self._last_used = {name: now if name == used else before.get(name, now) for name in open_now}
+
     def _ask_with_files(self, question: Start | AskGolden) -> object:
         """What it answers after it got the files of the release that it asked for."""
         told, _ = self._ask(question, None, self._limits.load_within_s)
@@ -196,7 +194,6 @@ class WorkerInstance:
     def _ask(
         self, message: FromHost, memory: int | None, timeout_s: float
     ) -> tuple[object, int | None]:
-        self._asked_at = time.monotonic()
         try:
             self._channel.send(message, memory)
             return self._channel.receive(timeout_s)

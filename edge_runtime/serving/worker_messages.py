@@ -68,16 +68,6 @@ class AskGolden(msgspec.Struct, tag=True, frozen=True):
     """Host: ask the release's golden questions."""
 
 
-class AskSequences(msgspec.Struct, tag=True, frozen=True):
-    """Host: which sequences are open now?"""
-
-
-class OpenNow(msgspec.Struct, tag=True, frozen=True):
-    """Worker: these; one that nobody used for long has ended."""
-
-    sequences: list[int | str]
-
-
 class GoldenAnswers(msgspec.Struct, tag=True, frozen=True):
     """Worker: how they were answered."""
 
@@ -130,8 +120,8 @@ class Refusal(msgspec.Struct, tag=True, frozen=True):
     sequences: list[int | str] = []
 
 
-FromHost = Start | Blob | Refusal | AskGolden | AskSequences | Ask
-FromWorker = NeedBlob | Ready | GoldenAnswers | OpenNow | Told | Refusal
+FromHost = Start | Blob | Refusal | AskGolden | Ask
+FromWorker = NeedBlob | Ready | GoldenAnswers | Told | Refusal
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 

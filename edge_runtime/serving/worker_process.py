@@ -20,7 +20,6 @@ from edge_runtime.serving.instance import LocalInstance, is_out_of_memory
 from edge_runtime.serving.worker_messages import (
     Ask,
     AskGolden,
-    AskSequences,
     Blob,
     Channel,
     FromHost,
@@ -28,7 +27,6 @@ from edge_runtime.serving.worker_messages import (
     GoldenAnswers,
     Inbox,
     NeedBlob,
-    OpenNow,
     Outbox,
     Ready,
     Refusal,
@@ -127,15 +125,13 @@ class _Desk:
         self._inbox = Inbox()
         self._outbox = Outbox()
 
-    def answer(self, message: FromHost, memory: int | None) -> tuple[GoldenAnswers | OpenNow | Told, int | None]:
+    def answer(self, message: FromHost, memory: int | None) -> tuple[GoldenAnswers | Told, int | None]:
         """The answer, and fresh memory that goes with it. Raises: EdgeError."""
         match message:
             case Ask():
                 return self._told(message, memory)
             case AskGolden():
                 return GoldenAnswers(self._instance.golden_check()), None
-            case AskSequences():
-                return OpenNow(list(self._instance.open_sequences())), None
             case Start() | Blob() | Refusal():
                 raise ContractError("do what the host asks", f"{type(message).__name__} has no place here")
 

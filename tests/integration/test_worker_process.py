@@ -184,6 +184,25 @@ def test_sequences_are_remembered_in_the_worker(stage: Stage, tmp_path: Path) ->
         np.testing.assert_array_equal(there.tensors["output"], reference.tensors["output"])
 
 
+def test_who_asks_for_the_sequences_of_a_worker_that_hangs_is_told_at_once(stage: Stage, tmp_path: Path) -> None:
+    heard: dict[str, WorkerInstance] = {}
+    for name, idle_ms in (("forgetful", 1.0), ("patient", 1e9)):
+        Hearing().streaming(idle_ms=idle_ms).write(tmp_path / name)
+        served = stage.host.load(tmp_path / name, name=name, isolation="process")
+        served.call(Call({"audio": noise(0.1)}, sequence=SequenceStep(5, start=True)))
+        heard[name] = worker_of(served)
+        os.kill(heard[name]._child.pid, signal.SIGSTOP)
+
+    while heard["forgetful"].open_sequences():
+        pass
+
+    assert list(heard["patient"].open_sequences()) == [5]
+    assert not any(worker.is_gone for worker in heard.values()), "nobody waited until it was given up"
+    for name, worker in heard.items():
+        os.kill(worker._child.pid, signal.SIGCONT)
+        stage.host.unload(name)
+
+
 @pytest.mark.parametrize(("name", "reason"), [("hang", reasons.HUNG), ("crash", reasons.ENGINE_FAILED)])
 def test_an_engine_that_hangs_or_crashes_loses_its_process_and_no_call(
     fault: Callable[[str], None], tmp_path: Path, name: str, reason: str

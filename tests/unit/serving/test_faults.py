@@ -13,14 +13,17 @@ from edge_runtime.contract import reasons
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.inference.backend import BACKENDS
 from edge_runtime.inference.blame import EngineFault
-from edge_runtime.inference.requests.refusals import Cancelled
+from edge_runtime.inference.requests.refusals import Cancelled, Closed
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.calls import Reply
 from edge_runtime.serving.events import Event, Happened
 from edge_runtime.serving.host import ModelHost
+from edge_runtime.serving.instance import LocalInstance
+from edge_runtime.serving.seat import Seat
 from edge_runtime.serving.seating import ServedState
 from tests.fakes.faulty_backend import ENGINE, Faults, FaultyBackend, accelerated_facts
-from tests.unit.serving.releases import about, accelerated, brightest, plain
+from tests.unit.serving.releases import about, accelerated, brightest, plain, png
+from tests.unit.serving.threads import no_threads
 
 FACTS = accelerated_facts()
 BROKEN = EngineFault("run the model", "the accelerator was unplugged")
@@ -98,6 +101,36 @@ def test_a_call_whose_accelerator_fails_in_mid_run_is_answered_by_the_cpu(quiet:
     assert (statistics.success.count, statistics.fail.count, statistics.faults) == (1, 0, 1)
     event = quiet.wait_for(Happened.DEGRADED)
     assert (event.reason, event.variant) == (reasons.ENGINE_FAILED, "cpu")
+
+
+def test_a_fault_where_the_system_has_no_thread_to_give_is_made_good_all_the_same(
+    eager: Stage, release: Path
+) -> None:
+    served = eager.host.load(release)
+    former = served._place.live.seating.seat
+    assert former is not None
+    eager.faults.at_run = BROKEN
+
+    with no_threads():
+        reply = served.call(about(3))
+        assert brightest(reply) == 3
+        assert (served.state, served.variant) == (ServedState.DEGRADED, "cpu")
+    eager.faults.at_run = None
+
+    assert eager.wait_for(Happened.RECOVERED).variant == "npu"
+    assert (served.state, brightest(served.call(about(0)))) == (ServedState.READY, 0)
+    while not is_closed(former):
+        pass
+
+
+def is_closed(seat: Seat) -> bool:
+    """Whether what answered there has left memory."""
+    assert isinstance(seat.instance, LocalInstance)
+    try:
+        seat.instance.model.infer({"image": png(0)})
+    except Closed:
+        return True
+    return False
 
 
 def test_a_submitted_call_whose_accelerator_fails_is_answered_by_the_cpu(quiet: Stage, release: Path) -> None:
