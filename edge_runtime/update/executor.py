@@ -44,6 +44,7 @@ from edge_runtime.update.ports import Interrupted
 from edge_runtime.update.report import make_report, summarise
 from edge_runtime.update.states import (
     Activated,
+    Activation,
     Admitted,
     Attempt,
     Built,
@@ -111,6 +112,9 @@ class SlotMachine:
         self._switch = Switch(self._ledger, home, ports.live)
         self._interrupt = threading.Event()
         self._stopping = threading.Event()
+        self._showing = threading.Lock()
+        self._last_shown: tuple[int, Activation | None] = (-1, None)
+        """Revision of the last report, and what it said was answering."""
 
     def offer(self, assignment: Assignment, now: float) -> Answer:
         """Take note of an assignment that `trust` has verified; the steps that follow carry it out.
@@ -130,12 +134,24 @@ class SlotMachine:
         return answer
 
     def reported(self) -> Reported:
-        """Where the slot stands, for the server. Raises: UpdateError when the journal cannot be read."""
-        return make_report(self._board.device, self._journal.read(self.slot), self._switch.answering())
+        """Where the slot stands, for the server. Raises: UpdateError: the journal cannot be read or written."""
+        record, answering = self._shown()
+        return make_report(self._board.device, record, answering)
 
     def summary(self) -> SlotSummary:
         """Where the slot stands, for a birth message. Raises: as `reported`."""
-        return summarise(self._journal.read(self.slot), self._switch.answering())
+        record, answering = self._shown()
+        return summarise(record, answering)
+
+    def _shown(self) -> tuple[SlotRecord, Activation | None]:
+        """The record, and what really answers, which comes and goes with an engine and without a step."""
+        with self._showing:
+            record, answering = self._journal.read(self.slot), self._switch.answering()
+            revision, answered = self._last_shown
+            if record.revision == revision and answering != answered:
+                record = self._journal.renew(self.slot)
+            self._last_shown = record.revision, answering
+            return record, answering
 
     def interrupt(self) -> None:
         """Make a download in progress return soon, because the agent ends."""

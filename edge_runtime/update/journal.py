@@ -177,6 +177,12 @@ class Journal:
                 "UPDATE slots SET clean = ?, revision = revision + 1 WHERE slot = ?", (int(clean), slot)
             )
 
+    def renew(self, slot: SlotId) -> SlotRecord:
+        """Let the next report outdo the last one, though the record is the same. Raises: UpdateError."""
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE slots SET revision = revision + 1 WHERE slot = ?", (slot,))
+            return self.read(slot)
+
     def conclude(
         self, record: SlotRecord, event: UpdateEvent, status: Failed | RolledBack, now: float, *, quarantine: bool
     ) -> SlotRecord:

@@ -1,4 +1,7 @@
-"""What a slot reports, made from its journal record alone, so that equal revisions mean equal reports. Pure."""
+"""What a slot reports: its journal record, and what really answers. Pure.
+
+Equal revisions mean equal reports: `SlotMachine` raises the record's when only what answers has changed.
+"""
 
 from __future__ import annotations
 

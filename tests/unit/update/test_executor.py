@@ -87,6 +87,27 @@ def test_what_stands_in_for_a_confirmed_build_is_reported_as_running(world: Worl
     assert foreign is None
 
 
+def test_equal_revisions_mean_equal_reports_though_nothing_but_what_answers_has_changed(world: World) -> None:
+    confirmed(world)
+    meant = world.live.loaded
+    assert meant is not None
+    stand_in = replace(meant, variant=VariantId("cpu"), variant_digest=digest_of(b"cpu"))
+    reports = [world.machine.reported()]
+
+    for answering in (stand_in, stand_in, None):
+        world.live.stand_in = answering
+        reports.append(world.machine.reported())
+        summary = world.machine.summary()
+        assert (summary.revision, summary.running) == (reports[-1].revision, reports[-1].running)
+
+    first = reports[0].revision
+    assert [report.revision - first for report in reports] == [0, 1, 1, 2]
+    assert [report.running and report.running.variant for report in reports] == [
+        meant.variant, "cpu", "cpu", meant.variant,
+    ]  # fmt: skip
+    assert world.machine.reported() == reports[-1]
+
+
 def test_the_fastest_candidate_that_passes_is_kept(world: World) -> None:
     release = world.publish(
         "1", Quality(failing=frozenset({"own", "float"}), p50_ms=1), Quality(p50_ms=5), Quality(p50_ms=4)
