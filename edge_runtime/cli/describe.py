@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
+from edge_runtime.cli.options import Release, Slot, Tuned
 from edge_runtime.cli.output import Json, print_json
 from edge_runtime.contract.errors import ContractError, printable
 
 if TYPE_CHECKING:
     from edge_runtime.contract.tensor import InputSpec, Shape
     from edge_runtime.inference.description import Answered, Description, Offered
+    from edge_runtime.inference.tuned_settings import TunedSettings
 
 app = typer.Typer()
 
@@ -22,24 +24,23 @@ _NOT_CHECKED: Final = "whether that key is trusted is checked on devices, not he
 
 @app.command()
 def describe(
-    release: Annotated[
-        Path, typer.Argument(help="Folder that edge-convert wrote, or a device's state_dir: what it runs now.")
-    ],
+    release: Release,
     *,
-    slot: Annotated[str, typer.Option(help="With a state_dir: which of the device's models.")] = "main",
+    tuned: Tuned = None,
+    slot: Slot = "main",
     as_json: Json = False,
 ) -> None:
-    """Say what a release takes and answers, and which of its variants fit this device; no model is loaded."""
+    """Say what a release takes and answers, and which variant is taken here, as tuned; no model is loaded."""
     import msgspec
 
-    found = _described(release, slot)
+    found = _described(release, slot, tuned)
     if as_json:
         print_json(msgspec.to_builtins(found))
     else:
         _print(found)
 
 
-def _described(release: Path, slot: str) -> Description:
+def _described(release: Path, slot: str, tuned: Path | None) -> Description:
     from edge_runtime.contract.ids import parse_slot_id
     from edge_runtime.contract.layout import LayoutFolder
     from edge_runtime.inference.description import describe as description_of
@@ -47,12 +48,12 @@ def _described(release: Path, slot: str) -> Description:
 
     if not is_state_folder(release):
         layout = LayoutFolder(release)
-        return description_of(layout.open(), layout, folder=release)
+        return description_of(layout.open(), layout, folder=release, tuned=tuned)
     builds = installed_builds(release)
     if (build := builds.get(parse_slot_id(slot))) is None:
         because = f"nothing is installed in slot {slot} of {release}"
         raise ContractError(f"describe {release}", because, f"name one of {', '.join(builds)}")
-    return description_of(build.release, build.source)
+    return description_of(build.release, build.source, installed=build.activation.variant, tuned=tuned)
 
 
 def _print(found: Description) -> None:
@@ -102,6 +103,7 @@ def _sections(found: Description) -> Iterator[tuple[str, list[str]]]:
     if found.signed is not None:
         keys = ", ".join(key[:12] for key in found.signed.keys)
         yield "signed", [f"by {keys} until {found.signed.expires[:10]} ({found.signed.file}); {_NOT_CHECKED}"]
+    yield "tuned", [line for one in found.variants[:1] if one.place and one.tuned for line in _tuned(one.id, one.tuned)]
     yield "WAIVED", [f"{one.check}: {one.detail}" for one in found.waivers]
 
 
@@ -119,6 +121,12 @@ def _answered(one: Answered) -> str:
     more = [f"{one.labels} labels" if one.labels is not None else "", output.unit or ""]
     more.append(f"numbers as {output.raw}" if output.raw else "")
     return ", ".join([f"{output.name}: {output.kind}", *filter(None, more)])
+
+
+def _tuned(variant: str, settings: TunedSettings) -> Iterator[str]:
+    yield f"{variant}: {settings}"
+    if settings.because:
+        yield settings.because
 
 
 def _shape(dtype: str | None, shape: Shape) -> str:

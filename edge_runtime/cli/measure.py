@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_runtime.cli.options import Backends, Release, Slot, Threads, Tuned
 from edge_runtime.cli.output import Json, print_json, say
 from edge_runtime.interrupt import EXIT_INTERRUPTED, raise_on_interrupt
 
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     from edge_runtime.tuning.tune import TuneReport
 
 app = typer.Typer()
-
-Release = Annotated[
-    Path, typer.Argument(help="Folder that edge-convert wrote, or a device's state_dir: what it runs now.")
-]
-Slot = Annotated[str, typer.Option(help="With a state_dir: which of the device's models.")]
 
 
 class Scenario(Enum):
@@ -48,17 +44,13 @@ class Mode(Enum):
     ACCURACY = "accuracy"
 
 
-Backends = Annotated[list[str] | None, typer.Option("--backend", help="Engine that may be used; repeat for several.")]
-Tuned = Annotated[Path | None, typer.Option(help="Folder in which tune --state kept what is best here.")]
-
-
 @app.command()
 def bench(
     release: Release,
     inputs: Annotated[list[Path] | None, typer.Argument(help="Files to ask about; default: the golden set.")] = None,
     *,
     variant: Annotated[str | None, typer.Option(help="Measure exactly this one; default: the best here.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads inside one call.")] = None,
+    threads: Threads = None,
     backend: Backends = None,
     tuned: Tuned = None,
     seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Time for the rounds of one caller.")] = 5.0,

@@ -30,6 +30,9 @@ def pipeline(
         bool, typer.Option("--dry-run", help="Say what would be done with each frame, and end.")
     ] = False,
     stages: Annotated[bool, typer.Option("--stages", help="Show a table of what each stage did at the end.")] = False,
+    tuned: Annotated[
+        Path | None, typer.Option(help="Folder in which tune --state kept what is best here; a model's own goes first.")
+    ] = None,
     trust_code: Annotated[bool, typer.Option("--trust-code", help="Import the functions that the file names.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -41,7 +44,7 @@ def pipeline(
     if dry_run:
         _show_plan(planned.plan, as_json=as_json)
         return
-    running = open_pipeline(planned, _tell, trust_code=trust_code)
+    running = open_pipeline(planned, _tell, tuned=tuned, trust_code=trust_code)
     with _stopped_by_signals(running):
         report = running.run()
     _show_report(report, stages=stages, as_json=as_json)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_runtime.cli.options import Backends, Release, Slot, Threads, Tuned
 from edge_runtime.cli.output import Json, print_json, say
 from edge_runtime.contract.errors import ContractError, InferenceError, printable
 
@@ -19,16 +20,14 @@ app = typer.Typer()
 
 @app.command()
 def run(
-    release: Annotated[
-        Path, typer.Argument(help="Folder that edge-convert wrote, or a device's state_dir: what it runs now.")
-    ],
+    release: Release,
     inputs: Annotated[list[Path], typer.Argument(help="Files to ask about: images, sounds, tables, arrays as .npy.")],
     *,
     variant: Annotated[str | None, typer.Option(help="Use exactly this variant; default: the best here.")] = None,
-    backend: Annotated[list[str] | None, typer.Option(help="Engine that may be used; repeat for several.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads inside one call.")] = None,
-    tuned: Annotated[Path | None, typer.Option(help="Folder in which tune --state kept what is best here.")] = None,
-    slot: Annotated[str, typer.Option(help="With a state_dir: which of the device's models.")] = "main",
+    backend: Backends = None,
+    threads: Threads = None,
+    tuned: Tuned = None,
+    slot: Slot = "main",
     as_json: Json = False,
 ) -> None:
     """Answer once for each input file."""
@@ -42,9 +41,7 @@ def run(
     if is_state_folder(release):
         if variant is not None:
             raise ContractError(f"choose variant {variant}", f"{release} runs the one it chose", "leave --variant out")
-        if tuned is not None:
-            raise ContractError("take what was tuned", f"{release} runs as it was set up", "leave --tuned out")
-        opened = open_installed(release, slot, threads=threads, backends=backend or None)
+        opened = open_installed(release, slot, threads=threads, backends=backend or None, tuned=tuned)
     else:
         opened = Model.open(release, variant=variant, threads=threads, backends=backend or None, tuned=tuned)
     with opened as model:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 from contextlib import suppress
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_runtime.cli.options import Backends, Threads, Tuned
 from edge_runtime.cli.output import Json, print_json, say
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.interrupt import Ending, end_at_once, wait_for
@@ -75,8 +77,8 @@ def serve(
         ),
     ] = None,
     memory_mb: Annotated[int | None, typer.Option(min=1, help="All loaded models together may need so much.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads inside one call.")] = None,
-    backend: Annotated[list[str] | None, typer.Option(help="Engine that may be used; repeat for several.")] = None,
+    threads: Threads = None,
+    backend: Backends = None,
     isolate: Annotated[
         bool, typer.Option("--isolate", help="Each model in a process of its own, for engines that may hang or crash.")
     ] = False,
@@ -91,7 +93,7 @@ def serve(
         Nan,
         typer.Option(help="What to do about NaN and infinities in inputs; sample: count them in one request of 64."),
     ] = Nan.REJECT,
-    tuned: Annotated[Path | None, typer.Option(help="Folder in which tune --state kept what is best here.")] = None,
+    tuned: Tuned = None,
     drain: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="For requests in flight when the server is ended.")
     ] = 10.0,
@@ -146,12 +148,7 @@ def serve(
 
 def _tuned(model: Served) -> dict[str, object] | None:
     """What of `edge-runtime tune` is in use."""
-    if (tuned := model.tuned) is None:
-        return None
-    return {
-        "threads": tuned.threads, "provider": tuned.provider, "batch": tuned.batch and str(tuned.batch),
-        "at": tuned.at, "engine": tuned.engine,
-    }  # fmt: skip
+    return None if model.tuned is None else asdict(model.tuned)
 
 
 def _say(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,8 @@ from edge_runtime.contract.variant_choice import OfferedVariant, choose
 from edge_runtime.inference.backend import BACKENDS, Registry
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.opening import read_labels
+from edge_runtime.inference.tuned import TunedChoice, TunedFrom, applicable, read_choices, winner_of
+from edge_runtime.inference.tuned_settings import TunedSettings, settings_of
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -41,9 +44,11 @@ class Offered(msgspec.Struct, frozen=True):
     batch_max: int = 1
     peak_bytes: int | None = None
     place: int | None = None
-    """1 is what is opened first on this machine; None does not fit."""
+    """1 is what is opened first on this machine; None is not opened here."""
     because: str = ""
-    """Why it does not fit."""
+    """Why it is not."""
+    tuned: TunedSettings | None = None
+    """What it takes of what was tuned on this machine."""
 
 
 class Signed(msgspec.Struct, frozen=True):
@@ -82,7 +87,13 @@ class Description(msgspec.Struct, frozen=True):
 
 
 def describe(
-    release: OpenRelease, source: BlobSource, *, folder: Path | None = None, registry: Registry = BACKENDS
+    release: OpenRelease,
+    source: BlobSource,
+    *,
+    folder: Path | None = None,
+    installed: VariantId | None = None,
+    tuned: TunedFrom = None,
+    registry: Registry = BACKENDS,
 ) -> Description:
     """Say what a release takes, answers and offers this machine.
 
@@ -90,6 +101,8 @@ def describe(
         release: its manifests.
         source: its files.
         folder: where it lies, if its team's metadata may stand beside it.
+        installed: the variant that a device's agent chose: no other is opened there.
+        tuned: where what `edge-runtime tune` found is taken from.
         registry: backends by name; those that its variants name are looked for, and no model is loaded.
 
     Raises:
@@ -111,7 +124,7 @@ def describe(
         axes=manifest.signature.axes,
         preprocess={name: [str(step.get("op")) for step in chain] for name, chain in manifest.preprocess.items()},
         postprocess={name: [str(step.get("op")) for step in chain] for name, chain in manifest.postprocess.items()},
-        variants=_offered(release, source, registry),
+        variants=_offered(release, source, registry, installed, read_choices(tuned)),
         states=manifest.states,
         stream=manifest.stream,
         golden=manifest.golden,
@@ -121,15 +134,31 @@ def describe(
     )
 
 
-def _offered(release: OpenRelease, source: BlobSource, registry: Registry) -> list[Offered]:
+def _offered(
+    release: OpenRelease,
+    source: BlobSource,
+    registry: Registry,
+    installed: VariantId | None,
+    choices: Iterable[TunedChoice],
+) -> list[Offered]:
     read = [_read(source, entry) for entry in release.index.variants]
     sound = {one.manifest.id: one for one in read if isinstance(one, OpenVariant)}
     broken = [one for one in read if isinstance(one, Offered)]
     targets = [one.manifest.target for one in sound.values()]
     providers = {name for target in targets for name in target.provider or ["cpu"]}
     facts = machine_facts(engines({target.engine for target in targets}, registry, providers=providers))
-    choice = choose(tuple(OfferedVariant(one.digest, one.manifest) for one in sound.values()), facts)
-    fitting = [_offer(sound[one.manifest.id], place=place) for place, one in enumerate(choice.candidates, start=1)]
+    tuned = applicable(choices, release.digest, facts)
+    first = winner_of(tuned) if installed is None else sound[installed].digest if installed in sound else None
+    choice = choose(tuple(OfferedVariant(one.digest, one.manifest) for one in sound.values()), facts, first)
+    fitting = []
+    for place, one in enumerate(choice.candidates, start=1):
+        variant = sound[one.manifest.id]
+        found = tuned.get(one.digest)
+        settings = None if found is None else settings_of(release.manifest, variant, found)
+        if installed in {None, one.manifest.id}:
+            fitting.append(_offer(variant, place=place, tuned=settings))
+        else:
+            fitting.append(_offer(variant, because=f"it fits; the agent chose {installed}", tuned=settings))
     return [*fitting, *(_offer(sound[one.variant], because=one.because) for one in choice.rejected), *broken]
 
 
@@ -140,7 +169,9 @@ def _read(source: BlobSource, entry: VariantEntry) -> OpenVariant | Offered:
         return Offered(entry.id, entry.digest, because=error.because)
 
 
-def _offer(variant: OpenVariant, *, place: int | None = None, because: str = "") -> Offered:
+def _offer(
+    variant: OpenVariant, *, place: int | None = None, because: str = "", tuned: TunedSettings | None = None
+) -> Offered:
     manifest = variant.manifest
     target = manifest.target
     return Offered(
@@ -155,6 +186,7 @@ def _offer(variant: OpenVariant, *, place: int | None = None, because: str = "")
         peak_bytes=manifest.resources.peak_bytes if manifest.resources else None,
         place=place,
         because=because,
+        tuned=tuned,
     )
 
 

@@ -45,6 +45,8 @@ class TunedChoice(Document, frozen=True, kw_only=True):
     """RFC 3339, UTC."""
     is_winner: bool
     """Whether this variant is the one to take of its release."""
+    because: str = ""
+    """Why it is, or what it lacked."""
 
 
 class TunedFile(Document, frozen=True, kw_only=True):
@@ -63,8 +65,11 @@ def default_folder() -> Path:
 
 
 def fingerprint_of(facts: DeviceFacts) -> Digest:
-    """What makes two machines the same to an engine: processor, instruction set, cores, board, accelerators."""
-    told = [facts.arch, facts.cpu, sorted(facts.isa), facts.cores, facts.board, sorted(facts.accelerators)]
+    """What makes two machines the same to an engine: processor, instruction set, cores, board.
+
+    Accelerators are none of it: whoever opens a release wakes up only those that it names, and `tune` all.
+    """
+    told = [facts.arch, facts.cpu, sorted(facts.isa), facts.cores, facts.board]
     return digest_of(encode(told))
 
 
@@ -87,11 +92,11 @@ def applicable(choices: Iterable[TunedChoice], release: Digest, facts: DeviceFac
     if not made:
         return {}
     fingerprint = fingerprint_of(facts)
-    present = {f"{engine.name} {engine.version}" for engine in facts.engines}
+    present = {f"{engine.name} {engine.version}": {None, *engine.providers} for engine in facts.engines}
     return {
         one.variant: one
         for one in made
-        if (one.release, one.fingerprint) == (release, fingerprint) and one.engine in present
+        if (one.release, one.fingerprint) == (release, fingerprint) and one.provider in present.get(one.engine, ())
     }
 
 

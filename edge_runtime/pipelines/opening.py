@@ -20,14 +20,13 @@ from edge_runtime.inference.model import Model as OpenModel
 from edge_runtime.inference.opening import read_labels
 from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.preprocessing.images import recolour
+from edge_runtime.inference.tuned_settings import TunedSettings, as_wished, settings_of
 from edge_runtime.installed import installed_builds, is_state_folder, open_installed
 from edge_runtime.pipelines import description as described
 from edge_runtime.pipelines.description import Description
 from edge_runtime.pipelines.planner import Labels, Plan, plan
 from edge_runtime.pipelines.ports import Asked, FrameSource, RecordSink, Tell
 from edge_runtime.pipelines.runner import Parts, Pipeline
-from edge_runtime.serving.batching import ALONE
-from edge_runtime.serving.tuned_settings import TunedSettings, as_wished, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,12 +83,15 @@ def plan_pipeline(description: Description, folder: Path) -> Planned:
     return Planned(plan(description, signatures, labels), description, folder)
 
 
-def open_pipeline(planned: Planned, tell: Tell, *, trust_code: bool = False) -> Pipeline:
+def open_pipeline(
+    planned: Planned, tell: Tell, *, tuned: Path | None = None, trust_code: bool = False
+) -> Pipeline:
     """Open models, sources and sinks; whatever was opened is closed when one of them cannot be.
 
     Args:
         planned: what is to be done.
         tell: takes one line for a person, from any thread.
+        tuned: folder of `edge-runtime tune --state` for models that name none; None: the user's own.
         trust_code: whether functions that the file names may be imported.
 
     Raises:
@@ -110,7 +112,7 @@ def open_pipeline(planned: Planned, tell: Tell, *, trust_code: bool = False) -> 
             opened.callback(sinks[name].close)
         models: dict[str, Asked] = {}
         for name, model in description.models.items():
-            models[name] = _open_model(name, model, tell)
+            models[name] = _open_model(name, model, tell, model.tuned or tuned)
             opened.callback(models[name].close)
         pipeline = Pipeline(planned.plan, Parts(sources, models, sinks), tell, stopping)
         opened.pop_all()
@@ -135,17 +137,17 @@ def _promise(name: str, model: described.Model) -> tuple[Signature, Labels]:
         raise ContractError(f"put model {name} into a pipeline", str(error), "correct its release") from error
 
 
-def _open_model(name: str, model: described.Model, tell: Tell) -> PictureModel:
+def _open_model(name: str, model: described.Model, tell: Tell, tuned_in: Path | None) -> PictureModel:
     backends = model.backends or None
     if is_state_folder(model.release):
         opened = open_installed(
             model.release, model.slot, threads=model.threads, backends=backends, batch=model.batch,
-            tuned=model.tuned,
+            tuned=tuned_in,
         )  # fmt: skip
     else:
         opened = OpenModel.open(
             model.release, variant=model.variant, threads=model.threads, backends=backends, batch=model.batch,
-            tuned=model.tuned,
+            tuned=tuned_in,
         )  # fmt: skip
     if tuned := _tuned(opened, model):
         tell(f"model {name} runs variant {opened.variant_id} with {tuned}")
@@ -163,7 +165,7 @@ def _tuned(opened: OpenModel, model: described.Model) -> TunedSettings | None:
     if opened.tuned is None:
         return None
     found = {opened.variant_id: settings_of(opened.release.manifest, opened.variant, opened.tuned)}
-    return as_wished(found, model.threads, None if model.batch is None else ALONE).get(opened.variant_id)
+    return as_wished(found, model.threads, model.batch).get(opened.variant_id)
 
 
 def _open_source(name: str, source: described.Source, folder: Path, tell: Tell) -> FrameSource:

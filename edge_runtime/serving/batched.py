@@ -56,7 +56,7 @@ def gathering(opens: Open, wished: BatchPolicy | None) -> Open:
     def opened(origin: Origin, variant: VariantId) -> Instance:
         instance = opens(origin, variant)
         tuned = origin.tuned.get(variant)
-        policy = wished or (ALONE if tuned is None else tuned.batch or ALONE)
+        policy = wished or (ALONE if tuned is None or tuned.batch is None else BatchPolicy(tuned.batch))
         axes = batch_axes(origin.release.manifest, instance.variant)
         return instance if axes is None or policy == ALONE else BatchedInstance(instance, axes, policy)
 

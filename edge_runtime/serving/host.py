@@ -16,6 +16,7 @@ from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import BACKENDS, Registry, allowed
 from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.inference.tuned import TunedFrom
+from edge_runtime.inference.tuned_settings import as_wished
 from edge_runtime.serving.backoff import Backoff
 from edge_runtime.serving.batched import check_batchable, gathering
 from edge_runtime.serving.batching import ALONE, ANY_MODEL, BatchPolicy
@@ -28,7 +29,6 @@ from edge_runtime.serving.residency import Residency
 from edge_runtime.serving.seating import Keeper
 from edge_runtime.serving.served import Place, Served
 from edge_runtime.serving.shadow import Shadow
-from edge_runtime.serving.tuned_settings import as_wished
 from edge_runtime.serving.variants import Release
 from edge_runtime.serving.worker_limits import WorkerLimits
 
@@ -313,7 +313,8 @@ class ModelHost:
         if self._batching.get(name, ALONE) != ALONE:
             check_batchable(name, origin)
         wished = self._batching.get(name) or self._batching.get(ANY_MODEL)
-        origin = replace(origin, tuned=as_wished(origin.tuned, self._opener.threads, wished))
+        rows = None if wished is None else wished.max_rows
+        origin = replace(origin, tuned=as_wished(origin.tuned, self._opener.threads, rows))
         return Deployment(name, origin, gathering(opens, wished), self._keeper, isolation)
 
     def _bring_in(self, fresh: Deployment, beside: Deployment | None) -> None:

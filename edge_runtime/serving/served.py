@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.inference.requests.refusals import Cancelled
+from edge_runtime.inference.tuned_settings import TunedSettings
 from edge_runtime.serving.calls import Call, Reply, TensorMeta, Ticket, UnknownVersion
 from edge_runtime.serving.deployment import Deployment, Done
 from edge_runtime.serving.seating import Retired, ServedState
 from edge_runtime.serving.shadow import Shadow
 from edge_runtime.serving.statistics import ServedStatistics
-from edge_runtime.serving.tuned_settings import TunedSettings
 
 
 class Place:

@@ -16,7 +16,7 @@ from edge_runtime.contract.release import VariantManifest
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
 from edge_runtime.inference.facts import what_would_help
 from edge_runtime.inference.tuned import TunedFrom, applicable, read_choices, winner_of
-from edge_runtime.serving.tuned_settings import TunedSettings, settings_of
+from edge_runtime.inference.tuned_settings import TunedSettings, settings_of
 
 Release = Path | str | tuple[OpenRelease, BlobSource]
 """Folder of an OCI layout, or a release already read and where its blobs are; read again when a model is reloaded."""

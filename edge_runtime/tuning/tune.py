@@ -21,7 +21,7 @@ from edge_runtime.inference.backend import BACKENDS, Tensors
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.model import Model
 from edge_runtime.inference.tuned import TunedChoice, fingerprint_of, leaves_threads_open, read_choices
-from edge_runtime.tuning.candidates import Candidate, Fitting, Measured, decide, name_of, plan_candidates
+from edge_runtime.tuning.candidates import Candidate, Fitting, Measured, Verdict, decide, name_of, plan_candidates
 from edge_runtime.tuning.figures import figures_of, steady_ratio
 from edge_runtime.tuning.kept import keep
 from edge_runtime.tuning.machine import Machine, machine_of
@@ -100,7 +100,7 @@ def tune(target: Target, settings: TuneSettings, progress: Progress) -> TuneRepo
     progress("batches", 0.95)
     batch = tuner.batches(verdict.winner.candidate)
     best_batch = _best_batch(batch)
-    choices = tuner.choices(measured, verdict.winner, best_batch)
+    choices = tuner.choices(measured, verdict, best_batch)
     path = keep(settings.state, target.release.digest, fingerprint_of(facts), choices)
     manifest = target.release.manifest
     rows = tuple(
@@ -232,7 +232,7 @@ class _Tuner:
                 found[size] = _batch_ms(model, feeds, size) / size
             return found
 
-    def choices(self, measured: Sequence[Measured], winner: Measured, batch: int) -> list[TunedChoice]:
+    def choices(self, measured: Sequence[Measured], verdict: Verdict, batch: int) -> list[TunedChoice]:
         """For each variant its best settings, the winner marked."""
         best: dict[VariantId, Measured] = {}
         for one in measured:
@@ -240,7 +240,9 @@ class _Tuner:
                 known = best.get(one.candidate.variant)
                 if known is None or one.ratio < (known.ratio or 0.0):
                     best[one.candidate.variant] = one
-        best[winner.candidate.variant] = winner
+        if (winner := verdict.winner) is not None:
+            best[winner.candidate.variant] = winner
+        reasons = {one.candidate: reason for one, reason in zip(measured, verdict.reasons, strict=True)}
         versions = {fact.name: fact.version for fact in self._facts.engines}
         return [
             TunedChoice(
@@ -250,7 +252,7 @@ class _Tuner:
                 threads=one.candidate.threads, provider=one.candidate.provider,
                 batch=batch if one is winner else 1, p50_ms=one.p50_ms or 0.0,
                 at=datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
-                is_winner=one is winner,
+                is_winner=one is winner, because=verdict.sentence if one is winner else reasons[one.candidate],
             )
             for name, one in best.items()
         ]  # fmt: skip

@@ -127,6 +127,20 @@ def test_a_pipeline_says_what_it_takes_of_what_was_tuned(tmp_path: Path, release
     assert "with 2 threads per call (tuned here on 2026-11-24 with onnxruntime" in stderr
 
 
+def test_a_folder_of_the_command_is_for_models_that_name_none(tmp_path: Path, release: Path) -> None:
+    tuned_here(release, tmp_path / "tuned", threads=2, batch=4)
+    photos(tmp_path / "photos", 1)
+    silent = write(tmp_path, release, '[sinks.out]\nkind = "table"\n')
+    _, _, taken = ran(silent, "--tuned", tmp_path / "tuned")
+    named = write(tmp_path, release, '[sinks.out]\nkind = "table"\n')
+    named.write_text(named.read_text().replace("[models.pixels]", '[models.pixels]\ntuned = "none"'))
+
+    _, _, stays = ran(named, "--tuned", tmp_path / "tuned")
+
+    assert "with 2 threads per call (tuned here on 2026-11-24 with onnxruntime" in taken
+    assert "tuned here" not in stays
+
+
 def test_a_plan_holds_crops_against_the_labels_of_the_release(
     tmp_path: Path, release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,9 @@ def test_a_variant_that_answers_wrongly_never_wins_and_the_choice_is_used(releas
         for options in ([], ["--tuned", str(tmp_path)])
     ]
     assert variants == ["a-broken", "b-sound"]
+    described = CliRunner().invoke(assemble(), ["describe", str(release), "--tuned", str(tmp_path), "--json"])
+    first = json.loads(described.stdout)["variants"][0]
+    assert (first["id"], first["tuned"]["because"]) == ("b-sound", document["sentence"])
 
 
 def test_a_person_reads_what_was_tried_and_why(release: Path, tmp_path: Path) -> None:

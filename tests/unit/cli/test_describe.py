@@ -12,10 +12,12 @@ from converters.release.signing import keygen, sign_release
 from edge_runtime.cli.main import assemble
 from edge_runtime.contract.layout import LayoutFolder
 from edge_runtime.inference.description import describe
+from edge_runtime.inference.model import Model
 from edge_runtime.trust.keys import SigningKey
 from tests.fakes.installed import write_state
 from tests.fakes.models import Build, SpyBackend, write_release
 from tests.fakes.pixels import write_pixels
+from tests.fakes.tuned import tuned_here
 
 NOW = 1_795_000_000.0
 
@@ -91,6 +93,42 @@ def test_who_signed_is_said_where_the_metadata_stands_beside_it(
     shown = said(monkeypatch, release)
 
     assert f"signed   by {public.key_id[:12]} until 2027-11-18 (models-pixels.json)" in shown
+
+
+def test_what_was_tuned_here_comes_first_with_its_settings_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    write_pixels(tmp_path / "r", "1.0.0", builds=[Build("a-usual"), Build("b-tuned")])
+    why = "b-tuned with 2 threads: 1.40 times as fast as what runs without tuning"
+    tuned_here(tmp_path / "r", tmp_path / "kept", variant="b-tuned", threads=2, batch=1, because=why)
+
+    usual = said(monkeypatch, tmp_path / "r")
+    tuned = said(monkeypatch, tmp_path / "r", "--tuned", tmp_path / "kept")
+    document = json.loads(said(monkeypatch, tmp_path / "r", "--tuned", tmp_path / "kept", "--json"))
+
+    assert "a-usual" in next(line for line in usual.splitlines() if line.rstrip().endswith("fits, first choice"))
+    assert "tuned" not in usual.partition("variant")[0]
+    assert "b-tuned" in next(line for line in tuned.splitlines() if line.rstrip().endswith("fits, first choice"))
+    assert "tuned    b-tuned: 2 threads per call (tuned here on 2026-11-24 with onnxruntime" in tuned
+    assert why in " ".join(tuned.split())
+    first = document["variants"][0]
+    assert (first["id"], first["tuned"]["threads"], first["tuned"]["because"]) == ("b-tuned", 2, why)
+    with Model.open(tmp_path / "r", tuned=tmp_path / "kept") as model:
+        assert model.variant_id == first["id"]
+
+
+def test_of_a_device_only_what_its_agent_chose_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    write_pixels(tmp_path / "release", "1.2.0", builds=[Build("z-assigned"), Build("a-other")])
+    state = write_state(tmp_path / "state", tmp_path / "release")
+    tuned_here(tmp_path / "release", tmp_path / "kept", variant="a-other", threads=2, batch=1)
+
+    document = json.loads(said(monkeypatch, state, "--tuned", tmp_path / "kept", "--json"))
+
+    assert [(one["id"], one["place"], one["because"]) for one in document["variants"]] == [
+        ("z-assigned", 1, ""), ("a-other", None, "it fits; the agent chose z-assigned"),
+    ]  # fmt: skip
 
 
 def test_what_a_device_runs_is_described_from_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

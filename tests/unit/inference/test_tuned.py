@@ -126,6 +126,22 @@ def test_a_file_that_cannot_be_read_stops_no_model(release: Path, tmp_path: Path
     assert opened(release, tmp_path) == ("a-usual", None)
 
 
+def test_who_wakes_up_an_accelerator_and_who_does_not_find_the_same_choices(release: Path, tmp_path: Path) -> None:
+    state = kept(tmp_path / "s", choice(release, "b-tuned"))
+
+    assert opened(release, state, msgspec.structs.replace(FACTS, accelerators=["nvidia-gpu"])) == ("b-tuned", 3)
+
+
+def test_a_provider_that_is_gone_takes_its_choice_along(tmp_path: Path) -> None:
+    write_release(tmp_path / "r", [Build("two", providers=("cuda", "cpu"))])
+    backend = Listening()
+    state = kept(tmp_path / "s", choice(tmp_path / "r", "two", provider="cuda"))
+
+    with Model.open(tmp_path / "r", facts=FACTS, registry={"onnxruntime": backend}, tuned=state) as model:
+        assert model.tuned is None
+    assert backend.providers == [["cuda", "cpu"]]
+
+
 def test_choices_of_other_releases_stay_when_one_is_kept_or_forgotten(release: Path, tmp_path: Path) -> None:
     mine, other = choice(release, "b-tuned"), choice(release, "b-tuned", release=digest_of(b"other"))
     kept(kept(tmp_path / "s", other), mine)
@@ -181,8 +197,8 @@ def test_a_batch_that_nobody_measured_is_not_tried(release: Path, tmp_path: Path
     assert opened(release, tmp_path / "state") == ("a-usual", None)
 
 
-def test_a_provider_that_the_variant_does_not_name_is_passed_over(release: Path, tmp_path: Path) -> None:
+def test_a_choice_for_a_provider_that_does_not_work_here_is_passed_over(release: Path, tmp_path: Path) -> None:
     made = choice(release, "b-tuned", provider="npu")
     keep(tmp_path / "state", made.release, made.fingerprint, [made])
 
-    assert opened(release, tmp_path / "state", variant="b-tuned") == ("b-tuned", 3)
+    assert opened(release, tmp_path / "state", variant="b-tuned") == ("b-tuned", None)

@@ -1,4 +1,4 @@
-"""Of what `edge-runtime tune` found best on this machine, what a served model takes (pure)."""
+"""Of what `edge-runtime tune` found best on this machine, what a variant takes (pure)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from edge_runtime.contract.layout import OpenVariant
 from edge_runtime.contract.release import ReleaseManifest
 from edge_runtime.inference.requests.rows import batch_axes
 from edge_runtime.inference.tuned import TunedChoice, leaves_threads_open
-from edge_runtime.serving.batching import BatchPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +19,14 @@ class TunedSettings:
     threads: int | None
     """Inside one call."""
     provider: str | None
-    batch: BatchPolicy | None
-    """How far calls are gathered; nobody is held back for it."""
+    batch: int | None
+    """Samples up to which calls are gathered; nobody is held back for it."""
     at: str
     """When it was measured, RFC 3339, UTC."""
     engine: str
     """Name and version that measured it."""
+    because: str = ""
+    """Why, in the words of whoever measured it."""
 
     def __str__(self) -> str:
         """As a person reads it."""
@@ -35,8 +36,8 @@ class TunedSettings:
         if self.provider is not None:
             parts.append(f"provider {self.provider}")
         if self.batch is not None:
-            parts.append(f"up to {self.batch.max_rows} samples at once")
-        return f"{', '.join(parts)} (tuned here on {self.at[:10]} with {self.engine})"
+            parts.append(f"up to {self.batch} samples at once")
+        return f"{', '.join(parts) or 'no setting of its own'} (tuned here on {self.at[:10]} with {self.engine})"
 
 
 def settings_of(release: ReleaseManifest, variant: OpenVariant, choice: TunedChoice) -> TunedSettings:
@@ -46,14 +47,15 @@ def settings_of(release: ReleaseManifest, variant: OpenVariant, choice: TunedCho
     return TunedSettings(
         threads=choice.threads if leaves_threads_open(manifest) else None,
         provider=choice.provider if choice.provider in manifest.target.provider else None,
-        batch=BatchPolicy(min(choice.batch, manifest.batch.max)) if gathers else None,
+        batch=min(choice.batch, manifest.batch.max) if gathers else None,
         at=choice.at,
         engine=choice.engine,
+        because=choice.because,
     )
 
 
 def as_wished(
-    tuned: Mapping[VariantId, TunedSettings], threads: int | None, batch: BatchPolicy | None
+    tuned: Mapping[VariantId, TunedSettings], threads: int | None, batch: int | None
 ) -> dict[VariantId, TunedSettings]:
     """What is left where a person said otherwise; variants of which nothing is left are left out."""
     wished = {
