@@ -30,7 +30,8 @@ from edge_runtime.contract.errors import EdgeError, TransportError, UnsupportedF
 from edge_runtime.doors.access import Access, TlsFiles
 from edge_runtime.doors.door import Listen
 from edge_runtime.doors.tally import Tally
-from edge_runtime.doors.v2.grpc import RPCS_MAX, GrpcDoor
+from edge_runtime.doors.v2.grpc import GrpcDoor
+from edge_runtime.doors.v2.grpc_limits import RPCS_MAX, GrpcLimits
 from edge_runtime.doors.v2.grpc_service import Caller, GrpcService
 from edge_runtime.doors.v2.repository import Repository
 from edge_runtime.doors.v2.service import V2Service
@@ -52,7 +53,7 @@ class Open:
 
 
 def open_door(service: V2Service, access: Access | None = None, **options: Any) -> Open:
-    door = GrpcDoor(GrpcService(service), LOOPBACK, access or Access(), **options)
+    door = GrpcDoor(GrpcService(service), LOOPBACK, access or Access(), GrpcLimits(**options))
     door.start()
     return Open(service, door)
 
@@ -546,7 +547,7 @@ def test_two_doors_cannot_share_an_address(opened: Open) -> None:
 
 
 def test_without_the_library_the_door_names_what_to_install(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "grpc", None)
+    monkeypatch.setitem(sys.modules, "h2", None)
     door = GrpcDoor(GrpcService(opened.service), LOOPBACK, Access())
 
     with pytest.raises(UnsupportedFeature, match=r"pip install 'edgefleet\[serve\]'"):

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from edge_runtime.contract.errors import TransportError
 from edge_runtime.doors.access import Access, TlsFiles
 from edge_runtime.doors.door import Listen
-from edge_runtime.doors.v2 import http
+from edge_runtime.doors.v2 import listening
 from edge_runtime.doors.v2.http import HttpDoor
 from edge_runtime.doors.v2.http_body import FIRST_BYTES
 from edge_runtime.doors.v2.http_connection import HttpLimits
@@ -420,7 +420,7 @@ def test_an_answered_request_leaves_its_buffer_to_the_next(release: Path) -> Non
                 assert read_answer(peer)[0] == 200
                 [connection] = opened.door._server._connections
                 # The worker that answered is about to let go of the tensor.
-                _until(connection._reader._body._is_unused)
+                _until(connection._reader._body.is_unused)
                 stores.append(id(connection._reader._body._store))
     finally:
         gc.enable()
@@ -600,11 +600,11 @@ def test_who_begins_no_handshake_is_closed(release: Path, tmp_path: Path) -> Non
         assert ends(peer)
 
 
-@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, http._new_loop])
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, listening._new_loop])
 def test_sockets_that_never_shake_hands_keep_nobody_out_and_are_bounded(
     release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    monkeypatch.setattr(http, "_new_loop", make_loop)
+    monkeypatch.setattr(listening, "_new_loop", make_loop)
     ca = make_ca(tmp_path)
     issued = ca.issue("server")
     limits = HttpLimits(connections=4, head_s=3600.0)

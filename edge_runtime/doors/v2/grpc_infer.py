@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from edge_runtime.contract.ids import shown
-from edge_runtime.doors.v2.datatypes import raw_bytes, tensor_from_bytes
+from edge_runtime.doors.v2.datatypes import BYTES, raw_bytes, tensor_from_bytes
 from edge_runtime.doors.v2.messages import INFER_REQUEST, RAW_INPUT_CONTENTS
 from edge_runtime.doors.v2.protocol import Schedule, Wish, call_of, check_room, outputs_of, read_schedule, read_wish
 from edge_runtime.doors.v2.regions import RegionRange, SystemRegions, read_range
 from edge_runtime.doors.v2.typed_contents import tensor_from_contents
-from edge_runtime.doors.v2.wire import Document, places
+from edge_runtime.doors.v2.wire import Content, Document, places
 from edge_runtime.serving.calls import BadCall, Call, Reply, Values
 
 _FORMS_MAX: Final = 64
 _TEXT_MAX: Final = 4096
 """Bytes of a request besides its raw tensors, and the number of those, up to which it is remembered."""
 _RAWS_MAX: Final = 16
+_QUICK_BYTES: Final = 16 * 1024
+"""Up to here nothing takes long, whatever it is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,20 @@ class InferReader:
         self._forms: dict[int, _Form] = {}
         """By the length of the whole message."""
 
-    def read(self, content: bytes, now: float, deadline: float | None = None) -> Asked:
+    def is_quick(self, content: Content) -> bool:
+        """Whether reading it takes no longer than others can wait."""
+        if len(content) <= _QUICK_BYTES:
+            return True
+        form = self._forms.get(len(content))
+        # Each element of BYTES is taken out of its tensor by itself.
+        return form is not None and all(one.datatype != BYTES for one in form.request.inputs)
+
+    def align_at(self, size: int) -> int:
+        """Where the first raw tensor of a message of that length stood the last time."""
+        form = self._forms.get(size)
+        return 0 if form is None or not form.raws else form.raws[0][0]
+
+    def read(self, content: Content, now: float, deadline: float | None = None) -> Asked:
         """What a request asks; tensors are views into it where they lie aligned.
 
         Args:
@@ -94,7 +109,7 @@ class InferReader:
             BadCall: its tensors, parameters or shared memory do not fit together.
         """
         form = self._forms.get(len(content))
-        if form is not None and all(content.startswith(text, at) for at, text in form.texts):
+        if form is not None and all(content[at : at + len(text)] == text for at, text in form.texts):
             request, whole = form.request, memoryview(content)
             raws = [whole[start:end] for start, end in form.raws]
         else:
@@ -111,14 +126,14 @@ class InferReader:
         wants_final_mark = request.parameters.get("triton_enable_empty_final_response") is True
         return Asked(request.model, request.version, request.id, call, request.wishes, wants_final_mark)
 
-    def _learn(self, content: bytes, request: _Request) -> None:
+    def _learn(self, content: Content, request: _Request) -> None:
         raws = places(content, RAW_INPUT_CONTENTS)
         if raws and any(one.contents is not None for one in request.inputs):
             return  # those are views into the message, and would keep its raw tensors
         if len(raws) > _RAWS_MAX or len(content) - sum(end - start for start, end in raws) > _TEXT_MAX:
             return
         edges = [0, *(edge for place in raws for edge in place), len(content)]
-        texts = tuple((start, content[start:end]) for start, end in zip(edges[::2], edges[1::2], strict=True))
+        texts = tuple((start, bytes(content[start:end])) for start, end in zip(edges[::2], edges[1::2], strict=True))
         if len(self._forms) >= _FORMS_MAX:
             self._forms.clear()
         self._forms[len(content)] = _Form(texts, tuple(raws), request)

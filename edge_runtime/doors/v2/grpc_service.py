@@ -16,7 +16,7 @@ from edge_runtime.doors.v2 import messages
 from edge_runtime.doors.v2.grpc_infer import Asked, InferReader, answer_document, read_parameters
 from edge_runtime.doors.v2.regions import RegionStatus
 from edge_runtime.doors.v2.service import V2Service, is_answering, wanted_version
-from edge_runtime.doors.v2.wire import Document
+from edge_runtime.doors.v2.wire import Content, Document
 from edge_runtime.inference.requests.refusals import unforeseen
 from edge_runtime.serving.calls import Call, Reply, Ticket, UnknownModel
 from edge_runtime.serving.served import Served
@@ -26,7 +26,14 @@ SERVICE: Final = "inference.GRPCInferenceService"
 MESSAGES_BYTES: Final = 512 * 1024 * 1024
 """Of all questions to models that wait or are being answered."""
 
-Method = Callable[[bytes, "Caller"], bytes]
+Method = Callable[[Content, "Caller"], bytes]
+
+STREAM: Final = "ModelStreamInfer"
+"""The method that takes and gives many messages."""
+SLOW: Final = frozenset({"RepositoryIndex"})
+"""Methods that take longer than other clients can wait."""
+CHANGES: Final = frozenset({"RepositoryModelLoad", "RepositoryModelUnload"})
+"""Methods that may take minutes, one after another."""
 
 _DATA_TYPES: Final = (
     "TYPE_INVALID", "TYPE_BOOL", "TYPE_UINT8", "TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64", "TYPE_INT8", "TYPE_INT16",
@@ -51,8 +58,18 @@ class Caller:
     def leave(self) -> None:
         """The client gave up or was answered; what waits on its behalf never runs. Called from any thread."""
         self._is_gone = True
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """What waits on its behalf never runs; it hears why."""
         if (ticket := self._ticket) is not None:
             ticket.cancel()
+
+    def submit(self, served: Served, call: Call, done: Callable[[Reply | EdgeError], None]) -> None:
+        """Have the answer worked out elsewhere; `done` is told of it."""
+        self._ticket = served.submit(call, done)
+        if self._is_gone:
+            self._ticket.cancel()
 
     def ask(self, served: Served, call: Call) -> Reply:
         """The answer, in this thread, or nothing but an error once the caller has left. Raises: InferenceError."""
@@ -60,13 +77,11 @@ class Caller:
         if not served.is_busy:
             return served.call(call)
         outcome: SimpleQueue[Reply | EdgeError] = SimpleQueue()
-        self._ticket = served.submit(call, outcome.put)
-        if self._is_gone:
-            self._ticket.cancel()
+        self.submit(served, call, outcome.put)
         answered = _first(outcome, call.deadline)
         if answered is None:
             # Counts as expired if it still waits; what has begun is answered.
-            self._ticket.cancel()
+            self.withdraw()
             answered = outcome.get()
         self._ticket = None
         if isinstance(answered, EdgeError):
@@ -85,8 +100,8 @@ class GrpcService:
 
     def __init__(self, service: V2Service, *, messages_bytes: int = MESSAGES_BYTES) -> None:
         self._service = service
-        self._budget = Budget(messages_bytes, "memory for messages")
-        self._reader = InferReader(service.regions)
+        self.budget = Budget(messages_bytes, "memory for messages")
+        self.reader = InferReader(service.regions)
         self.unary: Mapping[str, Method] = {
             "ModelInfer": self.infer,
             "ServerLive": lambda _content, _caller: messages.LIVE.write({"live": True}),
@@ -110,24 +125,40 @@ class GrpcService:
             "LogSettings": _unsupported("change what is logged", "set it where the server is started"),
         }
 
-    def infer(self, content: bytes, caller: Caller) -> bytes:
+    def infer(self, content: Content, caller: Caller) -> bytes:
         """ModelInfer. Raises: EdgeError."""
-        with self._budget.holding(len(content)):
-            asked = self._reader.read(content, time.monotonic(), caller.deadline)
-            return messages.INFER_RESPONSE.write(self._answer(asked, caller))
+        asked = self.reader.read(content, time.monotonic(), caller.deadline)
+        return messages.INFER_RESPONSE.write(self._answer(asked, caller))
 
-    def infer_stream(self, contents: Iterator[bytes], caller: Caller, tally: Tally) -> Iterator[bytes]:
-        """ModelStreamInfer: one answer or one error for each request, in their order; an error ends nothing."""
+    def find(self, asked: Asked) -> Served:
+        """The model that a request is about. Raises: UnknownModel."""
+        return self._service.find(asked.model, asked.version)
+
+    def write(self, asked: Asked, served: Served, reply: Reply) -> tuple[list[Content], int]:
+        """The buffers that an answer consists of, and how many bytes they are. Raises: BadCall."""
+        parts: list[Content] = []
+        document = answer_document(asked, reply, self._service.regions, served.labels)
+        return parts, messages.INFER_RESPONSE.append(parts, document)
+
+    def infer_stream(self, contents: Iterator[Content | EdgeError], caller: Caller, tally: Tally) -> Iterator[bytes]:
+        """ModelStreamInfer: one answer or one error for each request, in their order; an error ends nothing.
+
+        Args:
+            contents: the requests, and what went wrong with those that could not be received.
+            caller: who asks.
+            tally: counts them.
+        """
         # Not a generator: that would keep a message, which no longer counts, for as long as it waits for the next one.
         return map(partial(self._infer_next, caller, tally), contents)
 
-    def _infer_next(self, caller: Caller, tally: Tally, content: bytes) -> bytes:
+    def _infer_next(self, caller: Caller, tally: Tally, content: Content | EdgeError) -> bytes:
         name = ""
         try:
-            with self._budget.holding(len(content)):
-                asked = self._reader.read(content, time.monotonic(), caller.deadline)
-                name = asked.id
-                answer: Document = {"infer_response": self._answer(asked, caller)}
+            if isinstance(content, EdgeError):
+                raise content
+            asked = self.reader.read(content, time.monotonic(), caller.deadline)
+            name = asked.id
+            answer: Document = {"infer_response": self._answer(asked, caller)}
         except Exception as error:  # noqa: BLE001 - one call's failure, whatever it is, must not end the stream
             told = error if isinstance(error, EdgeError) else unforeseen(error)
             # Which request failed is only told by the id in an otherwise empty answer.
@@ -138,55 +169,55 @@ class GrpcService:
         return messages.STREAM_RESPONSE.write(answer)
 
     def _answer(self, asked: Asked, caller: Caller) -> Document:
-        served = self._service.find(asked.model, asked.version)
+        served = self.find(asked)
         return answer_document(asked, caller.ask(served, asked.call), self._service.regions, served.labels)
 
-    def _model_ready(self, content: bytes, _caller: Caller) -> bytes:
+    def _model_ready(self, content: Content, _caller: Caller) -> bytes:
         try:
             is_ready = is_answering(self._service.find(*_named(content)))
         except UnknownModel:
             is_ready = False
         return messages.READY.write({"ready": is_ready})
 
-    def _model_metadata(self, content: bytes, _caller: Caller) -> bytes:
+    def _model_metadata(self, content: Content, _caller: Caller) -> bytes:
         return messages.MODEL_METADATA.write(self._service.model_metadata(*_named(content)))
 
-    def _model_config(self, content: bytes, _caller: Caller) -> bytes:
+    def _model_config(self, content: Content, _caller: Caller) -> bytes:
         config = self._service.model_config(*_named(content))
         for tensor in (*config["input"], *config["output"]):
             tensor["data_type"] = _DATA_TYPES.index(tensor["data_type"])
         return messages.MODEL_CONFIG.write({"config": config})
 
-    def _model_statistics(self, content: bytes, _caller: Caller) -> bytes:
+    def _model_statistics(self, content: Content, _caller: Caller) -> bytes:
         return messages.MODEL_STATISTICS.write(self._service.statistics(*_named(content)))
 
-    def _repository_index(self, content: bytes, _caller: Caller) -> bytes:
+    def _repository_index(self, content: Content, _caller: Caller) -> bytes:
         only_ready = messages.REPOSITORY_INDEX_REQUEST.read(content).get("ready", False)
         return messages.REPOSITORY_INDEX.write({"models": self._service.index(only_ready=only_ready)})
 
-    def _load(self, content: bytes, _caller: Caller) -> bytes:
+    def _load(self, content: Content, _caller: Caller) -> bytes:
         asked = messages.REPOSITORY_MODEL.read(content)
         name = asked.get("model_name", "")
         self._service.load(name, wanted_version(name, read_parameters(asked.get("parameters", ()))))
         return b""
 
-    def _unload(self, content: bytes, _caller: Caller) -> bytes:
+    def _unload(self, content: Content, _caller: Caller) -> bytes:
         self._service.unload(messages.REPOSITORY_MODEL.read(content).get("model_name", ""))
         return b""
 
-    def _region_status(self, content: bytes, _caller: Caller) -> bytes:
+    def _region_status(self, content: Content, _caller: Caller) -> bytes:
         name, _ = _named(content)
         statuses = self._service.region_statuses(name or None)
         return messages.REGIONS.write({"regions": [{"key": one["name"], "value": one} for one in statuses]})
 
-    def _register_region(self, content: bytes, _caller: Caller) -> bytes:
+    def _register_region(self, content: Content, _caller: Caller) -> bytes:
         asked = messages.REGION.read(content)
         self._service.regions.register(
             RegionStatus(asked.get("name", ""), asked.get("key", ""), asked.get("offset", 0), asked.get("byte_size", 0))
         )
         return b""
 
-    def _unregister_region(self, content: bytes, _caller: Caller) -> bytes:
+    def _unregister_region(self, content: Content, _caller: Caller) -> bytes:
         name, _ = _named(content)
         self._service.regions.unregister(name or None)
         return b""
@@ -201,14 +232,14 @@ def _first(outcome: SimpleQueue[Reply | EdgeError], deadline: float | None) -> R
         return None
 
 
-def _named(content: bytes) -> tuple[str, str]:
+def _named(content: Content) -> tuple[str, str]:
     """Name and version of a request about a model."""
     asked = messages.NAMED.read(content)
     return asked.get("name", ""), asked.get("version", "")
 
 
 def _unsupported(what: str, instead: str) -> Method:
-    def refuse(_content: bytes, _caller: Caller) -> bytes:
+    def refuse(_content: Content, _caller: Caller) -> bytes:
         raise UnsupportedFeature(what, "this server does not offer it", instead)
 
     return refuse

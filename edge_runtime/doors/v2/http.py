@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Final
 
-from edge_runtime.contract.errors import EdgeError, TransportError
+from edge_runtime.contract.errors import EdgeError
 from edge_runtime.doors.access import Access
 from edge_runtime.doors.door import DoorStatistics, Listen
 from edge_runtime.doors.v2.http_answer import HttpAnswer, error_answer, http_error_answer, method_answer
@@ -22,13 +20,11 @@ from edge_runtime.doors.v2.http_connection import Connection, Exchange, HttpLimi
 from edge_runtime.doors.v2.http_infer import JSON_LENGTH, Asked, TooHeavy, infer_answer, is_heavy, read_infer
 from edge_runtime.doors.v2.http_parser import Admitted, Head, Request
 from edge_runtime.doors.v2.http_routes import PLAIN_BODY_MAX_BYTES, InferRoute, Route, find_route
-from edge_runtime.doors.v2.http_tls import Doorstep
+from edge_runtime.doors.v2.listening import Entrance, Listener
 from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.serving.calls import Reply
 
 _log: Final = logging.getLogger(__name__)
-_BACKLOG: Final = 256
-_SWEEP_S: Final = 0.5
 _SIDE_WORKERS: Final = 2
 """Threads for unfolding, long JSON and what else takes its time."""
 _OPEN_TO_ALL: Final = frozenset({"/v2/health/live", "/v2/health/ready"})
@@ -66,8 +62,10 @@ class HttpDoor:
         self._context = self._access.tls.context() if self._access.tls else None
         self._server = _Server(service, self._access, limits or HttpLimits(), routes)
         self._port = listen.port
-        self._thread: threading.Thread | None = None
-        self._stop: Callable[[float], object] = lambda _: None
+        entrance = Entrance(
+            listen, self._context, self._server.limits.connections, self._server.limits.head_s, "v2-http"
+        )
+        self._listener = Listener(entrance, self._server)
 
     @property
     def address(self) -> str:
@@ -85,71 +83,11 @@ class HttpDoor:
 
     def start(self) -> None:
         """Listen and answer from now on. Raises: TransportError when the address cannot be had."""
-        listener = _bound(self._listen)
-        self._port = listener.getsockname()[1]
-        started: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(listener, started), name="v2-http", daemon=True)
-        self._thread.start()
-        started.result()
+        self._port = self._listener.start()
 
     def stop(self, drain_s: float) -> None:
         """Let nobody in, give requests in flight so many seconds, then close; safe to repeat."""
-        if self._thread is not None:
-            with suppress(RuntimeError):
-                self._stop(drain_s)
-            self._thread.join()
-            self._thread = None
-
-    def _run(self, listener: socket.socket, started: Future[None]) -> None:
-        loop = _new_loop()
-        try:
-            asyncio.set_event_loop(loop)
-            loop.run_until_complete(self._serve(loop, listener, started))
-        except BaseException as error:
-            if started.done():
-                raise
-            started.set_exception(error)
-        finally:
-            asyncio.set_event_loop(None)
-            loop.close()
-
-    async def _serve(self, loop: asyncio.AbstractEventLoop, listener: socket.socket, started: Future[None]) -> None:
-        stopping: asyncio.Future[float] = loop.create_future()
-
-        def end(drain_s: float) -> None:
-            if not stopping.done():
-                stopping.set_result(drain_s)
-
-        self._server.open(loop)
-        try:
-            async with self._accepting(loop, listener):
-                self._stop = lambda drain_s: loop.call_soon_threadsafe(end, drain_s)
-                started.set_result(None)
-                while not stopping.done():
-                    await asyncio.wait([stopping], timeout=_SWEEP_S)
-                    self._server.sweep(loop.time())
-        finally:
-            await self._server.close(stopping.result() if stopping.done() else 0.0)
-
-    @asynccontextmanager
-    async def _accepting(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> AsyncIterator[None]:
-        make = partial(Connection, self._server, loop)
-        if self._context is None:
-            plain = await loop.create_server(make, sock=listener, backlog=_BACKLOG)
-            try:
-                yield
-            finally:
-                plain.close()
-            return
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-        doorstep = Doorstep(listener, self._context, make, self._server.limits, self._server.count_left_outside)
-        accepting = loop.create_task(doorstep.accept_all())
-        try:
-            yield
-        finally:
-            accepting.cancel()
-            await asyncio.wait([accepting])
+        self._listener.stop(drain_s)
 
 
 class _Server:
@@ -172,6 +110,10 @@ class _Server:
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin on that loop."""
         self._loop = loop
+
+    def connect(self) -> Connection:
+        """A connection, for a client that is about to come in."""
+        return Connection(self, self._loop)
 
     def admit(self, connection: Connection) -> bool:
         """Whether there is room for one more; whoever has idled longest makes it."""
@@ -338,29 +280,3 @@ def _failure(error: Exception) -> HttpAnswer:
 
 
 _NOWHERE: Final = http_error_answer(HttpError(404, "there is nothing at this path"))
-
-
-def _bound(listen: Listen) -> socket.socket:
-    listener: socket.socket | None = None
-    try:
-        family, kind, number, _, where = socket.getaddrinfo(
-            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, number)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        raise TransportError(
-            f"listen at {listen}", error.strerror or str(error), "choose another port, or 0 for any that is free"
-        ) from error
-    return listener
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()

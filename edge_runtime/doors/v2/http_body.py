@@ -1,11 +1,11 @@
-"""Bodies of HTTP requests: one buffer that grows with what comes, chunks taken apart, codings unfolded with a bound."""
+"""Bodies of requests: one buffer that grows with what comes, chunks taken apart, codings unfolded with a bound."""
 
 from __future__ import annotations
 
 import re
 import threading
 import zlib
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 FIRST_BYTES: Final = 1024 * 1024
 """Taken for a body at once, at most; only bytes that really came make it more."""
@@ -31,6 +31,16 @@ class HttpError(Exception):
         self.because = because
 
 
+class Room(Protocol):
+    """Memory that bodies are counted against."""
+
+    def take(self, amount: int) -> None:
+        """Reserve memory; raises what whoever asks for the body is to hear when it would be too much."""
+
+    def give_back(self, amount: int) -> None:
+        """Give reserved memory back."""
+
+
 class MemoryBudget:
     """What all bodies of one server may hold together; any thread may take and give."""
 
@@ -39,18 +49,18 @@ class MemoryBudget:
         # A store that the garbage collector finds gives back in whatever thread that happens in, even in `take`.
         self._lock = threading.RLock()
 
-    def take(self, count: int) -> None:
+    def take(self, amount: int) -> None:
         """Reserve memory. Raises: HttpError 503 when it would be too much."""
         with self._lock:
-            if count <= self._left:
-                self._left -= count
+            if amount <= self._left:
+                self._left -= amount
                 return
         raise HttpError(503, "other requests hold the memory set aside for bodies; come again")
 
-    def give(self, count: int) -> None:
+    def give_back(self, amount: int) -> None:
         """Give reserved memory back."""
         with self._lock:
-            self._left += count
+            self._left += amount
 
 
 class _Store(bytearray):
@@ -58,7 +68,7 @@ class _Store(bytearray):
 
     __slots__ = ("_budget", "_counted")
 
-    def __init__(self, budget: MemoryBudget, size: int = 0) -> None:
+    def __init__(self, budget: Room, size: int = 0) -> None:
         self._budget = budget
         self._counted = 0
         budget.take(size)
@@ -66,13 +76,13 @@ class _Store(bytearray):
         super().__init__(size)
 
     def __del__(self) -> None:
-        self._budget.give(self._counted)
+        self._budget.give_back(self._counted)
 
 
 class Body:
     """The buffer of one connection's bodies, one after another."""
 
-    def __init__(self, budget: MemoryBudget) -> None:
+    def __init__(self, budget: Room) -> None:
         self._budget = budget
         self._store = _Store(budget)
         self._start = self._end = 0
@@ -88,18 +98,28 @@ class Body:
         """Bytes that came."""
         return self._end - self._start
 
+    @property
+    def capacity(self) -> int:
+        """Bytes that it has memory for."""
+        return len(self._store)
+
+    def count_against(self, budget: Room) -> None:
+        """Count its memory, and what it may need besides, against this budget from now on. Raises: what that does."""
+        budget.take(len(self._store))
+        self._budget = budget
+
     def begin(self, length: int | None, align_at: int) -> None:
         """A new body of that length (None: unknown) begins; nothing is taken for it yet."""
         self._length = length
         self._start = self._end = -align_at % _ALIGNMENT
-        if not self._is_unused():
+        if not self.is_unused():
             # Somebody still looks at the last body: it is theirs now.
             self._store = _Store(self._budget)
 
     def room(self) -> memoryview:
-        """Where the next bytes go, never more than the body still lacks. Raises: HttpError 503."""
+        """Where the next bytes go, never more than the body still lacks. Raises: what the budget does."""
         assert self._length is not None
-        if self._end == len(self._store):
+        if self._end >= len(self._store):
             self._grow()
         return memoryview(self._store)[self._end : self._start + self._length]
 
@@ -108,7 +128,7 @@ class Body:
         self._end += count
 
     def append(self, piece: memoryview) -> None:
-        """Add bytes. Raises: HttpError 503."""
+        """Add bytes. Raises: what the budget does."""
         end = self._end + len(piece)
         while len(self._store) < end:
             self._grow()
@@ -124,7 +144,8 @@ class Body:
         self._store = _Store(self._budget)
         self._start = self._end = 0
 
-    def _is_unused(self) -> bool:
+    def is_unused(self) -> bool:
+        """Whether nobody looks at the last body any more."""
         if not self._store:
             return True
         try:
@@ -201,7 +222,7 @@ class ChunkDecoder:
             self._state = "done"
 
 
-def unfold(body: memoryview, coding: str, max_bytes: int, budget: MemoryBudget) -> memoryview:
+def unfold(body: memoryview, coding: str, max_bytes: int, budget: Room) -> memoryview:
     """A body without its content coding.
 
     Args:

@@ -18,6 +18,8 @@ NUMBERS_MAX: Final = 65_536
 """Tags, lengths and numbers that one message may hold, those inside it included: an empty field takes two bytes on the
 wire and a hundred times as much here."""
 
+Content = bytes | memoryview
+"""A message as it came."""
 Document = dict[str, Any]
 """Fields by name; a repeated field is a list, one that did not come is missing."""
 
@@ -89,7 +91,7 @@ class Message:
                 in_one_piece = (kind.read, _append) if kind.is_left_packed else (_packed(kind), _extend)
                 self._by_tag[key | _LEN] = field.name, *in_one_piece
 
-    def read(self, content: bytes) -> Document:
+    def read(self, content: Content) -> Document:
         """The fields of a message that arrived; bytes are views into it. Raises: MalformedMessage."""
         return _Reader(content).message(self, 0, len(content))
 
@@ -118,7 +120,7 @@ class _Reader:
 
     __slots__ = ("_content", "_left", "view")
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: Content) -> None:
         self._content = content
         self._left = NUMBERS_MAX
         self.view = memoryview(content)
@@ -166,7 +168,7 @@ class _Reader:
         raise MalformedMessage("a number in it does not end")
 
 
-def places(content: bytes, number: int) -> list[tuple[int, int]]:
+def places(content: Content, number: int) -> list[tuple[int, int]]:
     """Where the values of a bytes field stand in a message that was read without an error: begin and end of each."""
     reader, found, at = _Reader(content), [], 0
     while at < len(content):

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from edge_runtime.doors.v2.http_connection import HttpLimits
-
 _PAUSE_S: Final = 1.0
 """Before another try when this process is out of file descriptors."""
 
@@ -22,8 +20,6 @@ class Doorstep:
         listener: listens already.
         context: certificate and key.
         make: a connection, for a client that has shaken hands.
-        limits: as many may be at it as may be connected, for as long as a request's head may take. One more ends the
-            oldest: whoever only opens sockets keeps nobody out for longer than that takes.
         turned_away: is told of each that was ended.
     """
 
@@ -32,19 +28,23 @@ class Doorstep:
         listener: socket.socket,
         context: ssl.SSLContext,
         make: Callable[[], asyncio.BufferedProtocol],
-        limits: HttpLimits,
         turned_away: Callable[[], None],
     ) -> None:
         self._listener = listener
         self._context = context
         self._make = make
-        self._limits = limits
         self._turned_away = turned_away
         self._shaking: dict[asyncio.Task[None], None] = {}
         """In the order in which they came."""
 
-    async def accept_all(self) -> None:
-        """Let clients in until cancelled."""
+    async def accept_all(self, most: int, handshake_s: float) -> None:
+        """Let clients in until cancelled.
+
+        Args:
+            most: may be at it. One more ends the oldest: whoever only opens sockets keeps nobody out for longer than
+                that takes.
+            handshake_s: for how long each may be at it.
+        """
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -53,13 +53,13 @@ class Doorstep:
                 except OSError:
                     await asyncio.sleep(_PAUSE_S)
                     continue
-                if len(self._shaking) >= self._limits.connections:
+                if len(self._shaking) >= most:
                     oldest = next(iter(self._shaking))
                     # Now, not when it has ended: several may come before the loop gets round to that.
                     del self._shaking[oldest]
                     oldest.cancel()
                     self._turned_away()
-                task = loop.create_task(self._shake_hands(loop, peer))
+                task = loop.create_task(self._shake_hands(loop, peer, handshake_s))
                 self._shaking[task] = None
                 task.add_done_callback(lambda task: self._shaking.pop(task, None))
                 # Its turn: accepting does not wait where somebody is there, and one that never began would not close.
@@ -71,8 +71,6 @@ class Doorstep:
             if self._shaking:
                 await asyncio.wait(self._shaking)
 
-    async def _shake_hands(self, loop: asyncio.AbstractEventLoop, peer: socket.socket) -> None:
+    async def _shake_hands(self, loop: asyncio.AbstractEventLoop, peer: socket.socket, handshake_s: float) -> None:
         with suppress(OSError):  # among them ssl.SSLError and TimeoutError
-            await loop.connect_accepted_socket(
-                self._make, peer, ssl=self._context, ssl_handshake_timeout=self._limits.head_s
-            )
+            await loop.connect_accepted_socket(self._make, peer, ssl=self._context, ssl_handshake_timeout=handshake_s)

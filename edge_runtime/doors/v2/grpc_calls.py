@@ -1,0 +1,306 @@
+"""What becomes of gRPC calls: let in, asked of a model or of the server, answered; shared by all connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from queue import SimpleQueue
+from typing import Final, final
+
+from edge_runtime.contract.errors import EdgeError
+from edge_runtime.contract.ids import shown
+from edge_runtime.doors.access import Access
+from edge_runtime.doors.door import DoorStatistics
+from edge_runtime.doors.tally import Tally
+from edge_runtime.doors.v2.grpc_connection import GrpcConnection
+from edge_runtime.doors.v2.grpc_head import CallHead, CallRefused, refusal_of
+from edge_runtime.doors.v2.grpc_infer import Asked
+from edge_runtime.doors.v2.grpc_limits import RPCS_MAX, STREAMS_MAX, GrpcLimits
+from edge_runtime.doors.v2.grpc_service import CHANGES, SERVICE, SLOW, STREAM, Caller, GrpcService, Method
+from edge_runtime.doors.v2.grpc_stream import Arrived, MessageRules, Stream
+from edge_runtime.doors.v2.http2 import Event
+from edge_runtime.doors.v2.http_body import HttpError, unfold
+from edge_runtime.doors.v2.wire import Content
+from edge_runtime.inference.requests.refusals import unforeseen
+from edge_runtime.serving.calls import BadCall, Reply
+from edge_runtime.serving.served import Served
+
+_log: Final = logging.getLogger(__name__)
+
+_SIDE_WORKERS: Final = 2
+"""Threads for unfolding, long messages and what else takes its time."""
+_PREFIX: Final = f"/{SERVICE}/"
+_INFER: Final = "ModelInfer"
+
+
+@final
+@dataclass(slots=True)
+class _Conversation:
+    """A call with many messages."""
+
+    caller: Caller
+    coming: SimpleQueue[Arrived | None] = field(default_factory=SimpleQueue)
+    """None: no more."""
+
+
+@final
+class GrpcCalls:
+    """What all connections of the door share; `heed` is called on the event loop's thread, or a connection's own."""
+
+    def __init__(self, service: GrpcService, access: Access, limits: GrpcLimits) -> None:
+        self.limits = limits
+        self.rules = MessageRules(limits.message_max_bytes, service.budget, service.reader.align_at)
+        self._service = service
+        self._access = access
+        self._tally = Tally()
+        self._lock = threading.Lock()
+        """Guards the two numbers."""
+        self._calls = self._streams = 0
+        self._connections: set[GrpcConnection] = set()
+        self._empty = asyncio.Event()
+        self._side = ThreadPoolExecutor(_SIDE_WORKERS, "v2-grpc-side")
+        # One after another, as the service has it.
+        self._changes = ThreadPoolExecutor(1, "v2-grpc-change")
+        self._loop: asyncio.AbstractEventLoop
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin on that loop."""
+        self._loop = loop
+
+    def connect(self) -> GrpcConnection:
+        """A connection, for a client that is about to come in."""
+        return GrpcConnection(self, self._loop)
+
+    def admit(self, connection: GrpcConnection) -> bool:
+        """Whether there is room for one more."""
+        if len(self._connections) >= self.limits.connections:
+            self._tally.turned_away()
+            return False
+        self._connections.add(connection)
+        return True
+
+    def leave(self, connection: GrpcConnection) -> None:
+        """It is closed."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    def count_left_outside(self) -> None:
+        """A client made room for another before it was connected."""
+        self._tally.turned_away()
+
+    def count_refused(self) -> None:
+        """A call that was let in ends with an error."""
+        self._tally.refused()
+
+    def statistics(self) -> DoorStatistics:
+        """Counters since it was opened; from any thread."""
+        return replace(self._tally.read(), connections=len(self._connections))
+
+    def sweep(self, _now: float) -> None:
+        """End what takes too long."""
+        now = time.monotonic()
+        for connection in list(self._connections):
+            connection.expire(now)
+
+    async def close(self, drain_s: float) -> None:
+        """End all connections, those with a call under way after so many seconds."""
+        for connection in list(self._connections):
+            connection.drain()
+        self._empty.clear()
+        if self._connections:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), drain_s)
+        for connection in list(self._connections):
+            connection.abort()
+        for pool in (self._side, self._changes):
+            pool.shutdown(wait=False, cancel_futures=True)
+        # A turn for the transports to close.
+        await asyncio.sleep(0)
+
+    def gate(self, head: CallHead) -> bool:
+        """Token, method and room, before a message is received. Raises: CallRefused."""
+        if not self._access.admits(head.authorization):
+            self._tally.turned_away()
+            raise CallRefused("UNAUTHENTICATED", "cannot answer: the authorization is missing or wrong")
+        name = head.path.removeprefix(_PREFIX)
+        if name == head.path or (name != STREAM and name not in self._service.unary):
+            raise CallRefused("UNIMPLEMENTED", f"cannot answer: there is no method {shown(head.path)}")
+        with self._lock:
+            if self._calls >= RPCS_MAX:
+                told = f"cannot answer: {RPCS_MAX} calls are under way; come again"
+            elif name == STREAM and self._streams >= STREAMS_MAX:
+                told = f"cannot open the stream: {STREAMS_MAX} are open"
+            else:
+                self._calls += 1
+                self._streams += name == STREAM
+                return name == STREAM
+        self._tally.turned_away()
+        raise CallRefused("RESOURCE_EXHAUSTED", told)
+
+    def forget(self, stream: Stream) -> None:
+        """A call is over, for whatever reason."""
+        with self._lock:
+            self._calls -= 1
+            self._streams -= stream.is_streaming
+
+    def heed(self, connection: GrpcConnection, event: Event) -> None:
+        """Something happened to a call; what takes its time is done elsewhere."""
+        stream = event.stream
+        if stream.is_streaming:
+            self._converse(connection, event)
+        elif event.is_gone:
+            if (caller := stream.call) is not None:
+                caller.leave()
+                self._done(stream)
+        elif event.arrived is not None:
+            stream.call = Caller(stream.deadline)
+            self._ask(connection, stream, event.arrived)
+        elif not stream.unread:
+            connection.refuse(stream, refusal_of(BadCall("answer", "the request never came", "send one message")))
+
+    # Calls with one message.
+
+    def _ask(self, connection: GrpcConnection, stream: Stream, arrived: Arrived) -> None:
+        name = stream.head.path.removeprefix(_PREFIX)
+        assert arrived.body is not None
+        if name == _INFER:
+            if not arrived.is_folded and self._service.reader.is_quick(arrived.body.content()):
+                self._infer(connection, stream, arrived)
+            else:
+                self._side.submit(self._infer, connection, stream, arrived)
+            return
+        work = partial(self._work, self._service.unary[name], connection, stream, arrived)
+        if name in CHANGES:
+            self._changes.submit(work)
+        elif name in SLOW or arrived.is_folded:
+            self._side.submit(work)
+        else:
+            work()
+
+    def _work(self, method: Method, connection: GrpcConnection, stream: Stream, arrived: Arrived) -> None:
+        if stream.is_over:
+            return
+        try:
+            answered = method(bytes(self._content(stream, arrived)), stream.call)
+        except Exception as error:  # noqa: BLE001 - a client learns that it was not its fault, and no more of it
+            connection.refuse(stream, _refusal(error))
+        else:
+            self._tally.answered()
+            connection.answer(stream, [answered], len(answered), arrived.body)
+
+    def _infer(self, connection: GrpcConnection, stream: Stream, arrived: Arrived) -> None:
+        if stream.is_over:
+            return
+        caller: Caller = stream.call
+        try:
+            content = self._content(stream, arrived)
+            asked = self._service.reader.read(content, time.monotonic(), stream.deadline)
+            served = self._service.find(asked)
+            answered = partial(self._answered, connection, stream, arrived, (asked, served))
+            caller.submit(served, asked.call, answered)
+            if asked.call.deadline is not None and not stream.is_over:
+                with suppress(RuntimeError):  # a loop that has ended has nobody to tell
+                    self._loop.call_soon_threadsafe(self._watch, stream, asked.call.deadline)
+        except Exception as error:  # noqa: BLE001 - the client must hear of it, whatever it is
+            connection.refuse(stream, _refusal(error))
+
+    def _watch(self, stream: Stream, deadline: float) -> None:
+        """Withdraw a call that still waits at its deadline (`time.monotonic()` seconds)."""
+        # Loops round to milliseconds; a moment too early it would count as cancelled.
+        wait_s = max(0.0, deadline - time.monotonic()) + 0.001
+        if (caller := stream.call) is not None:
+            stream.alarm = self._loop.call_later(wait_s, caller.withdraw)
+
+    def _done(self, stream: Stream) -> None:
+        """Nothing may keep the tensors of a call that is over, whose memory the next one takes."""
+        stream.call = None
+        if (alarm := stream.alarm) is not None:
+            with suppress(RuntimeError):  # a loop that has ended rings no more
+                self._loop.call_soon_threadsafe(alarm.cancel)
+
+    def _answered(
+        self,
+        connection: GrpcConnection,
+        stream: Stream,
+        arrived: Arrived,
+        question: tuple[Asked, Served],
+        outcome: Reply | EdgeError,
+    ) -> None:
+        """On a worker's thread, which also sends."""
+        self._done(stream)
+        if isinstance(outcome, EdgeError):
+            connection.refuse(stream, refusal_of(outcome))
+            return
+        try:
+            parts, size = self._service.write(*question, outcome)
+        except Exception as error:  # noqa: BLE001 - the client must hear of it, whatever it is
+            connection.refuse(stream, _refusal(error))
+        else:
+            self._tally.answered()
+            connection.answer(stream, parts, size, arrived.body)
+
+    # Calls with many messages.
+
+    def _converse(self, connection: GrpcConnection, event: Event) -> None:
+        stream = event.stream
+        if stream.call is None:
+            if event.is_gone:
+                return
+            stream.call = _Conversation(Caller(stream.deadline))
+            talk = threading.Thread(target=self._talk, args=(connection, stream), name="v2-grpc-stream", daemon=True)
+            try:
+                talk.start()
+            except RuntimeError:  # this process may have no more threads
+                connection.refuse(stream, CallRefused("RESOURCE_EXHAUSTED", "cannot open the stream: no more threads"))
+                return
+        conversation: _Conversation = stream.call
+        if event.is_gone:
+            conversation.caller.leave()
+        conversation.coming.put(event.arrived)
+
+    def _talk(self, connection: GrpcConnection, stream: Stream) -> None:
+        conversation: _Conversation = stream.call
+        # Not a generator: that would keep a message, which no longer counts, for as long as it waits for the next one.
+        contents = map(partial(self._told, stream), iter(conversation.coming.get, None))
+        try:
+            for answer in self._service.infer_stream(contents, conversation.caller, self._tally):
+                if not connection.say(stream, answer):
+                    return
+            connection.finish(stream)
+        except Exception as error:  # noqa: BLE001 - the client must hear of it, whatever it is
+            connection.refuse(stream, _refusal(error))
+
+    def _told(self, stream: Stream, arrived: Arrived) -> Content | EdgeError:
+        if arrived.refusal is not None:
+            return arrived.refusal
+        try:
+            return self._content(stream, arrived)
+        except EdgeError as error:
+            return error
+
+    def _content(self, stream: Stream, arrived: Arrived) -> memoryview:
+        """A message, unfolded. Raises: EdgeError."""
+        assert arrived.body is not None
+        content = arrived.body.content()
+        if not arrived.is_folded:
+            return content
+        try:
+            return unfold(content, stream.head.coding, self.limits.message_max_bytes, self._service.budget)
+        except HttpError as error:
+            raise BadCall("read the message", error.because) from None
+
+
+def _refusal(error: Exception) -> CallRefused:
+    if isinstance(error, EdgeError):
+        return refusal_of(error)
+    if isinstance(error, CallRefused):
+        return error
+    _log.error("v2 gRPC: a call failed unexpectedly", exc_info=error)
+    return refusal_of(unforeseen(error))

@@ -1,0 +1,292 @@
+"""One gRPC client's connection: its bytes between a socket and HTTP/2, and whose turn it is to read them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from math import inf
+from typing import Final, Protocol, cast
+
+from edge_runtime.doors.v2 import http2_cutter as frames
+from edge_runtime.doors.v2.grpc_head import CallRefused
+from edge_runtime.doors.v2.grpc_limits import GrpcLimits
+from edge_runtime.doors.v2.grpc_stream import Buffer, Stream
+from edge_runtime.doors.v2.http2 import Event, House, Http2Connection
+from edge_runtime.doors.v2.http_body import Body
+
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: on, for no time at all."""
+_PARTS_MAX: Final = 64
+"""Buffers in one system call; Linux takes 1024."""
+
+
+class Server(House, Protocol):
+    """What a connection needs of the door it came through."""
+
+    limits: GrpcLimits
+
+    def admit(self, connection: GrpcConnection) -> bool:
+        """Whether there is room for one more."""
+
+    def leave(self, connection: GrpcConnection) -> None:
+        """It is closed."""
+
+    def heed(self, connection: GrpcConnection, event: Event) -> None:
+        """Something happened to a call."""
+
+
+class GrpcConnection(asyncio.BufferedProtocol):
+    """One connection; lives on the event loop's thread, but for `answer`, `say`, `finish`, `refuse` and `took`."""
+
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
+        self._loop = loop
+        self._lock = threading.Lock()
+        """Guards `_wire`, and who writes."""
+        self._moved = threading.Condition(self._lock)
+        """Something was sent, or never will be."""
+        self._wire = Http2Connection(server, time.monotonic())
+        self._transport: asyncio.Transport | None = None
+        self._fd = -1
+        """A second descriptor of the socket: no other can take its number while a worker writes."""
+        self._is_direct = False
+        """Nothing waits to be sent: whoever has something may send it."""
+        self._left: list[Buffer] = []
+        """What the socket did not take, for the transport."""
+        self._is_ending = False
+        self._active_at = time.monotonic()
+        self._deadline = inf
+        """When the sweep ends it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is here."""
+        self._transport = cast("asyncio.Transport", transport)
+        if not self._server.admit(self):
+            self._is_ending = True
+            self._transport.abort()
+            return
+        peer: socket.socket = transport.get_extra_info("socket")
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if transport.get_extra_info("sslcontext") is None:
+            self._fd = os.dup(peer.fileno())
+            self._is_direct = True
+        self._deadline = time.monotonic() + self._server.limits.handshake_s
+        with self._lock:
+            self._flush()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (the signature is asyncio's)
+        """Where the next bytes go."""
+        return self._wire.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes have come."""
+        now = self._active_at = time.monotonic()
+        with self._lock:
+            events = self._wire.advance(nbytes, now)
+            self._is_direct = self._fd >= 0 and not self._left and not self._pending()
+            self._flush()
+        self._heed(events)
+        if self._deadline < inf and self._wire.has_greeted and not self._wire.is_held and not self._is_ending:
+            self._deadline = inf
+        self._settle()
+
+    def eof_received(self) -> None:
+        """The client sends no more: it has gone."""
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the signature is asyncio's)
+        """The client has gone; what waits for it is withdrawn."""
+        with self._lock:
+            self._is_ending, self._is_direct, self._deadline = True, False, inf
+            left = self._wire.lose()
+            self._left.clear()
+            self._moved.notify_all()
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+        self._server.leave(self)
+        self._heed([Event(stream, is_gone=True) for stream in left])
+
+    def pause_writing(self) -> None:
+        """The client does not fetch its answers: it is not listened to either."""
+        assert self._transport is not None
+        with self._lock:
+            self._wire.is_held = True
+        self._deadline = time.monotonic() + self._server.limits.send_s
+        if not self._is_ending:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client goes on."""
+        assert self._transport is not None
+        with self._lock:
+            self._wire.resume()
+            self._flush()
+            self._moved.notify_all()
+        if not self._is_ending:
+            self._deadline = inf
+            self._transport.resume_reading()
+
+    def answer(self, stream: Stream, parts: Sequence[Buffer], size: int, body: Body | None = None) -> None:
+        """The message that answers a call; from any thread.
+
+        Args:
+            stream: the call.
+            parts: what the message consists of.
+            size: of all of them, bytes.
+            body: memory of the question, which nobody needs any more.
+        """
+        with self._lock:
+            if body is not None:
+                self._wire.keep(body)
+            self._wire.answer(stream, parts, size)
+            self._flush()
+        self._turn(stream)
+
+    def refuse(self, stream: Stream, refusal: CallRefused) -> None:
+        """End a call with an error; from any thread."""
+        with self._lock:
+            self._wire.refuse(stream, refusal)
+            self._flush()
+            self._moved.notify_all()
+        self._turn(stream)
+
+    def say(self, stream: Stream, content: bytes) -> bool:
+        """Send a message of many, and wait until it has left; False: nobody is there any more. From any thread."""
+        with self._lock:
+            self._wire.say(stream, [content], len(content))
+            self._flush()
+            while stream.pending and not stream.is_over:
+                self._moved.wait()
+            if not stream.is_over:
+                self._wire.took(stream)
+                self._flush()
+        return not stream.is_over
+
+    def finish(self, stream: Stream) -> None:
+        """No message follows; from any thread."""
+        with self._lock:
+            self._wire.finish(stream)
+            self._flush()
+        self._turn(stream)
+
+    def expire(self, now: float) -> None:
+        """End what takes too long, give back what is not needed; `now` is `time.monotonic()`."""
+        if now >= self._deadline:
+            self._reset()
+            return
+        ended = []
+        limits = self._server.limits
+        with self._lock:
+            for stream in self._wire.streams:
+                if stream.since is not None and stream.deadline is not None and stream.deadline < now:
+                    self._wire.refuse(stream, _TOO_LATE)
+                elif _is_stuck(stream, now, limits):
+                    self._wire.reset(stream, frames.CANCEL)
+                if stream.is_over:
+                    ended.append(Event(stream, is_gone=True))
+            if now - self._active_at > limits.keep_body_s:
+                self._wire.release()
+            self._flush()
+            self._moved.notify_all()
+        self._heed(ended)
+        self._settle()
+
+    def drain(self) -> None:
+        """Take no further call, and end when the last one has."""
+        with self._lock:
+            self._wire.drain()
+            self._flush()
+        self._settle()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _heed(self, events: list[Event]) -> None:
+        for event in events:
+            self._server.heed(self, event)
+
+    def _turn(self, stream: Stream) -> None:
+        """Have the event loop look whether that was the last thing to do."""
+        if stream.is_over and self._wire.is_spent:
+            with suppress(RuntimeError):  # it has ended itself
+                self._loop.call_soon_threadsafe(self._settle)
+
+    def _settle(self) -> None:
+        """End the connection if it has come to its end."""
+        transport = self._transport
+        if self._is_ending or transport is None or not (self._wire.is_over or self._wire.is_spent):
+            return
+        self._is_ending = True
+        self._push()
+        if self._wire.is_spent or not transport.can_write_eof():
+            self._deadline = time.monotonic() + self._server.limits.send_s
+            transport.close()
+            return
+        # An error that meets unread bytes is lost to a reset.
+        self._deadline = time.monotonic() + self._server.limits.linger_s
+        with suppress(OSError, RuntimeError):
+            transport.write_eof()
+
+    def _flush(self) -> None:
+        """Send what there is, as far as the socket takes it; the lock is held."""
+        parts = self._wire.outgoing()
+        if not parts:
+            return
+        sent = 0
+        if self._is_direct and len(parts) <= _PARTS_MAX:
+            with suppress(OSError):
+                # What is wrong with the socket, the loop will find.
+                sent = os.writev(self._fd, parts)
+        rest = _rest(parts, sent)
+        if rest:
+            self._is_direct = False
+            self._left += rest
+            with suppress(RuntimeError):  # a loop that has ended has nobody to tell
+                self._loop.call_soon_threadsafe(self._push)
+
+    def _push(self) -> None:
+        """Leave to the transport what the socket did not take."""
+        transport = self._transport
+        assert transport is not None
+        with self._lock:
+            left, self._left = self._left, []
+        if left and not transport.is_closing():
+            transport.writelines(left)
+
+    def _pending(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def _reset(self) -> None:
+        """Drop what the client did not fetch; else the kernel would go on offering it for minutes."""
+        if self._transport is None:
+            return
+        with suppress(OSError), socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno())) as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._transport.abort()
+
+
+def _rest(parts: list[Buffer], sent: int) -> list[Buffer]:
+    """What is left of them when so many bytes are gone."""
+    for place, part in enumerate(parts):
+        if sent < len(part):
+            return [memoryview(part)[sent:], *parts[place + 1 :]]
+        sent -= len(part)
+    return []
+
+
+def _is_stuck(stream: Stream, now: float, limits: GrpcLimits) -> bool:
+    """Whether its client neither goes on with a message nor fetches one."""
+    if stream.since is not None and stream.since + limits.patience_s < now:
+        return True
+    return stream.pending > 0 and stream.sent_since + limits.send_s < now
+
+
+_TOO_LATE: Final = CallRefused("DEADLINE_EXCEEDED", "cannot answer: the deadline passed before the request had come")

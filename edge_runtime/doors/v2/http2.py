@@ -1,0 +1,515 @@
+"""One HTTP/2 connection of the gRPC door, without a socket: bytes that came in, calls and bytes that leave out.
+
+The library h2 minds the state of the connection and of each stream, and the headers. It never sees what DATA frames
+carry, which it would copy five times: of that, flow control included, is taken care of here (ADR 0023).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol, final
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
+
+from edge_runtime.doors.v2 import http2_cutter as frames
+from edge_runtime.doors.v2.grpc_head import HEAD, SUCCESS, CallHead, CallRefused, Header, read_head
+from edge_runtime.doors.v2.grpc_stream import Arrived, Assembly, Buffer, MessageRules, Stream
+from edge_runtime.doors.v2.http2_cutter import BrokenProtocol, FrameCutter
+from edge_runtime.doors.v2.http_body import Body
+
+STREAM_WINDOW: Final = 8 * 1024 * 1024
+"""Bytes that a call may send unasked: most messages come without a word of ours in between."""
+_CONNECTION_WINDOW: Final = 1 << 30
+"""So much that it stops nobody: what calls may take is bounded by their messages."""
+_CONNECTION_OWED_MAX: Final = 1 << 26
+_FIRST_WINDOW: Final = 65_535
+"""RFC 9113, 6.9.2: of a connection that nobody has said anything of."""
+STREAMS_MAX: Final = 256
+"""Calls that one client may have open; well-behaved ones keep others back until there is room."""
+_HEADERS_MAX_BYTES: Final = 16 * 1024
+"""Of one call, unpacked: their sum with 32 bytes for each (RFC 9113, 6.5.2)."""
+_BLOCK_MAX_BYTES: Final = 64 * 1024
+"""Of the frames that they come in."""
+_DEAF_MAX: Final = 256
+_CLOSED_MAX: Final = 1024
+
+NUISANCE_MAX: Final = 1000
+"""Frames that bring no call any further and that a client may send at once."""
+_FORGIVEN_PER_S: Final = 200.0
+_FORGIVEN_PER_MESSAGE: Final = 10.0
+_SMALL_BYTES: Final = 16
+
+_FRAME: Final = struct.Struct(">HBBBI")
+"""Length in 16 + 8 bits, kind, flags, stream."""
+
+
+class Event(NamedTuple):
+    """Something that happened to a call: a message, its end (None and not over), or that nobody waits for it."""
+
+    stream: Stream
+    arrived: Arrived | None = None
+    is_gone: bool = False
+
+
+class House(Protocol):
+    """What a connection asks of its door; the connection's lock is held meanwhile."""
+
+    rules: MessageRules
+
+    def gate(self, head: CallHead) -> bool:
+        """Let a call in; whether it may have many messages. Raises: CallRefused."""
+
+    def count_refused(self) -> None:
+        """A call that was let in ends with an error."""
+
+    def forget(self, stream: Stream) -> None:
+        """It is over, for whatever reason."""
+
+
+class _Connection(h2.connection.H2Connection):
+    MAX_CLOSED_STREAMS = _CLOSED_MAX  # the library's 65,536 would cost every client megabytes
+
+
+@final
+class Http2Connection:
+    """One connection; whoever calls it holds its lock, but for `buffer`.
+
+    Args:
+        house: lets calls in.
+        now: `time.monotonic()` seconds.
+    """
+
+    def __init__(self, house: House, now: float) -> None:
+        self._house = house
+        self._now = now
+        self._cutter = FrameCutter(self)
+        self.buffer = self._cutter.buffer
+        """Where the next bytes go; never empty."""
+        self._h2 = _new_connection()
+        self._streams: dict[int, tuple[Stream, Assembly]] = {}
+        """Those whose client may still send, or waits for an answer."""
+        self._deaf: OrderedDict[int, None] = OrderedDict()
+        """Those that were refused before everything had come."""
+        self._spare: Body | None = None
+        self._events: list[Event] = []
+        self._out: list[Buffer] = [self._h2.data_to_send()]
+        self._window = _FIRST_WINDOW
+        self._open_window(_CONNECTION_WINDOW - _FIRST_WINDOW)
+        self._owed = 0
+        self._nuisance, self._nuisance_at = 0.0, now
+        self._block_bytes = 0
+        """Of headers that are not whole."""
+        self._block_is_open = self._has_settings = self._is_last = False
+        self.is_over = False
+        """Nothing is to be done any more but to send what is left."""
+        self.is_held = False
+        """Nobody fetches what is sent: no more of it for now."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no call is under way, and nothing has come or leaves in part."""
+        return not self._streams and not self._out and self._cutter.is_between_frames and not self._block_is_open
+
+    @property
+    def has_greeted(self) -> bool:
+        """Whether the client has introduced itself."""
+        return self._has_settings
+
+    @property
+    def streams(self) -> list[Stream]:
+        """Calls under way."""
+        return [stream for stream, _ in self._streams.values()]
+
+    def advance(self, count: int, now: float) -> list[Event]:
+        """So many bytes were written to `buffer()`; what that means to whom."""
+        self._now = now
+        self._events = []
+        if not self.is_over:
+            try:
+                self._cutter.advance(count)
+            except BrokenProtocol as broken:
+                self._break_off(broken.code)
+            except h2.exceptions.H2Error:
+                self._break_off(None)
+        events, self._events = self._events, []
+        return events
+
+    def outgoing(self) -> list[Buffer]:
+        """What is to be sent now."""
+        out, self._out = self._out, []
+        return out
+
+    def answer(self, stream: Stream, parts: Sequence[Buffer], size: int) -> None:
+        """The one message that answers a call."""
+        if not stream.is_over:
+            stream.trailers = SUCCESS
+            self.say(stream, parts, size)
+
+    def say(self, stream: Stream, parts: Sequence[Buffer], size: int) -> None:
+        """A message, of which others may follow."""
+        if stream.is_over:
+            return
+        if size > self._house.rules.max_bytes:
+            told = f"cannot answer: the message has {size} bytes, and at most {self._house.rules.max_bytes} are sent"
+            self.refuse(stream, CallRefused("RESOURCE_EXHAUSTED", told))
+            return
+        if not stream.has_begun:
+            stream.has_begun = True
+            self._send_headers(stream.number, HEAD)
+        stream.queue.append(memoryview(b"\0" + size.to_bytes(4, "big")))
+        stream.queue.extend(memoryview(part).cast("B") for part in parts if len(part))
+        stream.pending += 5 + size
+        stream.sent_since = self._now
+        self._pump(stream)
+
+    def finish(self, stream: Stream) -> None:
+        """No message follows; all went well."""
+        if stream.is_over:
+            return
+        if not stream.has_begun:
+            stream.has_begun = True
+            self._send_headers(stream.number, HEAD)
+        stream.trailers = SUCCESS
+        self._pump(stream)
+
+    def refuse(self, stream: Stream, refusal: CallRefused) -> None:
+        """End a call with an error, whatever it was about."""
+        if stream.is_over:
+            return
+        self._house.count_refused()
+        stream.queue.clear()
+        stream.pending = 0
+        stream.trailers = refusal.trailers() if stream.has_begun else refusal.alone()
+        self._end(stream)
+
+    def reset(self, stream: Stream, code: int) -> None:
+        """End a call without a word."""
+        if not stream.is_over:
+            self._h2.reset_stream(stream.number, code)
+            self._take_output()
+            self._leave(stream, is_heard=stream.has_ended)
+
+    def took(self, stream: Stream) -> None:
+        """A message of it has been answered: the next one may come."""
+        stream.unread -= 1
+        stream.shares.popleft().end()
+        self._open_stream_window(stream)
+
+    def keep(self, body: Body) -> None:
+        """Memory of a message that was answered, for the next one."""
+        if self._spare is None:
+            self._spare = body
+
+    def release(self) -> None:
+        """Let go of memory that nothing needs."""
+        self._spare = None
+
+    def resume(self) -> None:
+        """What was held goes on."""
+        self.is_held = False
+        self._pump_all()
+
+    def drain(self) -> None:
+        """Take no further call."""
+        if not self._is_last and not self.is_over:
+            self._is_last = True
+            self._out.append(_frame(frames.GOAWAY, 0, 0, struct.pack(">II", self._h2.highest_inbound_stream_id, 0)))
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it takes no further call and the last one is over."""
+        return self._is_last and not self._streams
+
+    def lose(self) -> list[Stream]:
+        """The client has gone; the calls that it leaves."""
+        self.is_over = True
+        left = self.streams
+        for stream in left:
+            self._leave(stream, is_heard=True)
+        self._deaf.clear()
+        self._spare = None
+        return left
+
+    # What the cutter calls.
+
+    def preface(self, part: memoryview) -> None:
+        """What comes before the first frame."""
+        self._h2.receive_data(part)
+
+    def control(self, kind: int, flags: int, frame: memoryview) -> None:
+        """A whole frame other than DATA. Raises: BrokenProtocol, ProtocolError."""
+        if not self._has_settings and kind != frames.SETTINGS:
+            raise BrokenProtocol(frames.PROTOCOL_ERROR)
+        self._has_settings = True
+        if kind in {frames.HEADERS, frames.CONTINUATION}:
+            self._count_block(flags, len(frame))
+        else:
+            self._suffer()
+        if kind == frames.GOAWAY:
+            self._is_last = True  # the library would send nothing any more, and calls under way have a claim to answers
+            return
+        for event in self._h2.receive_data(frame):
+            self._heed(event)
+        self._take_output()
+
+    def data_began(self, number: int, flags: int, size: int) -> Assembly | None:
+        """A DATA frame begins. Raises: BrokenProtocol, ProtocolError."""
+        if self._block_is_open or not self._has_settings:
+            raise BrokenProtocol(frames.PROTOCOL_ERROR)
+        self._window -= size
+        if self._window < 0:
+            raise BrokenProtocol(frames.FLOW_CONTROL_ERROR)
+        self._owed += size
+        if self._owed > _CONNECTION_OWED_MAX:
+            self._open_window(self._owed)
+            self._owed = 0
+        if size < _SMALL_BYTES and not flags & frames.END_STREAM:
+            self._suffer()
+        stream, assembly = self._streams.get(number, (None, None))
+        if stream is None or stream.has_ended:
+            if number not in self._deaf:
+                # The library knows whether that is an error of the stream or of the connection.
+                self._h2.receive_data(_frame(frames.DATA, flags & frames.END_STREAM, number, b""))
+                self._take_output()
+            return None
+        stream.window -= size
+        if stream.window < 0:
+            self.reset(stream, frames.FLOW_CONTROL_ERROR)
+            self._events.append(Event(stream, is_gone=True))
+            return None
+        if stream.since is None and not stream.is_deaf:
+            stream.since = self._now
+        return assembly
+
+    def data_ended(self, number: int, flags: int) -> None:
+        """A DATA frame is whole. Raises: ProtocolError."""
+        if number in self._deaf:
+            if flags & frames.END_STREAM:
+                del self._deaf[number]
+            return
+        stream, assembly = self._streams.get(number, (None, None))
+        if stream is None or assembly is None:
+            return
+        if flags & frames.END_STREAM and not stream.has_ended:
+            if not stream.head.has_length:
+                self._h2.receive_data(_frame(frames.DATA, frames.END_STREAM, number, b""))
+            self._ended(stream, assembly)
+        else:
+            if self._is_idle(stream, assembly):
+                stream.since = None
+            self._open_stream_window(stream)
+
+    # What the library tells.
+
+    def _heed(self, event: h2.events.Event) -> None:
+        match event:
+            case h2.events.RequestReceived():
+                self._opened(event)
+            case h2.events.StreamEnded(stream_id=number) if number in self._streams:
+                self._ended(*self._streams[number])
+            case h2.events.StreamReset(stream_id=number):
+                self._deaf.pop(number, None)
+                if number in self._streams:
+                    stream, _ = self._streams[number]
+                    self._leave(stream, is_heard=True)
+                    self._events.append(Event(stream, is_gone=True))
+            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
+                self._pump_all()
+            case _:
+                pass
+
+    def _opened(self, event: h2.events.RequestReceived) -> None:
+        number, headers = event.stream_id, event.headers
+        assert number is not None
+        assert headers is not None
+        if self._is_last:
+            self._h2.reset_stream(number, frames.REFUSED_STREAM)
+            self._deaf_to(number)
+            return
+        try:
+            head = read_head(headers)
+            is_streaming = self._house.gate(head)
+        except CallRefused as refusal:
+            self._send_headers(number, refusal.alone(), is_end=True)
+            if event.stream_ended is None:
+                self._h2.reset_stream(number)
+                self._deaf_to(number)
+            return
+        stream = Stream(number, head, is_streaming=is_streaming, now=self._now, window=STREAM_WINDOW)
+        assembly = Assembly(stream, self._house.rules, self._give_spare, self._came, self._turn_away)
+        self._streams[number] = stream, assembly
+
+    def _ended(self, stream: Stream, assembly: Assembly) -> None:
+        stream.has_ended = True
+        stream.since = None
+        if not assembly.is_between_messages:
+            self._turn_away(stream, CallRefused("INTERNAL", "cannot read the message: it ends before its end"))
+        else:
+            self._events.append(Event(stream))
+
+    # Messages.
+
+    def _came(self, stream: Stream, arrived: Arrived) -> None:
+        self._nuisance -= _FORGIVEN_PER_MESSAGE
+        if not stream.is_streaming:
+            stream.since = None
+            stream.is_deaf = True  # there is nothing more to be said
+        stream.unread += 1
+        self._events.append(Event(stream, arrived))
+
+    def _turn_away(self, stream: Stream, refusal: CallRefused) -> None:
+        self.refuse(stream, refusal)
+        self._events.append(Event(stream, is_gone=True))
+
+    def _give_spare(self) -> Body | None:
+        spare, self._spare = self._spare, None
+        return spare
+
+    def _is_idle(self, stream: Stream, assembly: Assembly) -> bool:
+        return stream.is_deaf or (stream.is_streaming and assembly.is_between_messages)
+
+    # What is sent.
+
+    def _pump_all(self) -> None:
+        for stream in self.streams:
+            if stream.pending:
+                self._pump(stream)
+
+    def _pump(self, stream: Stream) -> None:
+        """Send what the client's windows let through."""
+        wire = self._h2
+        while stream.pending and not self.is_held:
+            flow = wire.streams[stream.number]
+            size = min(
+                stream.pending,
+                wire.max_outbound_frame_size,
+                flow.outbound_flow_control_window,
+                wire.outbound_flow_control_window,
+            )
+            if size <= 0:
+                return
+            wire.outbound_flow_control_window -= size
+            flow.outbound_flow_control_window -= size
+            stream.pending -= size
+            stream.sent_since = self._now
+            self._nuisance -= 1
+            self._out.append(_head(frames.DATA, 0, stream.number, size))
+            while size:
+                part = stream.queue.popleft()
+                if len(part) > size:
+                    stream.queue.appendleft(part[size:])
+                    part = part[:size]
+                self._out.append(part)
+                size -= len(part)
+        if not stream.pending and stream.trailers is not None:
+            self._end(stream)
+
+    def _end(self, stream: Stream) -> None:
+        """Send the trailers; a client that sends on is told that nobody listens."""
+        assert stream.trailers is not None
+        self._send_headers(stream.number, stream.trailers, is_end=True)
+        if not stream.has_ended or stream.head.has_length:
+            self._h2.reset_stream(stream.number)
+            self._take_output()
+        self._leave(stream, is_heard=stream.has_ended)
+
+    def _leave(self, stream: Stream, *, is_heard: bool) -> None:
+        self._streams.pop(stream.number, None)
+        stream.is_over = stream.is_deaf = True
+        stream.queue.clear()
+        stream.pending = 0
+        while stream.shares:
+            stream.shares.popleft().end()
+        self._house.forget(stream)
+        if not is_heard:
+            self._deaf_to(stream.number)
+
+    def _deaf_to(self, number: int) -> None:
+        """Throw away what is still on its way."""
+        self._deaf[number] = None
+        if len(self._deaf) > _DEAF_MAX:
+            self._deaf.popitem(last=False)
+
+    def _send_headers(self, number: int, headers: tuple[Header, ...], *, is_end: bool = False) -> None:
+        self._h2.send_headers(number, headers, end_stream=is_end)
+        self._take_output()
+
+    def _take_output(self) -> None:
+        if out := self._h2.data_to_send():
+            self._out.append(out)
+
+    def _open_window(self, count: int) -> None:
+        self._window += count
+        self._out.append(_frame(frames.WINDOW_UPDATE, 0, 0, count.to_bytes(4, "big")))
+
+    def _open_stream_window(self, stream: Stream) -> None:
+        owed = STREAM_WINDOW - stream.window
+        if owed >= STREAM_WINDOW // 2 and not stream.unread and not (stream.is_deaf or stream.has_ended):
+            stream.window += owed
+            self._out.append(_frame(frames.WINDOW_UPDATE, 0, stream.number, owed.to_bytes(4, "big")))
+
+    # Who does harm.
+
+    def _count_block(self, flags: int, size: int) -> None:
+        self._block_bytes += size
+        if self._block_bytes > _BLOCK_MAX_BYTES:
+            raise BrokenProtocol(frames.ENHANCE_YOUR_CALM)
+        self._block_is_open = not flags & frames.END_HEADERS
+        if not self._block_is_open:
+            self._block_bytes = 0
+
+    def _suffer(self) -> None:
+        """Count a frame that brings no call any further. Raises: BrokenProtocol when it is one too many."""
+        forgiven = (self._now - self._nuisance_at) * _FORGIVEN_PER_S
+        self._nuisance, self._nuisance_at = max(0.0, self._nuisance - forgiven) + 1, self._now
+        if self._nuisance > NUISANCE_MAX:
+            raise BrokenProtocol(frames.ENHANCE_YOUR_CALM)
+
+    def _break_off(self, code: int | None) -> None:
+        """Say goodbye; the library has done so already where it found what is wrong."""
+        self._take_output()
+        if code is not None:
+            last = self._h2.highest_inbound_stream_id
+            self._out.append(_frame(frames.GOAWAY, 0, 0, struct.pack(">II", last, code)))
+        self._events.extend(Event(stream, is_gone=True) for stream in self.lose())
+
+
+def _new_connection() -> _Connection:
+    # Nothing is passed on to anybody, so that no header can do harm that is looked at by nobody.
+    config = h2.config.H2Configuration(
+        client_side=False,
+        header_encoding=None,
+        validate_inbound_headers=False,
+        normalize_inbound_headers=False,
+        validate_outbound_headers=False,
+        normalize_outbound_headers=False,
+    )
+    codes = h2.settings.SettingCodes
+    connection = _Connection(config)
+    connection.local_settings = h2.settings.Settings(
+        client=False,
+        initial_values={
+            codes.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
+            codes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            codes.MAX_FRAME_SIZE: frames.FRAME_MAX_BYTES,
+            codes.MAX_HEADER_LIST_SIZE: _HEADERS_MAX_BYTES,
+        },
+    )
+    connection.max_inbound_frame_size = frames.FRAME_MAX_BYTES
+    connection.decoder.max_header_list_size = _HEADERS_MAX_BYTES
+    connection.initiate_connection()
+    return connection
+
+
+def _head(kind: int, flags: int, number: int, size: int) -> bytes:
+    return _FRAME.pack(size >> 8, size & 0xFF, kind, flags, number)
+
+
+def _frame(kind: int, flags: int, number: int, payload: bytes) -> bytes:
+    return _head(kind, flags, number, len(payload)) + payload
