@@ -38,6 +38,7 @@ Say = Callable[[str], None]
 
 _WORTH_A_LINE: Final = {
     Happened.SWAPPED: "took over",
+    Happened.UNBATCHED: "is asked call by call",
     Happened.DEGRADED: "is degraded",
     Happened.FAILED: "has failed",
     Happened.RECOVERED: "is ready again",

@@ -6,9 +6,10 @@ No threads of its own: whoever waits longest leads, which means to look after th
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic, perf_counter_ns
 from typing import Final, final
 
@@ -19,8 +20,8 @@ from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.backend import Tensors
-from edge_runtime.inference.blame import EngineFault
-from edge_runtime.inference.requests.accounting import QUEUE, WAITED_NS, Record
+from edge_runtime.inference.blame import BadInput, EngineFault
+from edge_runtime.inference.requests.accounting import QUEUE, SAMPLES, WAITED_NS, Record
 from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed, outcome_of
 from edge_runtime.inference.requests.rows import BatchAxes, batch_axes, split
 from edge_runtime.serving.answering import Apart
@@ -50,15 +51,26 @@ def check_batchable(name: str, origin: Origin) -> None:
         raise ContractError(f"batch the calls of model {name}", because, remedy)
 
 
-def gathering(opens: Open, wished: BatchPolicy | None) -> Open:
+Unbatched = Callable[[VariantId], None]
+"""Is told once of a variant that takes no batch after all, in a caller's thread; must return soon."""
+
+
+def gathering(opens: Open, wished: BatchPolicy | None, unbatched: Unbatched) -> Open:
     """The same, with the calls of each variant that allows it gathered into batches: as wished, else as tuned here."""
+    lonely: set[VariantId] = set()
+
+    def learn(variant: VariantId) -> None:
+        lonely.add(variant)
+        unbatched(variant)
 
     def opened(origin: Origin, variant: VariantId) -> Instance:
         instance = opens(origin, variant)
         tuned = origin.tuned.get(variant)
         policy = wished or (ALONE if tuned is None or tuned.batch is None else BatchPolicy(tuned.batch))
         axes = batch_axes(origin.release.manifest, instance.variant)
-        return instance if axes is None or policy == ALONE else BatchedInstance(instance, axes, policy)
+        if axes is None or policy == ALONE or variant in lonely:
+            return instance
+        return BatchedInstance(instance, axes, policy, partial(learn, variant))
 
     return opened
 
@@ -86,10 +98,14 @@ class BatchedInstance:
         inner: the loaded variant; closed with this.
         axes: where the model's tensors have their samples.
         policy: how far to gather; never beyond what the variant takes.
+        unbatched: called once when it turns out that the variant takes no batch, though its release says so.
     """
 
-    def __init__(self, inner: Instance, axes: BatchAxes, policy: BatchPolicy) -> None:
+    def __init__(
+        self, inner: Instance, axes: BatchAxes, policy: BatchPolicy, unbatched: Callable[[], None] = lambda: None
+    ) -> None:
         self._inner = inner
+        self._unbatched = unbatched
         self._preparing = inner if isinstance(inner, LocalInstance) else None
         """Prepares pictures in the threads of their callers; not in another process."""
         # More callers wait here than the engine takes: their pictures must not all be in memory at once.
@@ -237,39 +253,55 @@ class BatchedInstance:
             self._answer_one(batch[0], record)
             return
         parts: Sequence[Outcome] | None = None
+        is_refused = False
         try:
             parts = self._parts(batch, record)
         except EngineFault as fault:
             for one in batch:
                 self._settle(one, fault)
             return
-        except Exception:  # noqa: BLE001, S110 (one of them is to blame: alone, each gets what it deserves)
-            pass
-        for place, one in enumerate(batch):
-            if parts is None:
-                self._answer_one(one, record)
-            else:
-                self._settle(one, parts[place])
+        except Exception as error:  # noqa: BLE001 (one of them is to blame: alone, each gets what it deserves)
+            is_refused = isinstance(error, BadInput)
+        if parts is not None:
+            for one, outcome in zip(batch, parts, strict=True):
+                self._settle(one, outcome)
+            return
+        said = [self._answer_one(one, record) for one in batch]
+        if is_refused and not any(isinstance(outcome, EdgeError) for outcome in said):
+            self._ask_alone()  # nobody was to blame but the batch
 
     def _parts(self, batch: Sequence[_Entry], record: Record) -> Sequence[Outcome] | None:
         """What was said to each; None where the answers do not follow the inputs row by row."""
         apart = [one.apart for one in batch if one.apart is not None]
         if self._preparing is not None and len(apart) == len(batch):
-            return self._preparing.run_all(apart, record)
+            said = self._preparing.run_all(apart, record)
+            if not self._preparing.follows_rows:
+                self._ask_alone()
+            return said
+        counted = record.counters[SAMPLES]
         together = self._inner.answer(_joined([one.call for one in batch]), record)
         parts = split(together, [one.waiting.rows for one in batch])
         if parts is None:
-            # It cannot be asked by several at once.
-            self._axes = None
+            record.counters[SAMPLES] = counted  # nobody gets these
+            self._ask_alone()
         return parts
 
-    def _answer_one(self, entry: _Entry, record: Record) -> None:
+    def _ask_alone(self) -> None:
+        """From now on: each batch would be run in vain."""
+        with self._lock:
+            is_news, self._axes = self._axes is not None, None
+        if is_news:
+            self._unbatched()
+
+    def _answer_one(self, entry: _Entry, record: Record) -> Outcome:
         def answer() -> dict[str, Values] | list[Tensors]:
             if entry.apart is not None and self._preparing is not None:
                 return self._preparing.run_all([entry.apart], record)[0]
             return self._inner.answer(entry.call, record)
 
-        self._settle(entry, outcome_of(answer))
+        outcome: Outcome = outcome_of(answer)
+        self._settle(entry, outcome)
+        return outcome
 
     def _prepared(self, call: Call, record: Record) -> Apart | None:
         """A call with encoded pictures, decoded and prepared; None: it is asked as it is."""

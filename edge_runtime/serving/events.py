@@ -17,6 +17,8 @@ class Happened(Enum):
     UNLOADED = "model.unloaded"
     EVICTED = "model.evicted"
     """Unloaded to make room; the next call loads it again."""
+    UNBATCHED = "model.unbatched"
+    """Calls that were run together got no answers of their own: those of this variant run one by one from now on."""
     DEGRADED = "model.degraded"
     FAILED = "model.failed"
     RECOVERED = "model.recovered"

@@ -12,7 +12,7 @@ from typing import Final, final
 
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.errors import ContractError, EdgeError
-from edge_runtime.contract.ids import shown
+from edge_runtime.contract.ids import VariantId, shown
 from edge_runtime.inference.backend import BACKENDS, Registry, allowed
 from edge_runtime.inference.requests.finite import NanPolicy
 from edge_runtime.inference.tuned import TunedFrom
@@ -315,7 +315,13 @@ class ModelHost:
         wished = self._batching.get(name) or self._batching.get(ANY_MODEL)
         rows = None if wished is None else wished.max_rows
         origin = replace(origin, tuned=as_wished(origin.tuned, self._opener.threads, rows))
-        return Deployment(name, origin, gathering(opens, wished), self._keeper, isolation)
+        version = str(origin.release.manifest.version)
+
+        def unbatched(one: VariantId) -> None:
+            detail = "it cannot be asked by several at once, though its release says so"
+            self._keeper.tell(Event(Happened.UNBATCHED, name, version, one, detail=detail))
+
+        return Deployment(name, origin, gathering(opens, wished, unbatched), self._keeper, isolation)
 
     def _bring_in(self, fresh: Deployment, beside: Deployment | None) -> None:
         self._check_open(fresh)

@@ -116,6 +116,11 @@ class LocalInstance:
             self._check_finite(call.inputs, record)
         return self._answerer.prepare(call, record)
 
+    @property
+    def follows_rows(self) -> bool:
+        """Whether each row of an answer belongs to one of the question, as far as is known."""
+        return self.model.asker.together.follows_rows
+
     def run_all(self, calls: Sequence[Apart], record: Record) -> list[list[Tensors]]:
         """What the engine says to prepared calls, asked at once, by call and sample. Raises: as `answer`."""
         return self._answerer.run_all(calls, record)

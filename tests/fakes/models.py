@@ -53,6 +53,21 @@ def four_pixel_classifier(weights: npt.NDArray[np.float32] = WEIGHTS) -> bytes:
     )
 
 
+def averaging_classifier() -> bytes:
+    """The same about one picture, but several are answered by one row, though `N` says that each has its own."""
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "weights"], ["each"]),
+        helper.make_node("ReduceMean", ["each"], ["logits"], axes=[0], keepdims=1),
+    ]
+    return _model(
+        nodes,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, 2, 2])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["M", 4])],
+        [numpy_helper.from_array(WEIGHTS, "weights")],
+    )
+
+
 def hanging_classifier(above: float) -> bytes:
     """The same, but the engine never comes back from pictures with a pixel above that value."""
     body = helper.make_graph(

@@ -37,9 +37,13 @@ class Together:
         """Rows of one question that go into a call; None: all of them."""
         self.questions = (at_once or _untuned(predictor)) if takes_rows else 1
         """How many go into a call; 1: each has one of its own."""
+        self.follows_rows = True
+        """Whether each row of an answer belongs to one of the question, as far as is known; else all is asked alone."""
 
     def kind_of(self, feeds: Sequence[Tensors]) -> Hashable | None:
-        """What further feeds must have in common with these to run in the same call; None: these already differ."""
+        """What further feeds must have in common with these to run in the same call; None: these run one by one."""
+        if not self.follows_rows:
+            return None
         kinds = {kind_of(one, self._constants) for one in feeds}
         return kinds.pop() if len(kinds) == 1 else None
 
@@ -68,10 +72,15 @@ class Together:
                 parts = split(tensors, [self.rows_of(one) for one in feeds])
                 if parts is not None:
                     return parts
+                self._ask_one_by_one()
             # They differ in shape, or the answers do not follow the inputs row by row.
             return [self._predictor.run_canonical(one) for one in feeds]
         except BaseException as error:  # noqa: BLE001 - raised again
             blame_engine(error)
+
+    def _ask_one_by_one(self) -> None:
+        """From now on: it was tried, and will be so with any other questions."""
+        self.follows_rows, self.most, self.questions = False, None, 1
 
 
 def _untuned(predictor: Predictor) -> int:

@@ -21,7 +21,7 @@ from edge_runtime.inference.postprocessing.results import Answer, Classes
 from edge_runtime.inference.requests.refusals import DeadlinePassed
 from edge_runtime.inference.requests.rows import cut, joined, kind_of, rows_of, split
 from tests.fakes.faulty_backend import Faults, FaultyBackend
-from tests.fakes.models import Build, write_release
+from tests.fakes.models import Build, averaging_classifier, write_release
 from tests.fakes.pixels import picture
 from tests.fakes.tuned import tuned_here
 
@@ -99,6 +99,17 @@ def test_a_variant_that_takes_one_at_a_time_is_asked_so(tmp_path: Path) -> None:
 
     assert best(answers) == [2, 1, 3]
     assert faults.runs == 3
+
+
+def test_a_variant_whose_answers_do_not_follow_its_rows_is_run_in_vain_once(tmp_path: Path) -> None:
+    write_release(tmp_path, [Build("ort-fp32", samples=32, content=averaging_classifier())])
+    faults = Faults()
+
+    with opened(tmp_path, faults) as model:
+        answers = [asked(model, [2, 1, 3]), asked(model, [0, 3])]
+
+    assert [best(one) for one in answers] == [[2, 1, 3], [0, 3]]
+    assert faults.runs == 1 + 3 + 2
 
 
 def test_one_bad_question_fails_all_and_is_counted_once(release: Path) -> None:

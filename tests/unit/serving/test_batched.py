@@ -26,15 +26,16 @@ from edge_runtime.inference.requests.refusals import Cancelled, DeadlinePassed
 from edge_runtime.serving.batched import BatchedInstance
 from edge_runtime.serving.batching import ALONE, BatchPolicy
 from edge_runtime.serving.calls import BadCall, Call, SequenceStep, Values
+from edge_runtime.serving.events import Event, Happened
 from edge_runtime.serving.host import ModelHost
 from edge_runtime.serving.instance import Instance
 from edge_runtime.serving.served import Served
-from tests.fakes.models import Build
+from tests.fakes.models import Build, averaging_classifier
 from tests.fakes.pixels import write_pixels
 from tests.fakes.probe import probe_input, write_probe
 from tests.fakes.streams import Hearing
 from tests.fakes.tuned import tuned_here
-from tests.unit.serving.releases import png
+from tests.unit.serving.releases import about, png
 
 
 class Doubling:
@@ -276,6 +277,28 @@ def test_a_model_that_keeps_its_rows_together_is_asked_one_by_one_from_then_on(
     assert engine.sizes == [1, 2, 1, 1, 1, 1, 1]
 
 
+def test_a_model_that_refuses_batches_is_asked_one_by_one_from_then_on(
+    engine: Doubling, pool: ThreadPoolExecutor
+) -> None:
+    told: list[str] = []
+    instance = BatchedInstance(engine, {"x": {2}}, BatchPolicy(8), lambda: told.append("unbatched"))
+    inner = engine._doubled
+
+    def takes_one(asked: Call, record: Record) -> dict[str, Values]:
+        if len(asked.inputs["x"]) > 1:
+            engine.sizes.append(len(asked.inputs["x"]))
+            raise BadInput("take input x", "it has several rows")
+        return inner(asked, record)
+
+    engine._doubled = takes_one  # type: ignore[method-assign]
+    for numbers in ((1, -2), (1, 2), (3, 4)):
+        asked = ask_while_busy(engine, instance, pool, [call(number) for number in numbers])
+        assert [future.exception(30) is None for future in asked] == [number > 0 for number in numbers]
+
+    assert engine.sizes == [1, 2, 1, 1, 1, 2, 1, 1, 1, 1, 1], "the first time somebody was to blame"
+    assert told == ["unbatched"]
+
+
 def test_who_is_interrupted_while_he_runs_a_batch_leaves_nobody_waiting(
     engine: Doubling, pool: ThreadPoolExecutor
 ) -> None:
@@ -349,6 +372,34 @@ def test_encoded_pictures_of_several_callers_run_together(free_pixels: Path, poo
     assert [said(tensors) for tensors in replies[:3]] == [([3], [3]), ([0, 2], [0, 2]), ([1], [1])]
     assert (replies[3].keys(), replies[3]["logits"].argmax()) == ({"logits"}, 2)  # type: ignore[union-attr]
     assert (statistics.inference_count, statistics.execution_count) == (5, 1)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "pictures"])
+def test_a_variant_whose_answers_do_not_follow_its_rows_is_found_out_once(
+    tmp_path: Path, pool: ThreadPoolExecutor, kind: str
+) -> None:
+    write_pixels(tmp_path, "1.0.0", builds=[Build("ort-fp32", samples=8, content=averaging_classifier())])
+    events: list[Event] = []
+
+    with ModelHost(batching={"pixels": BatchPolicy(2, 30.0)}, on_event=events.append) as host:
+        served = host.load(tmp_path)
+
+        def answers(*brightest: int) -> list[int]:
+            calls = [pictures(one) if kind == "pictures" else about(one) for one in brightest]
+            replies = pool.map(served.call, calls)
+            return [int(np.argmax(reply.tensors["logits"])) for reply in replies]
+
+        together = answers(3, 1)
+        afterwards = answers(2, 0)
+        served._place.live.seating.vacate()
+        loaded_again = answers(1, 2)
+        statistics = served.statistics()
+
+    assert (together, afterwards, loaded_again) == ([3, 1], [2, 0], [1, 2])
+    # The runs of arrays that nobody was answered by are counted as well.
+    assert (statistics.inference_count, statistics.execution_count) == (6, 7 if kind == "arrays" else 5)
+    learned = [event for event in events if event.what is Happened.UNBATCHED]
+    assert [(event.model, event.variant) for event in learned] == [("pixels", "ort-fp32")]
 
 
 def test_a_picture_that_cannot_be_read_hurts_nobody_else(free_pixels: Path, pool: ThreadPoolExecutor) -> None:
