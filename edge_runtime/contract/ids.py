@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final, NewType
 
 from edge_runtime.contract.errors import ContractError
@@ -15,11 +14,14 @@ Version = NewType("Version", str)
 LayerName = NewType("LayerName", str)
 TargetPath = NewType("TargetPath", str)
 
-# `\Z`, not `$`: `$` would let a trailing newline through into topics, paths and certificates.
-_DEVICE_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
+# Sets, not patterns: a model's first answer would wait for each of them to be compiled.
+_LOWER: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+_DEVICE_ID: Final = _LOWER | {"-"}
+_DEVICE_ID_MAX: Final = 63
 # OCI distribution specification 1.1, "Pulling manifests": a tag.
-_VERSION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
-_LAYER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}\Z")
+_VERSION: Final = _LOWER | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ._-")
+_VERSION_MAX: Final = 128
+_LAYER_NAME_MAX: Final = 100
 
 
 def parse_device_id(text: str) -> DeviceId:
@@ -28,34 +30,38 @@ def parse_device_id(text: str) -> DeviceId:
     Raises:
         ContractError: not `[a-z0-9][a-z0-9-]{0,62}`.
     """
-    return DeviceId(_matching(_DEVICE_ID, text, "device id", "use 1 to 63 of a-z, 0-9 and '-', not starting with '-'"))
+    return DeviceId(_plain(text, "device id"))
 
 
 def parse_slot_id(text: str) -> SlotId:
     """Check a slot name; same grammar as a device id. Raises: ContractError."""
-    return SlotId(_matching(_DEVICE_ID, text, "slot", "use 1 to 63 of a-z, 0-9 and '-', not starting with '-'"))
+    return SlotId(_plain(text, "slot"))
 
 
 def parse_model_name(text: str) -> ModelName:
     """Check a model name; same grammar as a device id. Raises: ContractError."""
-    return ModelName(_matching(_DEVICE_ID, text, "model name", "use 1 to 63 of a-z, 0-9 and '-'"))
+    return ModelName(_plain(text, "model name"))
 
 
 def parse_variant_id(text: str) -> VariantId:
     """Check a variant id; same grammar as a device id. Raises: ContractError."""
-    return VariantId(_matching(_DEVICE_ID, text, "variant id", "use 1 to 63 of a-z, 0-9 and '-'"))
+    return VariantId(_plain(text, "variant id"))
 
 
 def parse_version(text: str) -> Version:
     """Check a release version, which is an OCI tag. Raises: ContractError."""
-    return Version(_matching(_VERSION, text, "version", "use an OCI tag: up to 128 of A-Z a-z 0-9 . _ -"))
+    if not _consists(text, _VERSION, _VERSION_MAX) or text[0] in {".", "-"}:
+        raise _refused(text, "version", "use an OCI tag: up to 128 of A-Z a-z 0-9 . _ -")
+    return Version(text)
 
 
 def parse_layer_name(text: str) -> LayerName:
     """Check a layer title; `.` and `..` are refused because titles become file names. Raises: ContractError."""
     if text in {".", ".."}:
         raise ContractError(f"use {text!r} as a layer name", "it names a directory", "give the file a name")
-    return LayerName(_matching(_LAYER_NAME, text, "layer name", "use up to 100 of A-Z a-z 0-9 . _ -"))
+    if not _consists(text, _VERSION, _LAYER_NAME_MAX):
+        raise _refused(text, "layer name", "use up to 100 of A-Z a-z 0-9 . _ -")
+    return LayerName(text)
 
 
 def target_path(model: ModelName, version: Version) -> TargetPath:
@@ -77,7 +83,15 @@ def shown(text: object, limit: int = 80) -> str:
     return quoted if len(quoted) <= limit else quoted[: limit - 1] + "…"
 
 
-def _matching(pattern: re.Pattern[str], text: str, what: str, remedy: str) -> str:
-    if not pattern.match(text):
-        raise ContractError(f"use {shown(text)} as a {what}", "it has other characters or another length", remedy)
+def _plain(text: str, what: str) -> str:
+    if not _consists(text, _DEVICE_ID, _DEVICE_ID_MAX) or text[0] == "-":
+        raise _refused(text, what, "use 1 to 63 of a-z, 0-9 and '-', not starting with '-'")
     return text
+
+
+def _consists(text: str, characters: frozenset[str], most: int) -> bool:
+    return 0 < len(text) <= most and characters >= set(text)
+
+
+def _refused(text: str, what: str, remedy: str) -> ContractError:
+    return ContractError(f"use {shown(text)} as a {what}", "it has other characters or another length", remedy)

@@ -139,6 +139,11 @@ class ReleaseManifest(Document, frozen=True, kw_only=True):
     limits: Limits = Limits()
     waivers: list[Waiver] = []
 
+    @property
+    def is_sequential(self) -> bool:
+        """Whether calls depend on the calls before them."""
+        return bool(self.states) or self.stream is not None
+
 
 class FileEntry(Document, frozen=True, kw_only=True):
     """One file of a variant: its role and the layer that carries it."""

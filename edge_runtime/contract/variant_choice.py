@@ -5,7 +5,6 @@ The server orders candidates with it for assignments and previews; the device dr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -20,7 +19,8 @@ from edge_runtime.contract.release import KNOWN_FEATURES, VariantManifest
 # Prior guesses only: they order candidates nobody has measured yet; the device's trial decides.
 _ACCELERATED: Final = 0
 _PRECISION_ORDER: Final[Mapping[str, int]] = {"int8": 1, "int8+float16": 1, "float16": 2, "float32": 3}
-_BOUND: Final = r"\s*(>=|<=|==|!=|>|<)\s*([0-9]+(?:\.[0-9]+)*)\s*\Z"
+_SIGNS: Final = (">=", "<=", "==", "!=", ">", "<")
+_DIGITS: Final = "0123456789"
 _MEMORY_SHARE: Final = 0.8
 """Of the memory granted to the agent, the largest part one model may need at its peak."""
 
@@ -148,21 +148,33 @@ def _memory(manifest: VariantManifest, facts: DeviceFacts) -> tuple[str, str] | 
 
 
 def _numbers(version: str) -> tuple[int, ...] | None:
-    match = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
-    return tuple(int(part) for part in match.group().split(".")) if match else None
+    """The dotted numbers that a version begins with; None where it begins with none."""
+    numbers: list[int] = []
+    for part in version.split("."):
+        rest = part.lstrip(_DIGITS)
+        if rest == part:
+            break
+        numbers.append(int(part.removesuffix(rest)))
+        if rest:
+            break
+    return tuple(numbers) or None
 
 
 def _bound_holds(have: tuple[int, ...], bound: str) -> bool:
-    match = re.match(_BOUND, bound)
-    if match is None:
+    bound = bound.strip()
+    sign = next((one for one in _SIGNS if bound.startswith(one)), None)
+    if sign is None:
         return False
-    want = tuple(int(part) for part in match.group(2).split("."))
+    parts = bound.removeprefix(sign).lstrip().split(".")
+    if not all(part and not part.strip(_DIGITS) for part in parts):
+        return False
+    want = tuple(int(part) for part in parts)
     width = max(len(have), len(want))
     left, right = _padded(have, width), _padded(want, width)
     return {
         ">=": left >= right, "<=": left <= right, "==": left == right,
         "!=": left != right, ">": left > right, "<": left < right,
-    }[match.group(1)]  # fmt: skip
+    }[sign]  # fmt: skip
 
 
 def _padded(numbers: tuple[int, ...], width: int) -> tuple[int, ...]:

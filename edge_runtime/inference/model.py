@@ -24,7 +24,6 @@ from edge_runtime.inference.requests.admission import Admission
 from edge_runtime.inference.requests.asker import Asker
 from edge_runtime.inference.requests.lease import Lease, LeasePool
 from edge_runtime.inference.requests.turns import Ticket
-from edge_runtime.inference.states import STATELESS
 from edge_runtime.inference.tuned import TunedChoice, TunedFrom
 
 if TYPE_CHECKING:
@@ -38,6 +37,9 @@ if TYPE_CHECKING:
 
 QUEUE_LIMIT: Final = 128
 """Requests that may wait for a model unless its owner says otherwise."""
+
+STATELESS: Final = "stateless"
+"""Reason code: a session was asked of a model that keeps nothing between calls."""
 
 _T = TypeVar("_T")
 

@@ -29,7 +29,6 @@ from edge_runtime.inference.blame import BadInput
 from edge_runtime.inference.postprocessing.postprocess import Postprocessor, compile_postprocess
 from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.preprocessing.preprocess import Preprocessor, compile_preprocess
-from edge_runtime.inference.states import Memory, is_sequential
 
 if TYPE_CHECKING:
     from edge_runtime.inference.streams import Sequencer
@@ -71,6 +70,8 @@ class Predictor(msgspec.Struct, frozen=True):
             InferenceError: as the engine.
         """
         if self.sequencer is not None:
+            from edge_runtime.inference.states import Memory
+
             return self.sequencer.run(self.run_once, feeds, Memory(self.sequencer.states))
         if not self.preprocess.makes_windows or any(info.shape[:1] != (1,) for info in self.file_inputs.values()):
             return self.run_once(feeds)
@@ -169,7 +170,7 @@ def load_predictor(
 def _sequencer(
     release: ReleaseManifest, variant: VariantManifest, preprocess: Preprocessor, postprocess: Postprocessor
 ) -> Sequencer | None:
-    if not is_sequential(release):
+    if not release.is_sequential:
         return None
     # Whoever answers one picture after the other does not wait for the code of sounds.
     from edge_runtime.inference.streams import compile_sequencer

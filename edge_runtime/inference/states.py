@@ -14,8 +14,6 @@ from edge_runtime.contract.release import ReleaseManifest, StateSpec, VariantMan
 from edge_runtime.contract.steps import Frame, PreStep
 from edge_runtime.inference.backend import Array, Tensors
 
-STATELESS: Final = "stateless"
-"""Reason code: a session was asked of a model that keeps nothing between calls."""
 SESSIONS_MAX: Final = 64
 """Sessions at a time where the release does not say."""
 _STATE_NUMBERS_MAX: Final = 1 << 24
@@ -114,13 +112,8 @@ class StreamRules(msgspec.Struct, frozen=True):
     """What a session does when another version takes over: stay with its own until it ends, or begin anew."""
 
 
-def is_sequential(release: ReleaseManifest) -> bool:
-    """Whether calls depend on the calls before them."""
-    return bool(release.states) or release.stream is not None
-
-
-def compile_rules(release: ReleaseManifest, steps: Mapping[str, tuple[PreStep, ...]]) -> StreamRules | None:
-    """The rules of a release's sessions; None when its calls do not know of each other.
+def compile_rules(release: ReleaseManifest, steps: Mapping[str, tuple[PreStep, ...]]) -> StreamRules:
+    """The rules of a sequential release's sessions.
 
     Args:
         release: whose `states` and `stream` are meant.
@@ -130,8 +123,6 @@ def compile_rules(release: ReleaseManifest, steps: Mapping[str, tuple[PreStep, .
         UnsupportedFeature: a rule that this runtime does not know.
         ContractError: the rules do not fit together.
     """
-    if not is_sequential(release):
-        return None
     what = f"run model {shown(release.name)}"
     framed = any(isinstance(step, Frame) for chain in steps.values() for step in chain)
     stream = release.stream

@@ -127,7 +127,7 @@ def _without_pixels(made: Made) -> Made:
     whole = made.decoded or {}
     shapes = {name: np.broadcast_to(np.zeros((), one.dtype), one.shape) for name, one in whole.items()}
     seen = {name: grid_of(one) if isinstance(one, np.ndarray) else one for name, one in made.seen.items()}
-    return made._replace(decoded=shapes, seen=seen)
+    return msgspec.structs.replace(made, decoded=shapes, seen=seen)
 
 
 def _reply(

@@ -21,7 +21,6 @@ from edge_runtime.inference.requests.accounting import (
     Accounting,
 )
 from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Refused, count_failure, outcome_of
-from edge_runtime.inference.states import is_sequential
 from edge_runtime.serving.calls import Call, Reply, Ticket
 from edge_runtime.serving.describing import describe_inputs, describe_outputs, tensor_labels
 from edge_runtime.serving.instance import Open
@@ -56,7 +55,7 @@ class Deployment:
         self.version = str(release.version)
         self.inputs = describe_inputs(release)
         self.outputs = describe_outputs(release, origin.variants[0])
-        self.is_sequential = is_sequential(release)
+        self.is_sequential = release.is_sequential
         """Whether calls may belong to sequences."""
         self.on_swap = "drain" if release.stream is None else release.stream.on_swap
         """What its sequences do when another version takes over: `drain` or `reset`."""

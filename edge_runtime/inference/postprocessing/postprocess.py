@@ -39,7 +39,6 @@ from edge_runtime.inference.postprocessing.results import (
     label_of,
 )
 from edge_runtime.inference.preprocessing.preprocess import Preprocessor, compile_preprocess
-from edge_runtime.inference.states import is_sequential
 
 if TYPE_CHECKING:
     from edge_runtime.inference.postprocessing.stream_answers import StreamReader
@@ -184,7 +183,7 @@ def compile_postprocess(
 
 
 def _framing(release: ReleaseManifest) -> Framing | None:
-    if not is_sequential(release):
+    if not release.is_sequential:
         return None
     from edge_runtime.inference.preprocessing.framing import compile_framing
 

@@ -37,7 +37,7 @@ _ORIENTATION: Final = 0x0112
 _ON_THEIR_SIDE: Final = frozenset({5, 6, 7, 8})
 """Orientations whose upright picture is as wide as the file is high (EXIF 2.3, tag 0x0112)."""
 _EXIF: Final = b"Exif\x00\x00"
-_TURNED_BY_XMP: Final = re.compile(rb'tiff:Orientation(?!="1"|>1<)')
+_TURNED_BY_XMP: Final = rb'tiff:Orientation(?!="1"|>1<)'
 """Pillow looks there where EXIF says nothing (XMP specification part 1, TIFF namespace)."""
 _CODECS: Final = {"jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WEBP"}
 _JPEGS: Final = frozenset({"JPEG", "MPO"})
@@ -186,7 +186,7 @@ def _decoded_sooner(
 def _is_turned(metadata: Sequence[bytes]) -> bool:
     """Whether a picture may lie on its side: then whoever knows all rules of metadata opens the whole file."""
     exif = [one for one in metadata if one.startswith(_EXIF)]
-    if len(exif) > 1 or any(map(_TURNED_BY_XMP.search, metadata)):
+    if len(exif) > 1 or any(re.search(_TURNED_BY_XMP, one) for one in metadata):
         return True
     if not exif:
         return False

@@ -28,12 +28,12 @@ from edge_runtime.inference.preprocessing.given import (
     with_batch,
 )
 from edge_runtime.inference.preprocessing.values import Step, Value, permute, with_axes
-from edge_runtime.inference.states import StreamRules, compile_rules
 
 if TYPE_CHECKING:
     from edge_runtime.inference.preprocessing.geometry import Placement
     from edge_runtime.inference.preprocessing.quantising import Quantiser
     from edge_runtime.inference.preprocessing.reduction import Reduction
+    from edge_runtime.inference.states import StreamRules
 
 Inputs = Mapping[str, bytes | Array]
 """Public inputs by name: encoded bytes of one sample, or an array as the signature says."""
@@ -246,8 +246,15 @@ def compile_preprocess(release: ReleaseManifest, variant: VariantManifest | None
     }
     used = {chain.source.name for chain in chains}
     inputs = tuple(spec for spec in release.signature.inputs if spec.name in used)
-    rules = compile_rules(release, {chain.tensor: chain.written for chain in chains})
-    return Preprocessor(inputs, release.signature.axes, chains, constants, rules)
+    return Preprocessor(inputs, release.signature.axes, chains, constants, _rules(release, chains))
+
+
+def _rules(release: ReleaseManifest, chains: tuple[Chain, ...]) -> StreamRules | None:
+    if not release.is_sequential:
+        return None
+    from edge_runtime.inference.states import compile_rules
+
+    return compile_rules(release, {chain.tensor: chain.written for chain in chains})
 
 
 def _from_bytes(chain: Chain, content: bytes) -> Array:

@@ -6,19 +6,21 @@ A slot is the right to one call of the engine. Callers with a thread of their ow
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from functools import cached_property
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edge_runtime.inference.requests.accounting import CANCELLED, EXPIRED, QUEUE, REJECTED, Accounting
 from edge_runtime.inference.requests.refusals import Cancelled, Closed, DeadlinePassed, Overloaded, Refused
 from edge_runtime.inference.requests.turns import Refuse, Ticket, Turn, Work
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
 
 _LOOK_S: Final = 0.5
 """After which a waiter looks for a slot itself: Ctrl-C may have kept whoever gave it back from saying so."""
@@ -57,11 +59,17 @@ class Admission:
         self._soonest: float | None = None
         """No waiting turn has an earlier deadline."""
         self._numbers = itertools.count()
-        self._ready: SimpleQueue[Turn | None] = SimpleQueue()
         self._idle_workers = 0
         self._when_idle: list[Callable[[], None]] = []
         self._pace_s = _FIRST_PACE_S
         self._last_turn: float | None = None
+
+    @cached_property
+    def _ready(self) -> SimpleQueue[Turn | None]:
+        """Where workers find their turns; first asked for with the lock held, by whoever starts the first worker."""
+        from queue import SimpleQueue
+
+        return SimpleQueue()
 
     @property
     def running(self) -> int:
@@ -218,16 +226,20 @@ class Admission:
             self._clear_out(turn.joined, late)
         if self._waiting >= self.queue_limit:
             return Overloaded(self._waiting, self._pace_s * max(self._waiting, 1))
+        from heapq import heappush  # here and below: who never waits does not wait for it either
+
         number = next(self._numbers)
         turn.state = "waiting"
         self._waiting += 1
-        heapq.heappush(self._line, (-priority, number, turn))
+        heappush(self._line, (-priority, number, turn))
         if turn.deadline is not None and (self._soonest is None or turn.deadline < self._soonest):
             self._soonest = turn.deadline
         return None
 
     def _clear_out(self, now: float, late: list[Turn]) -> None:
         """Drop the turns that are gone or late; the lock is held."""
+        from heapq import heapify
+
         kept = []
         for entry in self._line:
             turn = entry[2]
@@ -235,7 +247,7 @@ class Admission:
                 self._drop(turn, late)
             elif turn.state == "waiting":
                 kept.append(entry)
-        heapq.heapify(kept)
+        heapify(kept)
         self._line[:] = kept
         self._soonest = min((turn.deadline for _, _, turn in kept if turn.deadline is not None), default=None)
 
@@ -278,9 +290,11 @@ class Admission:
 
     def _next(self, late: list[Turn]) -> Turn | None:
         """The next turn, granted; the lock is held."""
+        from heapq import heappop
+
         now = monotonic()
         while self._line:
-            turn = heapq.heappop(self._line)[2]
+            turn = heappop(self._line)[2]
             if turn.state != "waiting":
                 continue
             if turn.is_late(now):
@@ -335,13 +349,14 @@ class Admission:
         with self._lock:
             is_one_idle = self._idle_workers > 0
             self._idle_workers -= is_one_idle
+            ready = self._ready
         if not is_one_idle:
             try:
                 threading.Thread(target=self._serve, name="inference", daemon=True).start()
             except RuntimeError:
                 return False
         # Only now: what lies there without a worker would keep its slot for ever.
-        self._ready.put(turn)
+        ready.put(turn)
         return True
 
     def _without_worker(self) -> Overloaded:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from time import monotonic, perf_counter_ns
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, final
+
+import msgspec
 
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import shown
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from edge_runtime.inference.streams import Sessions, Turn
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """What the engine answered to one question, before anybody interprets it."""
 
     tensors: dict[str, Array]
@@ -46,7 +48,7 @@ class Asked(NamedTuple):
     run_ns: int
 
 
-class Made(NamedTuple):
+class Made(msgspec.Struct, frozen=True):
     """What became of inputs."""
 
     decoded: Tensors | None

@@ -7,8 +7,9 @@ when all steps returned the very same memory, the next array of that shape goes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+import msgspec
 import numpy as np
 from numpy import ndarray
 
@@ -31,7 +32,7 @@ Shape = tuple[int, ...]
 _UNKNOWN: Final[Shape] = ()
 
 
-class _Entry(NamedTuple):
+class _Entry(msgspec.Struct, frozen=True):
     """One input that may take the short way."""
 
     name: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from copy import copy
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, NoReturn, cast, final
 
@@ -119,7 +118,9 @@ class Lease:
 
     def end(self) -> Lease:
         """Take the buffers from whoever leased them, for the next one: the same under another name."""
-        successor = copy(self)
+        successor = Lease.__new__(Lease)
+        for name in Lease.__slots__:
+            setattr(successor, name, getattr(self, name))
         self.inputs = gone = _GivenBack()
         self._admission = cast("Admission", gone)
         return successor

@@ -79,6 +79,16 @@ def test_an_engine_with_several_providers_fits_when_one_matches() -> None:
         ("1.0", "about 1", False),
         ("unknown", ">=1", False),
         ("2026.4.1-22982", ">=2024.4", True),
+        ("1.17rc1.5", "==1.17", True),
+        ("1.17", " >= 1.17 , < 2 ", True),
+        ("1.17", "!=1.17", False),
+        ("1.17", "<=1.17.0", True),
+        ("1.17", ">=1.", False),
+        ("1.17", ">=1.x", False),
+        ("1.17", ">=-1", False),
+        ("1.17", ">=\u0661", False),
+        ("1.17", ">", False),
+        ("v1.17", ">=1", False),
     ],
 )
 def test_version_requirements(version: str, requirement: str | None, holds: bool) -> None:
