@@ -14,9 +14,9 @@ from edge_runtime.client.stream import Frame, FrameStream, Stalled, room_for
 from edge_runtime.contract.errors import ContractError, EdgeError, InferenceError, TransportError
 from edge_runtime.doors.budget import Budget
 from edge_runtime.doors.local.limits import Limits
-from edge_runtime.doors.local.pace import Pace
 from edge_runtime.doors.local.planned import Planned, plan, take_inputs
 from edge_runtime.doors.local.regions import ForeignRegions
+from edge_runtime.doors.pace import Pace
 from edge_runtime.inference.requests.refusals import unforeseen
 from edge_runtime.serving.calls import BadCall, Call, Reply, SequenceStep, TensorMeta
 from edge_runtime.serving.host import ModelHost

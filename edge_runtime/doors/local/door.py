@@ -20,7 +20,7 @@ from edge_runtime.doors.budget import Budget
 from edge_runtime.doors.door import DoorStatistics
 from edge_runtime.doors.local.connection import Connection
 from edge_runtime.doors.local.limits import Limits
-from edge_runtime.doors.local.round import Round
+from edge_runtime.doors.round import Round
 from edge_runtime.serving.host import ModelHost
 
 _PEER: Final = struct.Struct("3i")

@@ -17,6 +17,7 @@ from edge_runtime.contract.errors import EdgeError
 from edge_runtime.contract.ids import shown
 from edge_runtime.doors.access import Access
 from edge_runtime.doors.door import DoorStatistics
+from edge_runtime.doors.round import Round
 from edge_runtime.doors.tally import Tally
 from edge_runtime.doors.v2.grpc_connection import GrpcConnection
 from edge_runtime.doors.v2.grpc_head import CallHead, CallRefused, refusal_of
@@ -37,6 +38,7 @@ _SIDE_WORKERS: Final = 2
 """Threads for unfolding, long messages and what else takes its time."""
 _PREFIX: Final = f"/{SERVICE}/"
 _INFER: Final = "ModelInfer"
+_INFER_PATH: Final = _PREFIX + _INFER
 
 
 @final
@@ -62,6 +64,7 @@ class GrpcCalls:
         self._lock = threading.Lock()
         """Guards the two numbers."""
         self._calls = self._streams = 0
+        self.round = Round(GrpcConnection.come_back, "v2-grpc")
         self._connections: set[GrpcConnection] = set()
         self._empty = asyncio.Event()
         self._side = ThreadPoolExecutor(_SIDE_WORKERS, "v2-grpc-side")
@@ -165,13 +168,24 @@ class GrpcCalls:
         elif not stream.unread:
             connection.refuse(stream, refusal_of(BadCall("answer", "the request never came", "send one message")))
 
+    def answer_here(self, connection: GrpcConnection, events: list[Event]) -> bool:
+        """Answer in this thread if all that happened is one short question; False: it was something else."""
+        stream, arrived = events[0].stream, events[0].arrived
+        if arrived is not None and connection.calls == 1 and stream.head.path == _INFER_PATH:
+            stream.call = Caller(stream.deadline)
+            if self._is_quick(arrived):
+                self._infer(connection, stream, arrived, is_here=True)
+                return True
+        for event in events:
+            self.heed(connection, event)
+        return False
+
     # Calls with one message.
 
     def _ask(self, connection: GrpcConnection, stream: Stream, arrived: Arrived) -> None:
         name = stream.head.path.removeprefix(_PREFIX)
-        assert arrived.body is not None
         if name == _INFER:
-            if not arrived.is_folded and self._service.reader.is_quick(arrived.body.content()):
+            if self._is_quick(arrived):
                 self._infer(connection, stream, arrived)
             else:
                 self._side.submit(self._infer, connection, stream, arrived)
@@ -184,6 +198,10 @@ class GrpcCalls:
         else:
             work()
 
+    def _is_quick(self, arrived: Arrived) -> bool:
+        assert arrived.body is not None
+        return not arrived.is_folded and self._service.reader.is_quick(arrived.body.content())
+
     def _work(self, method: Method, connection: GrpcConnection, stream: Stream, arrived: Arrived) -> None:
         if stream.is_over:
             return
@@ -195,7 +213,8 @@ class GrpcCalls:
             self._tally.answered()
             connection.answer(stream, [answered], len(answered), arrived.body)
 
-    def _infer(self, connection: GrpcConnection, stream: Stream, arrived: Arrived) -> None:
+    def _infer(self, connection: GrpcConnection, stream: Stream, arrived: Arrived, *, is_here: bool = False) -> None:
+        """Ask the model: in this thread if it is free, or have a worker do so."""
         if stream.is_over:
             return
         caller: Caller = stream.call
@@ -204,6 +223,9 @@ class GrpcCalls:
             asked = self._service.reader.read(content, time.monotonic(), stream.deadline)
             served = self._service.find(asked)
             answered = partial(self._answered, connection, stream, arrived, (asked, served))
+            if is_here and not served.is_busy:
+                answered(served.call(asked.call))
+                return
             caller.submit(served, asked.call, answered)
             if asked.call.deadline is not None and not stream.is_over:
                 with suppress(RuntimeError):  # a loop that has ended has nobody to tell

@@ -13,6 +13,8 @@ from contextlib import suppress
 from math import inf
 from typing import Final, Protocol, cast
 
+from edge_runtime.doors.pace import Pace
+from edge_runtime.doors.round import Round
 from edge_runtime.doors.v2 import http2_cutter as frames
 from edge_runtime.doors.v2.grpc_head import CallRefused
 from edge_runtime.doors.v2.grpc_limits import GrpcLimits
@@ -24,12 +26,23 @@ _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: on, for no time at all."""
 _PARTS_MAX: Final = 64
 """Buffers in one system call; Linux takes 1024."""
+_READS_MAX: Final = 16
+"""In the round, before it is another's turn."""
+
+SHORT_S: Final = 1e-3
+"""From a question to its answer by a worker: up to here it may be one that is quicker answered where it was read."""
+SHORT_HERE_S: Final = 300e-6
+"""The same there: so long may others wait for it."""
+_STAYS_S: Final = 10.0
+"""For which a client is not lent whose answers took longer there."""
 
 
 class Server(House, Protocol):
     """What a connection needs of the door it came through."""
 
     limits: GrpcLimits
+    round: Round[GrpcConnection]
+    """Where brisk clients are answered."""
 
     def admit(self, connection: GrpcConnection) -> bool:
         """Whether there is room for one more."""
@@ -40,26 +53,39 @@ class Server(House, Protocol):
     def heed(self, connection: GrpcConnection, event: Event) -> None:
         """Something happened to a call."""
 
+    def answer_here(self, connection: GrpcConnection, events: list[Event]) -> bool:
+        """Answer in this thread if all that happened is one short question; False: it is something else."""
+
 
 class GrpcConnection(asyncio.BufferedProtocol):
-    """One connection; lives on the event loop's thread, but for `answer`, `say`, `finish`, `refuse` and `took`."""
+    """One connection; lives on the event loop's thread, but for `answer`, `say`, `finish` and `refuse`.
+
+    While its client is brisk it is lent to the round, whose thread reads and answers then, and the event loop does not.
+    """
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
         self._loop = loop
+        self._home = threading.get_ident()
         self._lock = threading.Lock()
         """Guards `_wire`, and who writes."""
         self._moved = threading.Condition(self._lock)
         """Something was sent, or never will be."""
         self._wire = Http2Connection(server, time.monotonic())
         self._transport: asyncio.Transport | None = None
-        self._fd = -1
-        """A second descriptor of the socket: no other can take its number while a worker writes."""
+        self._peer: socket.socket | None = None
+        """A second descriptor of the socket: no other can take its number while another thread reads or writes."""
         self._is_direct = False
         """Nothing waits to be sent: whoever has something may send it."""
         self._left: list[Buffer] = []
         """What the socket did not take, for the transport."""
-        self._is_ending = False
+        self._pace = Pace(SHORT_S)
+        self._in_round = self._pace
+        self._asked_at = 0.0
+        """When the last question had come."""
+        self._stays_until = 0.0
+        """Before then it is not lent: its answers took too long for the others."""
+        self._is_lent = self._is_ending = self._is_lost = False
         self._active_at = time.monotonic()
         self._deadline = inf
         """When the sweep ends it."""
@@ -74,11 +100,16 @@ class GrpcConnection(asyncio.BufferedProtocol):
         peer: socket.socket = transport.get_extra_info("socket")
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if transport.get_extra_info("sslcontext") is None:
-            self._fd = os.dup(peer.fileno())
+            self._peer = socket.socket(fileno=os.dup(peer.fileno()))
             self._is_direct = True
         self._deadline = time.monotonic() + self._server.limits.handshake_s
         with self._lock:
             self._flush()
+
+    @property
+    def calls(self) -> int:
+        """How many are under way."""
+        return self._wire.calls
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (the signature is asyncio's)
         """Where the next bytes go."""
@@ -89,7 +120,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         now = self._active_at = time.monotonic()
         with self._lock:
             events = self._wire.advance(nbytes, now)
-            self._is_direct = self._fd >= 0 and not self._left and not self._pending()
+            self._is_direct = self._peer is not None and not self._left and not self._pending()
             self._flush()
         self._heed(events)
         if self._deadline < inf and self._wire.has_greeted and not self._wire.is_held and not self._is_ending:
@@ -105,10 +136,12 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._is_ending, self._is_direct, self._deadline = True, False, inf
             left = self._wire.lose()
             self._left.clear()
+            self._is_lost = True
             self._moved.notify_all()
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+        if self._is_lent:
+            self.hang_up()
+        else:
+            self._close_peer()
         self._server.leave(self)
         self._heed([Event(stream, is_gone=True) for stream in left])
 
@@ -118,7 +151,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         with self._lock:
             self._wire.is_held = True
         self._deadline = time.monotonic() + self._server.limits.send_s
-        if not self._is_ending:
+        if not (self._is_ending or self._is_lent):
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
@@ -130,6 +163,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._moved.notify_all()
         if not self._is_ending:
             self._deadline = inf
+        if not (self._is_ending or self._is_lent):
             self._transport.resume_reading()
 
     def answer(self, stream: Stream, parts: Sequence[Buffer], size: int, body: Body | None = None) -> None:
@@ -141,11 +175,20 @@ class GrpcConnection(asyncio.BufferedProtocol):
             size: of all of them, bytes.
             body: memory of the question, which nobody needs any more.
         """
+        if self._pace.is_brisk and not self._is_lent and threading.get_ident() != self._home:
+            # There, so that the client is lent before its next question is here.
+            with suppress(RuntimeError):  # a loop that has ended has nobody to tell
+                self._loop.call_soon_threadsafe(self.answer, stream, parts, size, body)
+            return
         with self._lock:
             if body is not None:
                 self._wire.keep(body)
             self._wire.answer(stream, parts, size)
             self._flush()
+        if not self._is_lent:
+            self._pace.note(self._asked_at, time.monotonic(), _left_us(stream))
+            if self._pace.is_brisk and threading.get_ident() == self._home:
+                self._lend()
         self._turn(stream)
 
     def refuse(self, stream: Stream, refusal: CallRefused) -> None:
@@ -197,6 +240,84 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._heed(ended)
         self._settle()
 
+    # In the round.
+
+    def fileno(self) -> int:
+        """The descriptor of its socket."""
+        assert self._peer is not None
+        return self._peer.fileno()
+
+    def answer_next(self) -> bool:
+        """Receive what came, and answer it if it is a short question; False: the event loop must go on."""
+        assert self._peer is not None
+        for _ in range(_READS_MAX):
+            room = self._wire.buffer()
+            try:
+                count = self._peer.recv_into(room)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            began = self._active_at = time.monotonic()
+            with self._lock:
+                events = self._wire.advance(count, began) if count else []
+                self._flush()
+            if not count or self._wire.is_over:
+                self._heed(events)
+                return False
+            if events:
+                return self._answer_here(events, began)
+            if count < len(room):
+                break  # nothing more is there
+        return True
+
+    def hang_up(self) -> None:
+        """End the conversation, from any thread: whoever reads learns so at once."""
+        with suppress(OSError):
+            if self._peer is not None:
+                self._peer.shutdown(socket.SHUT_RDWR)
+
+    def come_back(self) -> None:
+        """Have the event loop read again; from any thread."""
+        self._is_lent = False
+        if self._is_lost:
+            self._close_peer()
+            return
+        with suppress(RuntimeError):  # it ends
+            self._loop.call_soon_threadsafe(self._come_back)
+
+    def _answer_here(self, events: list[Event], began: float) -> bool:
+        stream = events[0].stream
+        if not self._server.answer_here(self, events):
+            return False
+        self._in_round.note(began, time.monotonic(), _left_us(stream))
+        if not self._in_round.is_brisk:
+            self._stays_until = time.monotonic() + _STAYS_S
+        return self._in_round.is_brisk and self._is_direct and not self._wire.is_spent
+
+    def _lend(self) -> None:
+        """Leave reading to the round, if nothing is under way."""
+        transport = self._transport
+        if self._peer is None or transport is None or self._is_ending or self._is_lent:
+            return
+        if time.monotonic() < self._stays_until or not (self._is_direct and self._wire.is_quiet):
+            return
+        transport.pause_reading()
+        self._is_lent = True
+        self._in_round = Pace(SHORT_HERE_S)
+        self._in_round.is_brisk = True
+        if not self._server.round.join(self):
+            self._is_lent = False
+            self._come_back()
+
+    def _come_back(self) -> None:
+        if self._is_lost or self._transport is None:
+            return
+        self._pace = Pace(SHORT_S)
+        self._settle()
+        if not self._wire.is_held:
+            self._transport.resume_reading()
+
     def drain(self) -> None:
         """Take no further call, and end when the last one has."""
         with self._lock:
@@ -209,8 +330,16 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _close_peer(self) -> None:
+        with self._lock:
+            if self._peer is not None:
+                self._peer.close()
+                self._peer = None
+
     def _heed(self, events: list[Event]) -> None:
         for event in events:
+            if event.arrived is not None:
+                self._asked_at = self._active_at
             self._server.heed(self, event)
 
     def _turn(self, stream: Stream) -> None:
@@ -223,6 +352,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """End the connection if it has come to its end."""
         transport = self._transport
         if self._is_ending or transport is None or not (self._wire.is_over or self._wire.is_spent):
+            return
+        if self._is_lent:
+            self.hang_up()
             return
         self._is_ending = True
         self._push()
@@ -244,7 +376,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if self._is_direct and len(parts) <= _PARTS_MAX:
             with suppress(OSError):
                 # What is wrong with the socket, the loop will find.
-                sent = os.writev(self._fd, parts)
+                sent = os.writev(self.fileno(), parts)
         rest = _rest(parts, sent)
         if rest:
             self._is_direct = False
@@ -287,6 +419,11 @@ def _is_stuck(stream: Stream, now: float, limits: GrpcLimits) -> bool:
     if stream.since is not None and stream.since + limits.patience_s < now:
         return True
     return stream.pending > 0 and stream.sent_since + limits.send_s < now
+
+
+def _left_us(stream: Stream) -> int:
+    """Microseconds until its deadline; 0: none."""
+    return 0 if stream.deadline is None else max(1, int((stream.deadline - time.monotonic()) * 1e6))
 
 
 _TOO_LATE: Final = CallRefused("DEADLINE_EXCEEDED", "cannot answer: the deadline passed before the request had come")

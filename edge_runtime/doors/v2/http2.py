@@ -122,6 +122,11 @@ class Http2Connection:
         return self._has_settings
 
     @property
+    def calls(self) -> int:
+        """How many are under way."""
+        return len(self._streams)
+
+    @property
     def streams(self) -> list[Stream]:
         """Calls under way."""
         return [stream for stream, _ in self._streams.values()]

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from edge_runtime.doors.local.pace import HURRIED_US, OFTEN_S, SHORT_S, WINDOW, Pace
+from edge_runtime.doors.pace import HURRIED_US, OFTEN_S, SHORT_S, WINDOW, Pace
 
 QUICK = SHORT_S / 2
 

@@ -19,15 +19,19 @@ class Pace:
 
     The shortest answer counts, because others are interrupted by whatever else the machine does. Who is brisk may
     become half as fast before it no longer is.
+
+    Args:
+        short_s: up to where an answer is short; None: where nothing but the model takes time.
     """
 
-    __slots__ = ("_count", "_shortest_s", "_since", "is_brisk")
+    __slots__ = ("_count", "_short_s", "_shortest_s", "_since", "is_brisk")
 
-    def __init__(self) -> None:
+    def __init__(self, short_s: float | None = None) -> None:
         self.is_brisk = False
         self._count = 0
         self._since = 0.0
-        self._shortest_s = SHORT_S
+        self._short_s = SHORT_S if short_s is None else short_s
+        self._shortest_s = self._short_s
 
     def note(self, began: float, ended: float, left_us: int = 0) -> None:
         """One answer, from the question to the end.
@@ -47,5 +51,5 @@ class Pace:
         self._count += 1
         if self._count == WINDOW:
             slack = 2 if self.is_brisk else 1
-            self.is_brisk = self._shortest_s <= slack * SHORT_S and ended - self._since <= slack * OFTEN_S
+            self.is_brisk = self._shortest_s <= slack * self._short_s and ended - self._since <= slack * OFTEN_S
             self._count = 0

@@ -54,10 +54,12 @@ class Round(Generic[M]):
 
     Args:
         go_on: serves one of them in the calling thread, until it ends or joins again.
+        name: of the door, for its threads.
     """
 
-    def __init__(self, go_on: Callable[[M], None]) -> None:
+    def __init__(self, go_on: Callable[[M], None], name: str = "local") -> None:
         self._go_on = go_on
+        self._name = name
         self._lock = threading.Lock()
         """Guards everything below."""
         self._members: dict[int, M] = {}
@@ -85,10 +87,10 @@ class Round(Generic[M]):
     def _begin(self, poll: select.epoll) -> None:
         """Have a new thread go round; the lock is held. Raises: RuntimeError: there are no more threads."""
         if not self._is_watched:
-            threading.Thread(target=self._watch, name="local-watch", daemon=True).start()
+            threading.Thread(target=self._watch, name=f"{self._name}-watch", daemon=True).start()
             self._is_watched = True
         lead = _Lead[M]()
-        threading.Thread(target=self._go_round, args=(lead, poll), name="local-round", daemon=True).start()
+        threading.Thread(target=self._go_round, args=(lead, poll), name=f"{self._name}-round", daemon=True).start()
         self._lead = lead
         self._asked.set()
 
