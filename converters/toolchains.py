@@ -61,16 +61,21 @@ def toolchains_folder() -> Path:
 
 
 def find_installed(toolchain: Pinned, folder: Path | None = None) -> Installed | None:
-    """The ready environment of a toolchain; None when there is none, or only a half-made one."""
+    """The ready environment of a toolchain; None when there is none, or only an unusable one."""
     return pinned.find_installed(toolchain, folder or toolchains_folder())
+
+
+def why_missing(toolchain: Pinned, folder: Path | None = None) -> str:
+    """What `find_installed` finds instead of a ready environment, in a sentence."""
+    return pinned.why_unusable(toolchain, folder or toolchains_folder()) or "it is not installed"
 
 
 def need_installed(name: str) -> Installed:
     """A toolchain that must be there. Raises: BadToolchain with the command that installs it."""
-    installed = find_installed(toolchain_named(name))
+    toolchain = toolchain_named(name)
+    installed = find_installed(toolchain)
     if installed is None:
-        remedy = f"edge-convert toolchain install {name}"
-        raise BadToolchain(f"use toolchain {name}", "it is not installed", remedy)
+        raise BadToolchain(f"use toolchain {name}", why_missing(toolchain), f"edge-convert toolchain install {name}")
     return installed
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from converters.routes import diagnose
-from converters.toolchains import TOOLCHAINS, find_installed, install, toolchain_named, toolchains_folder
+from converters.toolchains import TOOLCHAINS, find_installed, install, toolchain_named, toolchains_folder, why_missing
 
 
 def doctor_report(*, as_json: bool) -> str:
@@ -29,14 +29,15 @@ def toolchain_table(*, as_json: bool) -> str:
     """Every toolchain: what it is for, and where it is installed."""
     rows = [
         {"name": one.name, "purpose": one.purpose, "size_mb": one.size_mb,
-         "folder": str(ready.folder) if (ready := find_installed(one)) else None}
+         "folder": str(ready.folder) if (ready := find_installed(one)) else None,
+         "missing": None if ready else why_missing(one)}
         for one in TOOLCHAINS.values()
     ]  # fmt: skip
     if as_json:
         return json.dumps({"folder": str(toolchains_folder()), "toolchains": rows}, sort_keys=True)
     return "\n".join(
         f"{row['name']:14} {row['size_mb']:5} MB  {row['purpose']}\n"
-        f"{'':24}{row['folder'] or 'not installed: edge-convert toolchain install ' + str(row['name'])}"
+        f"{'':24}{row['folder'] or str(row['missing']) + ': edge-convert toolchain install ' + str(row['name'])}"
         for row in rows
     )
 

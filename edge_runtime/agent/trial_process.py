@@ -76,14 +76,14 @@ def measure(task: TrialTask) -> TrialMeasurement:
         except EdgeError as error:
             return TrialMeasurement(failure=_failure(error))
         engine = candidate.variant.manifest.target.engine
-        version = next((fact.version for fact in task.facts.engines if fact.name == engine), "")
+        known = next((str(fact) for fact in task.facts.engines if fact.name == engine), engine)
     return TrialMeasurement(
         checks=checks,
         p50_ms=_quantile(mine_ms, 0.5),
         p95_ms=_quantile(mine_ms, 0.95),
         running_p50_ms=_quantile(running_ms, 0.5),
         peak_bytes=peak_bytes,
-        engine=f"{engine} {version}".strip(),
+        engine=known,
     )
 
 

@@ -184,7 +184,8 @@ def _bench_lines(report: BenchReport) -> Iterator[str]:
     yield f"CPU: {report.cpu_ms:.3f} ms per answer{beside}"
     if report.memory is not None:
         beside = "" if report.memory.bare is None else f" (a plain script {_mib(report.memory.bare)})"
-        yield f"memory: {_mib(report.memory.ours)} at its peak, the whole process{beside}"
+        worker = f", {_mib(report.memory.workers)} of it in the engine's own process" if report.memory.workers else ""
+        yield f"memory: {_mib(report.memory.ours)} at its peak, the whole process{worker}{beside}"
     else:
         yield "memory: not measured, a process of its own could not open the release"
     if report.energy is not None:

@@ -18,6 +18,12 @@ class EngineFact(Document, frozen=True, kw_only=True):
     name: str
     version: str
     providers: list[str]
+    library: str = ""
+    """Package that runs the engine's files in its place, and whose version this is; empty: the engine's own."""
+
+    def __str__(self) -> str:
+        """Name and version, as a person reads them."""
+        return f"{self.name} ({self.library} {self.version})" if self.library else f"{self.name} {self.version}"
 
 
 class DeviceProfile(Document, frozen=True, kw_only=True):

@@ -125,7 +125,8 @@ def _engine(manifest: VariantManifest, facts: DeviceFacts) -> tuple[str, str] | 
     engine = next((fact for fact in facts.engines if fact.name == target.engine), None)
     if engine is None:
         return reasons.NO_VARIANT, f"the device has no {target.engine}"
-    if not version_satisfies(engine.version, manifest.engine.version):
+    # Of another library the numbers say nothing about this engine's; its owner chose it, and loading decides.
+    if not engine.library and not version_satisfies(engine.version, manifest.engine.version):
         needs = f"{target.engine} {manifest.engine.version}"
         return reasons.NO_VARIANT, f"it needs {needs}, the device has {engine.version}"
     if target.provider and not set(target.provider) & set(engine.providers):

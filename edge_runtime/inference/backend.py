@@ -145,6 +145,14 @@ class QuickBackend(Backend, Protocol):
         """As `probe`, for these providers alone; the plain CPU is believed, for the model that follows is its proof."""
 
 
+@runtime_checkable
+class AdvisingBackend(Backend, Protocol):
+    """A backend whose engine does not come with a wheel into our own environment."""
+
+    def advice(self) -> str:
+        """What a person can do where `probe` finds nothing, and what is wrong here."""
+
+
 Registry = Mapping[str, str | Backend]
 """Backends by engine name: `module:Class`, imported when first needed, or an instance."""
 

@@ -9,7 +9,7 @@ from edge_runtime.contract.device_profile import EngineFact
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backends.tflite_runtime import TfliteRuntimeBackend
-from edge_runtime.inference.environments.named import TFLITE_RUNTIME, engines_folder, name_python
+from edge_runtime.inference.environments.named import TFLITE_RUNTIME, engines_folder, name_python, named_python
 from edge_runtime.inference.environments.pinned import Pinned, Progress, install
 
 # The last version of the wheel, built for Python 3.8 to 3.11 and numpy 1, whose own last version begins with 3.9.
@@ -46,6 +46,17 @@ def install_engine(name: str, python: Path | None, progress: Progress) -> tuple[
     fact = TfliteRuntimeBackend().tried(chosen)
     name_python(name, chosen)
     return chosen, fact
+
+
+def why_broken() -> InferenceError | None:
+    """What is wrong with the environment that is named; None where it works, or none is."""
+    python = named_python(TFLITE_RUNTIME)
+    try:
+        if python is not None:
+            TfliteRuntimeBackend().tried(python)
+    except InferenceError as error:
+        return error
+    return None
 
 
 def _made(progress: Progress) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_runtime.contract.device_profile import DeviceFacts, EngineFact
-from edge_runtime.inference.backend import BACKENDS, QuickBackend, Registry, allowed, load_backend
+from edge_runtime.inference.backend import BACKENDS, AdvisingBackend, QuickBackend, Registry, allowed, load_backend
 
 _ACCELERATORS: Final = {
     ("litert", "edgetpu"): "edgetpu-v1",
@@ -65,19 +65,28 @@ def machine_facts(found: list[EngineFact]) -> DeviceFacts:
     )
 
 
-def what_would_help(engines: Collection[str], facts: DeviceFacts, barred: Collection[str] = ()) -> str:
+def what_would_help(
+    engines: Collection[str], facts: DeviceFacts, barred: Collection[str] = (), registry: Registry = BACKENDS
+) -> str:
     """What a person can do where no variant of a release works.
 
     Args:
         engines: of the variants that may be used.
         facts: this machine's.
         barred: engines of variants that the person forbade.
+        registry: backends that may be used, by name.
     """
-    present = {fact.name for fact in facts.engines}
-    absent = [f"'edgefleet[{_EXTRAS[name]}]'" for name in sorted(engines) if name in _EXTRAS and name not in present]
+    missing = sorted(set(engines) - {fact.name for fact in facts.engines})
     advice = [f"allow {' or '.join(sorted(barred))} (--backend)"] if barred else []
-    advice += [f"pip install {' or '.join(absent)}"] if absent else []
+    own = {name: load_backend(name, registry) for name in missing if name in registry}
+    advice += [backend.advice() for backend in own.values() if isinstance(backend, AdvisingBackend)]
+    wheels = [name for name in missing if name in _EXTRAS and not isinstance(own.get(name), AdvisingBackend)]
+    advice += [f"pip install {' or '.join(_wheel(name) for name in wheels)}"] if wheels else []
     return ", or ".join([*advice, "build the release for this machine"])
+
+
+def _wheel(name: str) -> str:
+    return f"'edgefleet[{_EXTRAS[name]}]'"
 
 
 def _working(found: list[EngineFact]) -> set[tuple[str, str]]:

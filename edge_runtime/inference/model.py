@@ -14,7 +14,15 @@ from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.layout import OpenRelease, OpenVariant
 from edge_runtime.contract.variant_choice import Rejected
-from edge_runtime.inference.backend import BACKENDS, Array, BackendOptions, Registry, Tensors, concurrency_for
+from edge_runtime.inference.backend import (
+    BACKENDS,
+    Array,
+    BackendOptions,
+    Registry,
+    Tensors,
+    concurrency_for,
+    threads_for,
+)
 from edge_runtime.inference.opening import Opened, Release, Wishes, open_release
 from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.predictor import Predictor
@@ -129,6 +137,11 @@ class Model:
     def skipped(self) -> tuple[Rejected, ...]:
         """Variants that were better placed or misfits, and why they were not taken."""
         return self._opened.skipped
+
+    @property
+    def threads(self) -> int | None:
+        """Threads inside one call, as wished, tuned or named by the variant; None: as many as the engine takes."""
+        return threads_for(self.variant.manifest, self._opened.options)
 
     @property
     def tuned(self) -> TunedChoice | None:

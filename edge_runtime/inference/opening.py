@@ -139,7 +139,7 @@ def open_release(release: Release, wishes: Wishes, registry: Registry) -> Opened
             continue
         batch = wishes.batch or _tuned_batch(chosen, tuned)
         return Opened(opened, chosen, predictor, tuple(skipped), source, options, batch, tuned.get(chosen.digest))
-    remedy = what_would_help(named, facts, forbidden)
+    remedy = what_would_help(named, facts, forbidden, usable)
     raise _nothing_loaded(opened.manifest, skipped, remedy, any_fitted=bool(choice.candidates))
 
 

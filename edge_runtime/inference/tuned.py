@@ -92,7 +92,7 @@ def applicable(choices: Iterable[TunedChoice], release: Digest, facts: DeviceFac
     if not made:
         return {}
     fingerprint = fingerprint_of(facts)
-    present = {f"{engine.name} {engine.version}": {None, *engine.providers} for engine in facts.engines}
+    present = {str(engine): {None, *engine.providers} for engine in facts.engines}
     return {
         one.variant: one
         for one in made

@@ -40,7 +40,7 @@ class Opener:
 
     def read(self, release: Release, variant: str | None, *, first: VariantId | None = None) -> Origin:
         """A release and its variants that fit this machine. Args and Raises: as `variants.read_origin`."""
-        return read_origin(release, variant, self._facts_about, self.tuned, first=first)
+        return read_origin(release, variant, self._facts_about, self.tuned, first=first, registry=self.registry)
 
     def opens(self, isolation: Isolation) -> Open:
         """What loads a variant, here or in a process of its own."""

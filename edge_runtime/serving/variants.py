@@ -14,6 +14,7 @@ from edge_runtime.contract.layout import BlobSource, LayoutFolder, OpenRelease, 
 from edge_runtime.contract.reasons import NO_VARIANT
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.contract.variant_choice import OfferedVariant, Rejected, choose
+from edge_runtime.inference.backend import BACKENDS, Registry
 from edge_runtime.inference.facts import what_would_help
 from edge_runtime.inference.tuned import TunedFrom, applicable, read_choices, winner_of
 from edge_runtime.inference.tuned_settings import TunedSettings, settings_of
@@ -45,6 +46,7 @@ def read_origin(
     tuned_from: TunedFrom = None,
     *,
     first: VariantId | None = None,
+    registry: Registry = BACKENDS,
 ) -> Origin:
     """Find the variants of a release that fit this machine.
 
@@ -54,6 +56,7 @@ def read_origin(
         facts_about: this machine's facts, as far as these engines matter.
         tuned_from: where what was tuned is taken from.
         first: the one that is meant, whatever suits this machine better; of the others only what is whole is taken.
+        registry: backends that may be used, by name.
 
     Raises:
         InferenceError: code `no_variant`; none fits, or not the one that is meant.
@@ -78,7 +81,7 @@ def read_origin(
     asked = first or wanted
     fitting = sorted((offered.manifest for offered in choice.candidates), key=lambda one: one.id != (asked or one.id))
     if not fitting or first not in {None, fitting[0].id}:
-        remedy = what_would_help({one.manifest.target.engine for one in sound}, facts)
+        remedy = what_would_help({one.manifest.target.engine for one in sound}, facts, registry=registry)
         raise _none_fits(opened, asked, skipped, remedy)
     settings = {
         one.manifest.id: settings_of(opened.manifest, one, tuned[one.digest]) for one in sound if one.digest in tuned

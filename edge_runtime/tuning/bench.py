@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from edge_runtime.contract.errors import InferenceError
-from edge_runtime.inference.backend import BACKENDS, BackendOptions, Tensors, allowed, threads_for
+from edge_runtime.inference.backend import BACKENDS, Tensors, allowed
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.model import Model
 from edge_runtime.inference.preprocessing.preprocess import Inputs
@@ -156,14 +156,14 @@ def bench(target: Target, settings: BenchSettings, progress: Progress) -> BenchR
         rounds = _rounds(subject, _Watch(settings.seconds, progress))
         load, energy, energy_note = _under_load(subject, settings, progress)
         progress("memory, in processes of their own", 0.9)
-        memory = measure_footprint(target, model, settings.threads)
+        memory = measure_footprint(target, model, settings.backends, settings.tuned)
         scenario = None
         if settings.scenario is not None:
             progress(f"LoadGen, {settings.scenario.scenario}", 0.95)
             scenario = run_scenario(model, questions, settings.scenario, settings.seconds)
         progress("done", 1.0)
         return _report(model, machine, questions, rounds, bare_note=note, load=load, memory=memory,
-                       energy=energy, energy_note=energy_note, threads=_threads(model, settings),
+                       energy=energy, energy_note=energy_note, threads=model.threads,
                        scenario=scenario, engine=_engine(model, settings))  # fmt: skip
 
 
@@ -181,14 +181,9 @@ class _Watch:
         return rounds < MIN_ROUNDS or (spent < self.seconds and rounds < _MAX_ROUNDS)
 
 
-def _threads(model: Model, settings: BenchSettings) -> int | None:
-    return threads_for(model.variant.manifest, BackendOptions(threads=settings.threads))
-
-
 def _engine(model: Model, settings: BenchSettings) -> str:
     name = model.variant.manifest.target.engine
-    version = next((one.version for one in engines({name}, allowed(BACKENDS, settings.backends))), "")
-    return f"{name} {version}".strip()
+    return next((str(one) for one in engines({name}, allowed(BACKENDS, settings.backends))), name)
 
 
 def _bare(target: Target, model: Model, settings: BenchSettings) -> tuple[BareCall | None, str | None]:
@@ -198,7 +193,7 @@ def _bare(target: Target, model: Model, settings: BenchSettings) -> tuple[BareCa
         return None, "tflite-runtime lives in another environment"
     try:
         files = variant_files(target, model.variant)
-        return open_bare(files, model.variant.manifest, _threads(model, settings)), None
+        return open_bare(files, model.variant.manifest, model.threads), None
     except InferenceError as error:
         return None, error.because
 

@@ -243,12 +243,12 @@ class _Tuner:
         if (winner := verdict.winner) is not None:
             best[winner.candidate.variant] = winner
         reasons = {one.candidate: reason for one, reason in zip(measured, verdict.reasons, strict=True)}
-        versions = {fact.name: fact.version for fact in self._facts.engines}
+        engines_here = {fact.name: str(fact) for fact in self._facts.engines}
         return [
             TunedChoice(
                 release=self._target.release.digest, variant=self._digests[name],
                 fingerprint=fingerprint_of(self._facts),
-                engine=f"{self._engines[name]} {versions.get(self._engines[name], '')}",
+                engine=engines_here.get(self._engines[name], self._engines[name]),
                 threads=one.candidate.threads, provider=one.candidate.provider,
                 batch=batch if one is winner else 1, p50_ms=one.p50_ms or 0.0,
                 at=datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),

@@ -43,7 +43,7 @@ class Offer:
 
 def class_of(facts: DeviceFacts) -> str:
     """A name for all devices on which the same variant wins: same machine, same engines."""
-    engines = sorted(f"{fact.name} {fact.version} {sorted(fact.providers)}" for fact in facts.engines)
+    engines = sorted(f"{fact} {sorted(fact.providers)}" for fact in facts.engines)
     parts = [facts.profile, facts.arch, facts.cpu, facts.cores, sorted(facts.isa), engines, sorted(facts.accelerators)]
     return hashlib.sha256(encode(parts)).hexdigest()[:32]
 

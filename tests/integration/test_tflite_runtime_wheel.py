@@ -89,4 +89,6 @@ def test_it_loads_every_real_file_and_answers_in_floats_as_the_new_one(
 def test_it_is_listed_among_the_engines_that_work(environment: dict[str, str]) -> None:
     listed = json.loads(command(environment, "engine", "list", "--json").stdout)
 
-    assert listed["tflite_runtime"] == {"version": "2.14.0", "providers": ["cpu", "xnnpack"]}
+    assert listed["tflite_runtime"] == {
+        "library": "tflite-runtime", "version": "2.14.0", "providers": ["cpu", "xnnpack"],
+    }  # fmt: skip

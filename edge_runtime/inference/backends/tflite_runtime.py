@@ -44,6 +44,7 @@ from edge_runtime.inference.requests.pool import Pool
 
 _PACKAGE: Final = "tflite_runtime"
 _LIBRARY: Final = "tflite-runtime"
+_INSTALL: Final = f"edge-runtime engine install {TFLITE_RUNTIME}"
 _ANSWER_WITHIN_S: Final = 30.0
 _LOAD_WITHIN_S: Final = 300.0
 
@@ -84,14 +85,22 @@ class TfliteRuntimeBackend:
                 told = worker.ask({})
             finally:
                 worker.end()
-            return EngineFact(name=self.name, version=str(told["version"]), providers=list(told["providers"]))
+            return EngineFact(
+                name=self.name, version=str(told["version"]), providers=list(told["providers"]), library=_LIBRARY
+            )
         except (_Refused, _Gone, OSError, KeyError) as error:
-            raise InferenceError(
-                f"run {_LIBRARY} with {python}",
-                shown(str(error), 200),
-                f"install it there with a numpy below 2, or both anew: edge-runtime engine install {TFLITE_RUNTIME}",
-                code=LOAD_FAILED,
-            ) from error
+            raise _unusable(python, str(error)) from error
+
+    def advice(self) -> str:
+        """How its owner gets it, and what is wrong with the environment that is named."""
+        python = self._python or named_python(TFLITE_RUNTIME)
+        if python is None:
+            return f"{_INSTALL} (no environment with {_LIBRARY} is named)"
+        try:
+            self.tried(python)
+        except InferenceError as error:
+            return f"{_INSTALL} (the one that is named, {python}, does not work: {error.because})"
+        return f"{_INSTALL} (the one that is named, {python}, works)"
 
     def open(self, files: Files, manifest: VariantManifest, options: BackendOptions) -> Session:
         """Load the file of role `model`. Raises: InferenceError (`load_failed`), UnsupportedFeature."""
@@ -100,7 +109,7 @@ class TfliteRuntimeBackend:
             raise InferenceError(
                 f"open variant {manifest.id}",
                 f"no environment with {_LIBRARY} is named",
-                f"edge-runtime engine install {TFLITE_RUNTIME}",
+                _INSTALL,
                 code=LOAD_FAILED,
             )
         wishes = {
@@ -111,10 +120,22 @@ class TfliteRuntimeBackend:
         recipe = _Recipe(python, self._package, file_bytes(files, "model"), wishes, self._answer_within_s)
         try:
             return _WorkerSession(recipe, _Supervised(recipe), concurrency_for(manifest, options))
-        except (_Refused, _Gone, OSError) as error:
+        except OSError as error:
+            raise _unusable(python, str(error)) from error
+        except (_Refused, _Gone) as error:
             if wishes["edgetpu"] is not None:
                 raise edgetpu_refused(manifest, str(error)) from error
             raise refused(manifest, _LIBRARY, str(error)) from error
+
+
+def _unusable(python: Path, because: str) -> InferenceError:
+    """The error for an environment that does not do what it is named for."""
+    return InferenceError(
+        f"run {_LIBRARY} with {python}",
+        shown(because, 200),
+        f"install it there with a numpy below 2, or both anew: {_INSTALL}",
+        code=LOAD_FAILED,
+    )
 
 
 class _Refused(Exception):

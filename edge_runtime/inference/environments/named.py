@@ -36,13 +36,11 @@ def engines_folder() -> Path:
 
 
 def named_python(engine: str) -> Path | None:
-    """Interpreter of the environment that was named for an engine; None when there is none, or it is gone."""
+    """Interpreter of the environment that was named for an engine, whether or not it is still there; None: none was."""
     try:
-        named = msgspec.json.decode(_file(engine).read_bytes(), type=Named)
+        return Path(msgspec.json.decode(_file(engine).read_bytes(), type=Named).python)
     except (OSError, RuntimeError, msgspec.DecodeError):
         return None
-    python = Path(named.python)
-    return python if os.access(python, os.X_OK) else None
 
 
 def name_python(engine: str, python: Path) -> None:

@@ -1,6 +1,7 @@
 """Python environments of their own for packages that cannot live in ours: made once, called as programs.
 
-An environment is named by the digest of its pins, so a new version of edgefleet never runs an old one by mistake.
+An environment is named by the digest of its pins, the version of its Python and the platform: a new edgefleet, a
+changed Python or another machine that shares the folder never runs one by mistake that was not made for it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ INSTALL_TIMEOUT_S: Final = 1800.0
 _PROBE_TIMEOUT_S: Final = 180.0
 _STAMP: Final = "ready.json"
 _SHOWN_LINES: Final = 3
+# Tells a 32-bit system on a 64-bit kernel, and musl from glibc, which the kernel's own name does not.
+_PLATFORM: Final = sysconfig.get_config_var("MULTIARCH") or sysconfig.get_platform()
 
 Progress = Callable[[str], None]
 """Told what happens."""
@@ -50,10 +54,20 @@ class Pinned:
     probe: str
     """Python statement that only a working environment survives."""
 
+    def key(self, version: tuple[int, int]) -> str:
+        """Name of its folder, for a Python of that version on this platform."""
+        return f"{self.any_key}-cp{version[0]}{version[1]}-{_PLATFORM}"
+
     @property
-    def key(self) -> str:
-        """Name of its folder."""
+    def any_key(self) -> str:
+        """What the names of its folders begin with, whichever Python they are for."""
         return f"{self.name}-{digest_of(' '.join(self.pins).encode()).removeprefix('sha256:')[:12]}"
+
+    @property
+    def versions(self) -> tuple[tuple[int, int], ...]:
+        """Of Pythons for which one may be made here, best first."""
+        ours = sys.version_info[:2]
+        return tuple(dict.fromkeys((self.made_for, ours) if ours >= self.oldest else (self.made_for,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +93,46 @@ class _Stamp(msgspec.Struct, frozen=True, kw_only=True):
     """Written last: an environment without it is half-made."""
 
     pins: list[str]
-    python: str
+    python: tuple[int, int]
+    program: str
+    """What its interpreter led to when it was made."""
 
 
 def find_installed(pinned: Pinned, parent: Path) -> Installed | None:
-    """The ready environment below `parent`; None when there is none, or only a half-made one.
+    """The ready environment below `parent`; None when there is none, or only unusable ones."""
+    places = [Installed(pinned, parent / pinned.key(version)) for version in pinned.versions]
+    return next((one for one in places if _flaw(one) is None), None)
 
-    Nor is one ready whose interpreter led to a Python that is gone, as an upgrade of the system leaves it.
+
+def why_unusable(pinned: Pinned, parent: Path) -> str | None:
+    """What is wrong with the environments below `parent`, in a sentence; None when there is none."""
+    usable = {pinned.key(version) for version in pinned.versions}
+    for folder in sorted(parent.glob(f"{pinned.any_key}-*")):
+        flaw = _flaw(Installed(pinned, folder)) if folder.name in usable else "was made for another Python or machine"
+        if flaw is not None:
+            return f"the environment {folder} {flaw}"
+    return None
+
+
+def _flaw(installed: Installed) -> str | None:
+    """Why it cannot be used; None when it is ready.
+
+    An upgrade of the system takes its Python away, or puts another version in the same place.
     """
-    found = Installed(pinned, parent / pinned.key)
-    is_ready = (found.folder / _STAMP).is_file() and os.access(found.python, os.X_OK)
-    return found if is_ready else None
+    try:
+        stamp = msgspec.json.decode((installed.folder / _STAMP).read_bytes(), type=_Stamp)
+    except (OSError, msgspec.DecodeError):
+        return "is half-made"
+    if not os.access(installed.python, os.X_OK):
+        return f"has lost its Python ({stamp.program})"
+    # Asked only where it leads elsewhere than before: starting a Python takes longer than all the rest.
+    if os.path.realpath(installed.python) != stamp.program and _version_of(str(installed.python)) != stamp.python:
+        return f"was made for Python {stamp.python[0]}.{stamp.python[1]}, and another is in its place"
+    return None
 
 
 def install(pinned: Pinned, what: str, parent: Path, progress: Progress) -> Installed:
-    """Make the environment, unless it is ready already.
+    """Make the environment, unless one is ready already and works.
 
     Args:
         pinned: what it holds.
@@ -104,17 +143,32 @@ def install(pinned: Pinned, what: str, parent: Path, progress: Progress) -> Inst
     Raises:
         CannotInstall: no fitting Python, no package index, or a package that does not work here; nothing is left.
     """
-    place = parent / pinned.key
-    with _alone(parent / f"{pinned.key}.lock"):
-        if (ready := find_installed(pinned, parent)) is not None:
+    with _alone(parent / f"{pinned.any_key}.lock"):
+        ready = find_installed(pinned, parent)
+        if ready is not None and _works(ready):
             return ready
+        found = find_python(pinned.made_for, pinned.oldest)
+        if found is None:
+            wanted = ".".join(map(str, pinned.made_for))
+            raise CannotInstall(what, f"Python {wanted} is not installed", f"install Python {wanted}, with venv")
+        python, version = found
+        place = parent / pinned.key(version)
         shutil.rmtree(place, ignore_errors=True)
         try:
-            _make(pinned, what, place, progress)
+            _make(Installed(pinned, place), what, python, version, progress)
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
     return Installed(pinned, place)
+
+
+def _works(installed: Installed) -> bool:
+    """Whether it survives its probe: whoever asks for an installation has no use for one that is ready and broken."""
+    try:
+        _run([str(installed.python), "-c", installed.pinned.probe], "", _PROBE_TIMEOUT_S, installed.environment())
+    except CannotInstall:
+        return False
+    return True
 
 
 def find_python(made_for: tuple[int, int], oldest: tuple[int, int]) -> tuple[str, tuple[int, int]] | None:
@@ -131,13 +185,8 @@ def find_python(made_for: tuple[int, int], oldest: tuple[int, int]) -> tuple[str
     return (sys.executable, ours) if ours >= oldest else None
 
 
-def _make(pinned: Pinned, what: str, place: Path, progress: Progress) -> None:
-    found = find_python(pinned.made_for, pinned.oldest)
-    if found is None:
-        wanted = ".".join(map(str, pinned.made_for))
-        raise CannotInstall(what, f"Python {wanted} is not installed", f"install Python {wanted}, with venv")
-    python, version = found
-    installed = Installed(pinned, place)
+def _make(installed: Installed, what: str, python: str, version: tuple[int, int], progress: Progress) -> None:
+    pinned, place = installed.pinned, installed.folder
     uv = _find_uv()
     progress(f"making an environment of Python {version[0]}.{version[1]} ({pinned.size_mb} MB) in {place}")
     if uv is not None and version >= pinned.made_for:
@@ -152,7 +201,7 @@ def _make(pinned: Pinned, what: str, place: Path, progress: Progress) -> None:
         _run([*pip, "--no-deps", "--ignore-requires-python", *pinned.pins], what)
     progress("trying it")
     _run([str(installed.python), "-c", pinned.probe], what, _PROBE_TIMEOUT_S, installed.environment())
-    stamp = _Stamp(pins=list(pinned.pins), python=".".join(map(str, version)))
+    stamp = _Stamp(pins=list(pinned.pins), python=version, program=os.path.realpath(installed.python))
     (place / _STAMP).write_bytes(msgspec.json.encode(stamp))
 
 

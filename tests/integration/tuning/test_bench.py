@@ -12,10 +12,14 @@ from typer.testing import CliRunner
 
 from edge_runtime.cli.main import assemble
 from edge_runtime.contract.errors import EdgeError
+from edge_runtime.inference.environments.named import TFLITE_RUNTIME, name_python
 from edge_runtime.tuning.bench import MIN_ROUNDS, BenchReport
 from tests.fakes.installed import write_state
+from tests.fakes.litert_models import four_pixel_tflite
 from tests.fakes.models import Build, write_release
+from tests.fakes.old_tflite import write_old_tflite
 from tests.fakes.pixels import write_pixels, write_source
+from tests.fakes.tuned import tuned_here
 
 pytest.importorskip("onnxruntime")
 
@@ -54,6 +58,31 @@ def test_every_stage_and_the_bare_engine_are_measured_in_the_same_rounds(release
     assert report.questions == "4 golden samples"
     assert (report.machine.cpu, report.threads) != ("", None)
     assert document["is_busy"] == (report.machine.load_average > 0.5)
+
+
+def test_what_was_tuned_is_measured_and_its_threads_are_the_bare_engines_too(release: Path, tmp_path: Path) -> None:
+    tuned_here(release, tmp_path, threads=2, batch=1)
+
+    report = msgspec.convert(json.loads(ran(release, "--tuned", tmp_path, "--json").stdout), BenchReport)
+
+    assert report.threads == 2
+
+
+def test_the_memory_of_an_engines_worker_counts_and_no_other_library_stands_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    monkeypatch.setenv("EDGEFLEET_ENGINES", str(tmp_path / "engines"))
+    name_python(TFLITE_RUNTIME, write_old_tflite(tmp_path))
+    write_pixels(tmp_path / "r", "1.0.0", builds=[Build("lite", engine="litert", content=four_pixel_tflite())])
+
+    document = json.loads(ran(tmp_path / "r", "--backend", "tflite_runtime", "--json").stdout)
+    report = msgspec.convert(document, BenchReport)
+
+    assert report.engine == "litert (tflite-runtime 2.14.0)"
+    assert report.memory is not None
+    assert report.memory.bare is None
+    assert 10 * 2**20 < report.memory.workers < report.memory.ours
 
 
 def test_a_person_reads_stages_with_units_and_whose_machine_it_was(release: Path, tmp_path: Path) -> None:

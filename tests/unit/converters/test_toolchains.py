@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from converters.errors import BadToolchain
-from converters.toolchains import TOOLCHAINS, find_installed, install, need_installed, toolchains_folder
+from converters.toolchains import TOOLCHAINS, find_installed, install, need_installed, toolchains_folder, why_missing
 from edge_runtime.inference.environments.pinned import Pinned, find_python
 
 OURS = (sys.version_info.major, sys.version_info.minor)
@@ -31,6 +32,12 @@ def wheel(folder: Path, name: str, python: str) -> Path:
         )
         archive.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
     return path
+
+
+def stamp(place: Path, version: tuple[int, int], program: str) -> None:
+    """What says that an environment was made to its end, and with which Python."""
+    told = {"pins": [], "python": version, "program": program}
+    (place / "ready.json").write_text(json.dumps(told))
 
 
 def toolchain(*pins: str, probe: str = "pass", made_for: tuple[int, int] = OURS) -> Pinned:
@@ -67,16 +74,60 @@ def test_a_package_that_wrongly_denies_an_older_python_is_installed_all_the_same
 
 def test_an_environment_whose_python_is_gone_is_made_anew(tmp_path: Path) -> None:
     made = toolchain(str(wheel(tmp_path, "isolated_thing", ">=3.8")), probe="import isolated_thing")
-    place = tmp_path / "chains" / made.key
+    place = tmp_path / "chains" / made.key(OURS)
     (place / "bin").mkdir(parents=True)
     (place / "bin" / "python").symlink_to(tmp_path / "an-older-python")
-    (place / "ready.json").write_text("{}")
+    stamp(place, OURS, "/usr/bin/an-older-python")
 
-    found = find_installed(made, tmp_path / "chains")
+    found, why = find_installed(made, tmp_path / "chains"), why_missing(made, tmp_path / "chains")
     installed = install(made, lambda _: None, tmp_path / "chains")
 
     assert found is None
+    assert why == f"the environment {place} has lost its Python (/usr/bin/an-older-python)"
     assert installed.python.exists()
+
+
+def test_an_environment_in_whose_place_another_python_stands_is_not_ready(tmp_path: Path) -> None:
+    made = toolchain("x==1")
+    place = tmp_path / made.key(OURS)
+    (place / "bin").mkdir(parents=True)
+    (place / "bin" / "python").symlink_to(sys.executable)
+    stamp(place, (3, 2), "/usr/bin/python3.2")
+
+    assert find_installed(made, tmp_path) is None
+    assert "was made for Python 3.2, and another is in its place" in why_missing(made, tmp_path)
+
+
+def test_a_python_that_only_moved_keeps_its_environment(tmp_path: Path) -> None:
+    made = toolchain("x==1")
+    place = tmp_path / made.key(OURS)
+    (place / "bin").mkdir(parents=True)
+    (place / "bin" / "python").symlink_to(sys.executable)
+    stamp(place, OURS, "/opt/where-it-was/python")
+
+    assert find_installed(made, tmp_path) is not None
+
+
+def test_an_environment_of_another_python_or_machine_is_not_ours(tmp_path: Path) -> None:
+    made = toolchain("x==1")
+    place = tmp_path / f"{made.any_key}-cp32-mips-linux-gnu"
+    place.mkdir()
+
+    assert made.key(OURS) != made.key((3, 2))
+    assert find_installed(made, tmp_path) is None
+    assert why_missing(made, tmp_path) == f"the environment {place} was made for another Python or machine"
+
+
+def test_one_that_is_ready_and_broken_is_made_anew_when_it_is_asked_for(tmp_path: Path) -> None:
+    made = toolchain(str(wheel(tmp_path, "isolated_thing", ">=3.8")), probe="import isolated_thing")
+    installed = install(made, lambda _: None, tmp_path / "chains")
+    [module] = installed.folder.glob("lib/python*/site-packages/isolated_thing.py")
+    module.unlink()
+
+    again = install(made, lambda _: None, tmp_path / "chains")
+
+    assert again == installed
+    assert module.exists()
 
 
 @pytest.mark.parametrize("broken", ["pin", "probe"])
@@ -91,12 +142,12 @@ def test_what_cannot_be_installed_leaves_nothing_and_says_why_in_one_line(tmp_pa
 
     assert "\n" not in str(refused.value)
     assert find_installed(made, tmp_path / "chains") is None
-    assert not (tmp_path / "chains" / made.key).exists()
+    assert not (tmp_path / "chains" / made.key(OURS)).exists()
 
 
 def test_a_half_made_environment_is_not_ready_and_is_made_again(tmp_path: Path) -> None:
     made = toolchain(str(wheel(tmp_path, "isolated_thing", ">=3.8")))
-    leftover = tmp_path / "chains" / made.key / "bin" / "python"
+    leftover = tmp_path / "chains" / made.key(OURS) / "bin" / "python"
     leftover.parent.mkdir(parents=True)
     leftover.write_text("cut off in the middle")
 
@@ -107,7 +158,7 @@ def test_a_half_made_environment_is_not_ready_and_is_made_again(tmp_path: Path) 
 def test_other_pins_are_another_environment() -> None:
     one = TOOLCHAINS["tflite"]
 
-    assert one.key != replace(one, pins=(*one.pins[:-1], "typing-extensions==4.0")).key
+    assert one.key(OURS) != replace(one, pins=(*one.pins[:-1], "typing-extensions==4.0")).key(OURS)
 
 
 def test_a_python_that_is_too_old_is_refused_with_the_one_that_is_needed(tmp_path: Path) -> None:

@@ -13,19 +13,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from edge_runtime.cli.main import assemble
 from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.variant_choice import find_misfit
 from edge_runtime.inference.backend import BACKENDS, BackendOptions, allowed
 from edge_runtime.inference.backends.tflite_runtime import TfliteRuntimeBackend
 from edge_runtime.inference.environments.named import TFLITE_RUNTIME, name_python, named_python
-from edge_runtime.inference.facts import engines
+from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.model import Model
+from edge_runtime.serving.host import ModelHost
 from tests.fakes.litert_models import four_pixel_tflite
 from tests.fakes.models import Build, write_release
+from tests.fakes.old_tflite import write_old_tflite
 from tests.fakes.open_files import open_files
 
 LIBRARY = """
@@ -90,18 +94,7 @@ def answer(first: float) -> list[list[float]]:
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
     """An environment whose library doubles four pixels, dies of 1, hangs at 2, talks nonsense at 3 and fails at 4."""
-    package = tmp_path / "tflite_runtime"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "interpreter.py").write_text(LIBRARY)
-    info = tmp_path / "tflite_runtime-2.14.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tflite-runtime\nVersion: 2.14.0\n")
-    program = tmp_path / "python"
-    # Without the isolation that hides the folder where the library lies.
-    program.write_text(f'#!/bin/sh\nshift\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
-    program.chmod(0o755)
-    return program
+    return write_old_tflite(tmp_path, LIBRARY)
 
 
 @pytest.fixture
@@ -234,6 +227,22 @@ def test_without_a_named_environment_the_engine_is_absent_and_says_how_to_get_it
     assert refused.value.code == "load_failed"
 
 
+def test_an_environment_that_is_gone_is_named_with_what_to_do(tmp_path: Path, folder: Path) -> None:
+    name_python(TFLITE_RUNTIME, Path("/nowhere/python"))
+    write_release(tmp_path / "release", [Build("lite", engine="litert", content=four_pixel_tflite())])
+    advice = r"edge-runtime engine install tflite-runtime \(the one that is named, /nowhere/python, does not work: "
+
+    with pytest.raises(InferenceError, match=advice) as refused:
+        Model.open(tmp_path / "release", backends=["tflite_runtime"])
+    with pytest.raises(InferenceError, match=advice), ModelHost(backends=["tflite_runtime"]) as host:
+        host.load(tmp_path / "release")
+    listed = CliRunner().invoke(assemble(), ["engine", "list"])
+
+    assert "edgefleet[litert]" not in str(refused.value)
+    assert "cannot run tflite-runtime with /nowhere/python" in listed.stderr
+    assert "tflite_runtime" not in listed.stdout
+
+
 @pytest.mark.parametrize("name", ["[/of]", "[red]"])
 def test_brackets_in_the_name_of_an_engine_are_no_markup(name: str) -> None:
     done = CliRunner().invoke(assemble(), ["engine", "install", name])
@@ -252,8 +261,8 @@ def test_an_environment_without_the_wheel_is_not_named(folder: Path) -> None:
     assert named_python(TFLITE_RUNTIME) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"python": 7}', b'{"python": "/nowhere/python"}'])
-def test_a_damaged_or_outdated_name_is_no_environment(folder: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"python": 7}'])
+def test_a_damaged_name_is_no_environment(folder: Path, content: bytes) -> None:
     name_python(TFLITE_RUNTIME, Path(sys.executable))
     assert named_python(TFLITE_RUNTIME) == Path(sys.executable)
 
@@ -280,10 +289,26 @@ def test_a_release_for_litert_runs_there_when_it_is_chosen(tmp_path: Path, folde
         session = model.predictor.session
 
     assert json.loads(named.output) == {
-        "name": TFLITE_RUNTIME, "python": str(python), "version": "2.14.0", "providers": ["cpu"],
+        "name": TFLITE_RUNTIME, "python": str(python), "library": "tflite-runtime", "version": "2.14.0",
+        "providers": ["cpu"],
     }  # fmt: skip
     assert given == answer(0.0)
     assert type(session).__module__.endswith("backends.tflite_runtime")
+
+
+def test_its_version_is_told_as_its_own_and_not_as_that_of_litert(tmp_path: Path, folder: Path, python: Path) -> None:
+    name_python(TFLITE_RUNTIME, python)
+    needs = msgspec.structs.replace(MANIFEST.engine, version=">=2.20")
+
+    (fact,) = engines({"tflite_runtime"})
+    listed = CliRunner().invoke(assemble(), ["engine", "list"]).stdout
+
+    assert str(fact) == "litert (tflite-runtime 2.14.0)"
+    assert "tflite-runtime 2.14.0" in listed
+    needing = msgspec.structs.replace(MANIFEST, engine=needs)
+    assert find_misfit(needing, machine_facts([fact])) is None
+    own = msgspec.structs.replace(fact, library="")
+    assert find_misfit(needing, machine_facts([own])) is not None
 
 
 def test_the_command_lists_the_engines_that_work_here(folder: Path) -> None:
