@@ -168,17 +168,20 @@ class GrpcCalls:
         elif not stream.unread:
             connection.refuse(stream, refusal_of(BadCall("answer", "the request never came", "send one message")))
 
-    def answer_here(self, connection: GrpcConnection, events: list[Event]) -> bool:
-        """Answer in this thread if all that happened is one short question; False: it was something else."""
+    def answer_here(self, connection: GrpcConnection, events: list[Event]) -> float | None:
+        """Answer in this thread if all that happened is one short question.
+
+        Returns:
+            Seconds that the model took; None: it was something else.
+        """
         stream, arrived = events[0].stream, events[0].arrived
         if arrived is not None and connection.calls == 1 and stream.head.path == _INFER_PATH:
             stream.call = Caller(stream.deadline)
             if self._is_quick(arrived):
-                self._infer(connection, stream, arrived, is_here=True)
-                return True
+                return self._infer(connection, stream, arrived, is_here=True)
         for event in events:
             self.heed(connection, event)
-        return False
+        return None
 
     # Calls with one message.
 
@@ -213,25 +216,30 @@ class GrpcCalls:
             self._tally.answered()
             connection.answer(stream, [answered], len(answered), arrived.body)
 
-    def _infer(self, connection: GrpcConnection, stream: Stream, arrived: Arrived, *, is_here: bool = False) -> None:
-        """Ask the model: in this thread if it is free, or have a worker do so."""
+    def _infer(self, connection: GrpcConnection, stream: Stream, arrived: Arrived, *, is_here: bool = False) -> float:
+        """Ask the model: in this thread if it is free, or have a worker do so; seconds that it took here."""
         if stream.is_over:
-            return
+            return 0.0
         caller: Caller = stream.call
         try:
             content = self._content(stream, arrived)
-            asked = self._service.reader.read(content, time.monotonic(), stream.deadline)
+            began = time.monotonic()
+            asked = self._service.reader.read(content, began, stream.deadline)
             served = self._service.find(asked)
             answered = partial(self._answered, connection, stream, arrived, (asked, served))
             if is_here and not served.is_busy:
-                answered(served.call(asked.call))
-                return
+                began = time.monotonic()
+                reply = served.call(asked.call)
+                took_s = time.monotonic() - began
+                answered(reply)
+                return took_s
             caller.submit(served, asked.call, answered)
             if asked.call.deadline is not None and not stream.is_over:
                 with suppress(RuntimeError):  # a loop that has ended has nobody to tell
                     self._loop.call_soon_threadsafe(self._watch, stream, asked.call.deadline)
         except Exception as error:  # noqa: BLE001 - the client must hear of it, whatever it is
             connection.refuse(stream, _refusal(error))
+        return 0.0
 
     def _watch(self, stream: Stream, deadline: float) -> None:
         """Withdraw a call that still waits at its deadline (`time.monotonic()` seconds)."""

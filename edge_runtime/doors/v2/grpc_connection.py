@@ -29,10 +29,10 @@ _PARTS_MAX: Final = 64
 _READS_MAX: Final = 16
 """In the round, before it is another's turn."""
 
-SHORT_S: Final = 1e-3
+SHORT_S: Final = 2e-3
 """From a question to its answer by a worker: up to here it may be one that is quicker answered where it was read."""
-SHORT_HERE_S: Final = 300e-6
-"""The same there: so long may others wait for it."""
+SHORT_HERE_S: Final = 250e-6
+"""What the model may take of that there: as much as two changes of threads cost, and so long others wait for it."""
 _STAYS_S: Final = 10.0
 """For which a client is not lent whose answers took longer there."""
 
@@ -53,8 +53,12 @@ class Server(House, Protocol):
     def heed(self, connection: GrpcConnection, event: Event) -> None:
         """Something happened to a call."""
 
-    def answer_here(self, connection: GrpcConnection, events: list[Event]) -> bool:
-        """Answer in this thread if all that happened is one short question; False: it is something else."""
+    def answer_here(self, connection: GrpcConnection, events: list[Event]) -> float | None:
+        """Answer in this thread if all that happened is one short question.
+
+        Returns:
+            Seconds that the model took; None: it was something else.
+        """
 
 
 class GrpcConnection(asyncio.BufferedProtocol):
@@ -149,7 +153,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """The client does not fetch its answers: it is not listened to either."""
         assert self._transport is not None
         with self._lock:
-            self._wire.is_held = True
+            self._wire.hold()
         self._deadline = time.monotonic() + self._server.limits.send_s
         if not (self._is_ending or self._is_lent):
             self._transport.pause_reading()
@@ -288,9 +292,10 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _answer_here(self, events: list[Event], began: float) -> bool:
         stream = events[0].stream
-        if not self._server.answer_here(self, events):
+        took_s = self._server.answer_here(self, events)
+        if took_s is None:
             return False
-        self._in_round.note(began, time.monotonic(), _left_us(stream))
+        self._in_round.note(began, began + took_s, _left_us(stream))
         if not self._in_round.is_brisk:
             self._stays_until = time.monotonic() + _STAYS_S
         return self._in_round.is_brisk and self._is_direct and not self._wire.is_spent

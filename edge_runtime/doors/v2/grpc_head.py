@@ -64,8 +64,6 @@ class CallHead:
     """None: it waits for ever."""
     coding: str
     """In which its messages may be folded; empty: none."""
-    has_length: bool
-    """It announced how long all its messages are, which nobody needs to know."""
 
 
 class CallRefused(Exception):
@@ -123,7 +121,6 @@ def read_head(headers: Iterable[Header]) -> CallHead:
         None if shown_token is None else shown_token.decode("latin-1"),
         _timeout_s(named.get(b"grpc-timeout")),
         "" if coding == "identity" else coding,
-        b"content-length" in named,
     )
 
 

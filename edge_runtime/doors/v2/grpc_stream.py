@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, final
 
@@ -127,6 +127,20 @@ class Stream:
         self.trailers: tuple[Header, ...] | None = None
         """What goes behind them."""
         self.sent_since = now
+
+    def put(self, parts: Sequence[Buffer], size: int) -> None:
+        """A message that is to be sent, of so many bytes."""
+        self.queue.append(memoryview(b"\0" + size.to_bytes(4, "big")))
+        self.queue.extend(memoryview(part).cast("B") for part in parts if len(part))
+        self.pending += _PREFIX_BYTES + size
+
+    def close(self) -> None:
+        """It is over: nothing of it is kept."""
+        self.is_over = self.is_deaf = True
+        self.queue.clear()
+        self.pending = 0
+        while self.shares:
+            self.shares.popleft().end()
 
 
 @final

@@ -18,9 +18,12 @@ import h2.exceptions
 import h2.settings
 
 from edge_runtime.doors.v2 import http2_cutter as frames
-from edge_runtime.doors.v2.grpc_head import HEAD, SUCCESS, CallHead, CallRefused, Header, read_head
+from edge_runtime.doors.v2.grpc_head import SUCCESS, CallHead, CallRefused, read_head
 from edge_runtime.doors.v2.grpc_stream import Arrived, Assembly, Buffer, MessageRules, Stream
 from edge_runtime.doors.v2.http2_cutter import BrokenProtocol, FrameCutter
+from edge_runtime.doors.v2.http2_decoder import RememberingDecoder
+from edge_runtime.doors.v2.http2_nuisance import Nuisance
+from edge_runtime.doors.v2.http2_sender import Sender
 from edge_runtime.doors.v2.http_body import Body
 
 STREAM_WINDOW: Final = 8 * 1024 * 1024
@@ -39,14 +42,8 @@ _BLOCK_MAX_BYTES: Final = 64 * 1024
 _DEAF_MAX: Final = 256
 _CLOSED_MAX: Final = 1024
 
-NUISANCE_MAX: Final = 1000
-"""Frames that bring no call any further and that a client may send at once."""
-_FORGIVEN_PER_S: Final = 200.0
-_FORGIVEN_PER_MESSAGE: Final = 10.0
+_FORGIVEN_PER_MESSAGE: Final = 10
 _SMALL_BYTES: Final = 16
-
-_FRAME: Final = struct.Struct(">HBBBI")
-"""Length in 16 + 8 bits, kind, flags, stream."""
 
 
 class Event(NamedTuple):
@@ -98,23 +95,23 @@ class Http2Connection:
         """Those that were refused before everything had come."""
         self._spare: Body | None = None
         self._events: list[Event] = []
-        self._out: list[Buffer] = [self._h2.data_to_send()]
+        self._sender = Sender(self._h2)
+        self._sender.collect()
         self._window = _FIRST_WINDOW
         self._open_window(_CONNECTION_WINDOW - _FIRST_WINDOW)
         self._owed = 0
-        self._nuisance, self._nuisance_at = 0.0, now
+        self._nuisance = Nuisance(now)
         self._block_bytes = 0
         """Of headers that are not whole."""
         self._block_is_open = self._has_settings = self._is_last = False
         self.is_over = False
         """Nothing is to be done any more but to send what is left."""
-        self.is_held = False
-        """Nobody fetches what is sent: no more of it for now."""
 
     @property
     def is_quiet(self) -> bool:
         """Whether no call is under way, and nothing has come or leaves in part."""
-        return not self._streams and not self._out and self._cutter.is_between_frames and not self._block_is_open
+        has_part = self._block_is_open or not self._cutter.is_between_frames
+        return not (self._streams or has_part) and self._sender.is_empty
 
     @property
     def has_greeted(self) -> bool:
@@ -147,8 +144,7 @@ class Http2Connection:
 
     def outgoing(self) -> list[Buffer]:
         """What is to be sent now."""
-        out, self._out = self._out, []
-        return out
+        return self._sender.take()
 
     def answer(self, stream: Stream, parts: Sequence[Buffer], size: int) -> None:
         """The one message that answers a call."""
@@ -164,12 +160,8 @@ class Http2Connection:
             told = f"cannot answer: the message has {size} bytes, and at most {self._house.rules.max_bytes} are sent"
             self.refuse(stream, CallRefused("RESOURCE_EXHAUSTED", told))
             return
-        if not stream.has_begun:
-            stream.has_begun = True
-            self._send_headers(stream.number, HEAD)
-        stream.queue.append(memoryview(b"\0" + size.to_bytes(4, "big")))
-        stream.queue.extend(memoryview(part).cast("B") for part in parts if len(part))
-        stream.pending += 5 + size
+        self._sender.begin(stream)
+        stream.put(parts, size)
         stream.sent_since = self._now
         self._pump(stream)
 
@@ -177,9 +169,7 @@ class Http2Connection:
         """No message follows; all went well."""
         if stream.is_over:
             return
-        if not stream.has_begun:
-            stream.has_begun = True
-            self._send_headers(stream.number, HEAD)
+        self._sender.begin(stream)
         stream.trailers = SUCCESS
         self._pump(stream)
 
@@ -196,9 +186,7 @@ class Http2Connection:
     def reset(self, stream: Stream, code: int) -> None:
         """End a call without a word."""
         if not stream.is_over:
-            self._h2.reset_stream(stream.number, code)
-            self._take_output()
-            self._leave(stream, is_heard=stream.has_ended)
+            self._leave(stream, code)
 
     def took(self, stream: Stream) -> None:
         """A message of it has been answered: the next one may come."""
@@ -215,16 +203,25 @@ class Http2Connection:
         """Let go of memory that nothing needs."""
         self._spare = None
 
+    def hold(self) -> None:
+        """Nobody fetches what is sent: no more of it for now."""
+        self._sender.is_held = True
+
     def resume(self) -> None:
         """What was held goes on."""
-        self.is_held = False
+        self._sender.is_held = False
         self._pump_all()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing is sent for now."""
+        return self._sender.is_held
 
     def drain(self) -> None:
         """Take no further call."""
         if not self._is_last and not self.is_over:
             self._is_last = True
-            self._out.append(_frame(frames.GOAWAY, 0, 0, struct.pack(">II", self._h2.highest_inbound_stream_id, 0)))
+            self._say_goodbye(frames.NO_ERROR)
 
     @property
     def is_spent(self) -> bool:
@@ -236,7 +233,7 @@ class Http2Connection:
         self.is_over = True
         left = self.streams
         for stream in left:
-            self._leave(stream, is_heard=True)
+            self._leave(stream, None)
         self._deaf.clear()
         self._spare = None
         return left
@@ -255,13 +252,13 @@ class Http2Connection:
         if kind in {frames.HEADERS, frames.CONTINUATION}:
             self._count_block(flags, len(frame))
         else:
-            self._suffer()
+            self._nuisance.count(self._now)
         if kind == frames.GOAWAY:
             self._is_last = True  # the library would send nothing any more, and calls under way have a claim to answers
             return
         for event in self._h2.receive_data(frame):
             self._heed(event)
-        self._take_output()
+        self._sender.collect()
 
     def data_began(self, number: int, flags: int, size: int) -> Assembly | None:
         """A DATA frame begins. Raises: BrokenProtocol, ProtocolError."""
@@ -275,13 +272,13 @@ class Http2Connection:
             self._open_window(self._owed)
             self._owed = 0
         if size < _SMALL_BYTES and not flags & frames.END_STREAM:
-            self._suffer()
+            self._nuisance.count(self._now)
         stream, assembly = self._streams.get(number, (None, None))
         if stream is None or stream.has_ended:
             if number not in self._deaf:
                 # The library knows whether that is an error of the stream or of the connection.
-                self._h2.receive_data(_frame(frames.DATA, flags & frames.END_STREAM, number, b""))
-                self._take_output()
+                self._h2.receive_data(struct.pack(">IBI", 0, flags & frames.END_STREAM, number))
+                self._sender.collect()
             return None
         stream.window -= size
         if stream.window < 0:
@@ -302,8 +299,6 @@ class Http2Connection:
         if stream is None or assembly is None:
             return
         if flags & frames.END_STREAM and not stream.has_ended:
-            if not stream.head.has_length:
-                self._h2.receive_data(_frame(frames.DATA, frames.END_STREAM, number, b""))
             self._ended(stream, assembly)
         else:
             if self._is_idle(stream, assembly):
@@ -316,13 +311,15 @@ class Http2Connection:
         match event:
             case h2.events.RequestReceived():
                 self._opened(event)
-            case h2.events.StreamEnded(stream_id=number) if number in self._streams:
-                self._ended(*self._streams[number])
+            case h2.events.StreamEnded(stream_id=number):
+                stream, assembly = self._streams.get(number, (None, None))
+                if stream is not None and assembly is not None and not stream.has_ended:
+                    self._ended(stream, assembly)
             case h2.events.StreamReset(stream_id=number):
                 self._deaf.pop(number, None)
                 if number in self._streams:
                     stream, _ = self._streams[number]
-                    self._leave(stream, is_heard=True)
+                    self._leave(stream, None)
                     self._events.append(Event(stream, is_gone=True))
             case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
                 self._pump_all()
@@ -334,17 +331,14 @@ class Http2Connection:
         assert number is not None
         assert headers is not None
         if self._is_last:
-            self._h2.reset_stream(number, frames.REFUSED_STREAM)
-            self._deaf_to(number)
+            self._turn_deaf(number, frames.REFUSED_STREAM)
             return
         try:
             head = read_head(headers)
             is_streaming = self._house.gate(head)
         except CallRefused as refusal:
-            self._send_headers(number, refusal.alone(), is_end=True)
-            if event.stream_ended is None:
-                self._h2.reset_stream(number)
-                self._deaf_to(number)
+            self._sender.end(number, refusal.alone())
+            self._turn_deaf(number, frames.NO_ERROR)
             return
         stream = Stream(number, head, is_streaming=is_streaming, now=self._now, window=STREAM_WINDOW)
         assembly = Assembly(stream, self._house.rules, self._give_spare, self._came, self._turn_away)
@@ -361,7 +355,7 @@ class Http2Connection:
     # Messages.
 
     def _came(self, stream: Stream, arrived: Arrived) -> None:
-        self._nuisance -= _FORGIVEN_PER_MESSAGE
+        self._nuisance.forgive(_FORGIVEN_PER_MESSAGE)
         if not stream.is_streaming:
             stream.since = None
             stream.is_deaf = True  # there is nothing more to be said
@@ -387,77 +381,46 @@ class Http2Connection:
                 self._pump(stream)
 
     def _pump(self, stream: Stream) -> None:
-        """Send what the client's windows let through."""
-        wire = self._h2
-        while stream.pending and not self.is_held:
-            flow = wire.streams[stream.number]
-            size = min(
-                stream.pending,
-                wire.max_outbound_frame_size,
-                flow.outbound_flow_control_window,
-                wire.outbound_flow_control_window,
-            )
-            if size <= 0:
-                return
-            wire.outbound_flow_control_window -= size
-            flow.outbound_flow_control_window -= size
-            stream.pending -= size
-            stream.sent_since = self._now
-            self._nuisance -= 1
-            self._out.append(_head(frames.DATA, 0, stream.number, size))
-            while size:
-                part = stream.queue.popleft()
-                if len(part) > size:
-                    stream.queue.appendleft(part[size:])
-                    part = part[:size]
-                self._out.append(part)
-                size -= len(part)
+        left = stream.pending
+        self._sender.pump(stream, self._now)
+        if stream.pending < left:
+            self._nuisance.forgive(1)
         if not stream.pending and stream.trailers is not None:
             self._end(stream)
 
     def _end(self, stream: Stream) -> None:
-        """Send the trailers; a client that sends on is told that nobody listens."""
         assert stream.trailers is not None
-        self._send_headers(stream.number, stream.trailers, is_end=True)
-        if not stream.has_ended or stream.head.has_length:
-            self._h2.reset_stream(stream.number)
-            self._take_output()
-        self._leave(stream, is_heard=stream.has_ended)
+        self._sender.end(stream.number, stream.trailers)
+        self._leave(stream, frames.NO_ERROR)
 
-    def _leave(self, stream: Stream, *, is_heard: bool) -> None:
+    def _leave(self, stream: Stream, code: int | None) -> None:
+        """Forget a call that is over; a client that sends on is told with that code that nobody listens."""
         self._streams.pop(stream.number, None)
-        stream.is_over = stream.is_deaf = True
-        stream.queue.clear()
-        stream.pending = 0
-        while stream.shares:
-            stream.shares.popleft().end()
+        stream.close()
         self._house.forget(stream)
-        if not is_heard:
-            self._deaf_to(stream.number)
+        if code is not None and not (stream.has_ended and code == frames.NO_ERROR):
+            self._turn_deaf(stream.number, code)
+        else:
+            # What the library knows of a stream that both sides have ended is of no use any more.
+            self._h2.streams.pop(stream.number, None)
 
-    def _deaf_to(self, number: int) -> None:
+    def _turn_deaf(self, number: int, code: int) -> None:
         """Throw away what is still on its way."""
+        self._h2.reset_stream(number, code)
+        self._sender.collect()
         self._deaf[number] = None
         if len(self._deaf) > _DEAF_MAX:
             self._deaf.popitem(last=False)
 
-    def _send_headers(self, number: int, headers: tuple[Header, ...], *, is_end: bool = False) -> None:
-        self._h2.send_headers(number, headers, end_stream=is_end)
-        self._take_output()
-
-    def _take_output(self) -> None:
-        if out := self._h2.data_to_send():
-            self._out.append(out)
-
     def _open_window(self, count: int) -> None:
         self._window += count
-        self._out.append(_frame(frames.WINDOW_UPDATE, 0, 0, count.to_bytes(4, "big")))
+        self._sender.frame(frames.WINDOW_UPDATE, 0, 0, count.to_bytes(4, "big"))
 
     def _open_stream_window(self, stream: Stream) -> None:
         owed = STREAM_WINDOW - stream.window
         if owed >= STREAM_WINDOW // 2 and not stream.unread and not (stream.is_deaf or stream.has_ended):
             stream.window += owed
-            self._out.append(_frame(frames.WINDOW_UPDATE, 0, stream.number, owed.to_bytes(4, "big")))
+            self._sender.frame(frames.WINDOW_UPDATE, 0, stream.number, owed.to_bytes(4, "big"))
 
     # Who does harm.
 
@@ -469,20 +432,15 @@ class Http2Connection:
         if not self._block_is_open:
             self._block_bytes = 0
 
-    def _suffer(self) -> None:
-        """Count a frame that brings no call any further. Raises: BrokenProtocol when it is one too many."""
-        forgiven = (self._now - self._nuisance_at) * _FORGIVEN_PER_S
-        self._nuisance, self._nuisance_at = max(0.0, self._nuisance - forgiven) + 1, self._now
-        if self._nuisance > NUISANCE_MAX:
-            raise BrokenProtocol(frames.ENHANCE_YOUR_CALM)
-
     def _break_off(self, code: int | None) -> None:
         """Say goodbye; the library has done so already where it found what is wrong."""
-        self._take_output()
+        self._sender.collect()
         if code is not None:
-            last = self._h2.highest_inbound_stream_id
-            self._out.append(_frame(frames.GOAWAY, 0, 0, struct.pack(">II", last, code)))
+            self._say_goodbye(code)
         self._events.extend(Event(stream, is_gone=True) for stream in self.lose())
+
+    def _say_goodbye(self, code: int) -> None:
+        self._sender.frame(frames.GOAWAY, 0, 0, struct.pack(">II", self._h2.highest_inbound_stream_id, code))
 
 
 def _new_connection() -> _Connection:
@@ -507,14 +465,7 @@ def _new_connection() -> _Connection:
         },
     )
     connection.max_inbound_frame_size = frames.FRAME_MAX_BYTES
+    connection.decoder = RememberingDecoder()
     connection.decoder.max_header_list_size = _HEADERS_MAX_BYTES
     connection.initiate_connection()
     return connection
-
-
-def _head(kind: int, flags: int, number: int, size: int) -> bytes:
-    return _FRAME.pack(size >> 8, size & 0xFF, kind, flags, number)
-
-
-def _frame(kind: int, flags: int, number: int, payload: bytes) -> bytes:
-    return _head(kind, flags, number, len(payload)) + payload

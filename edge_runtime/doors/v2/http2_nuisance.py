@@ -1,0 +1,37 @@
+"""How much a client may trouble a server with frames that bring no call any further."""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from edge_runtime.doors.v2.http2_cutter import ENHANCE_YOUR_CALM, BrokenProtocol
+
+NUISANCE_MAX: Final = 1000
+"""Such frames that may come at once."""
+FORGIVEN_PER_S: Final = 200.0
+
+
+@final
+class Nuisance:
+    """Counts pings, settings, resets, empty frames and their like, and forgets them with time and with every message.
+
+    Args:
+        now: `time.monotonic()` seconds.
+    """
+
+    __slots__ = ("_count", "_since")
+
+    def __init__(self, now: float) -> None:
+        self._count = 0.0
+        self._since = now
+
+    def count(self, now: float) -> None:
+        """One came. Raises: BrokenProtocol: it is one too many."""
+        self._count = max(0.0, self._count - (now - self._since) * FORGIVEN_PER_S) + 1
+        self._since = now
+        if self._count > NUISANCE_MAX:
+            raise BrokenProtocol(ENHANCE_YOUR_CALM)
+
+    def forgive(self, count: int) -> None:
+        """Something useful happened."""
+        self._count -= count
