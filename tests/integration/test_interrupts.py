@@ -116,7 +116,7 @@ wait_for({waits_for})
     assert ended.returncode == 0
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="there an interrupt may come between any two instructions")
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there an interrupt may come when a function has returned")
 def test_interrupts_at_any_moment_of_a_call_lose_no_slot_of_the_model() -> None:
     program = """
 import random, signal
@@ -137,6 +137,54 @@ for _ in range(2000):
                     admission.settle()
     except KeyboardInterrupt:
         assert admission.running == 0
+print("none lost")
+"""
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "none lost\n", "")
+
+
+def test_an_interrupt_at_any_instruction_of_submitting_loses_neither_slot_nor_line() -> None:
+    program = """
+import signal, sys
+from edge_runtime.inference.requests.admission import Admission
+
+def is_interrupted_at(number, act):
+    left = number
+    def look(frame, event, argument):
+        nonlocal left
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left == -1:
+                signal.raise_signal(signal.SIGINT)
+        return look
+    try:
+        sys.settrace(look)
+        act()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+
+for is_busy in (False, True):
+    number = 0
+    while True:
+        admission = Admission(1, 1)
+        if is_busy:
+            admission.enter()
+        if not is_interrupted_at(number, lambda: admission.submit(lambda: None, refuse=lambda _: None)):
+            break
+        if is_busy:
+            admission.leave()
+        assert admission.wait_idle(30), number
+        admission.enter()
+        assert (admission.running, admission.waiting) == (1, 0), number
+        number += 1
+    assert number > 300, number
 print("none lost")
 """
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from edge_runtime.inference.requests.accounting import CANCELLED, EXPIRED, QUEUE, REJECTED, Accounting
 from edge_runtime.inference.requests.refusals import Cancelled, Closed, DeadlinePassed, Overloaded, Refused
 from edge_runtime.inference.requests.turns import Refuse, Ticket, Turn, Work
+from edge_runtime.inference.requests.whole import whole
 
 if TYPE_CHECKING:
     from queue import SimpleQueue
@@ -97,12 +98,11 @@ class Admission:
             self._take()
         except IndexError:
             self._wait(deadline, priority)
-        except BaseException:
-            # Ctrl-C is raised when the step has been done; before 3.11 nobody can tell whether it has.
-            if sys.version_info >= (3, 11):
-                self.give_back(None)
+        except BaseException:  # Ctrl-C is raised when the step has been done
+            self.give_back(None)
             raise
 
+    @whole
     def submit(self, work: Work, *, refuse: Refuse, deadline: float | None = None, priority: int = 0) -> Ticket:
         """Have work run on a worker thread when its turn comes; never blocks.
 
@@ -138,6 +138,7 @@ class Admission:
         self.on_idle(ended.set)
         return ended.wait(timeout_s)
 
+    @whole
     def close(self) -> None:
         """Refuse whoever waits and whoever comes; calls that run go on to their end."""
         with self._lock:
@@ -196,13 +197,14 @@ class Admission:
         if self.is_awaited:
             self.settle()
 
+    @whole
     def _take_or_join(self, turn: Turn, priority: int) -> bool:
         """Whether the turn has a slot at once; else it stands in the line. Raises: Refused."""
         late: list[Turn] = []
         refusal, has_slot = None, True
         with self._lock:
             self.is_awaited = True
-            turn.state = "granted"  # first: Ctrl-C may come as soon as the slot is taken
+            turn.state = "granted"  # first: what another signal does may raise as soon as the slot is taken
             try:
                 self._take()
             except IndexError:
@@ -257,6 +259,7 @@ class Admission:
         self._waiting -= 1
         late.append(turn)
 
+    @whole
     def settle(self) -> None:
         """Hand free slots to whoever is next, and tell those who wait for the end."""
         while self._settle_once():
@@ -318,6 +321,7 @@ class Admission:
             return False
         return True
 
+    @whole
     def _withdraw(self, turn: Turn, refusal: Refused) -> bool:
         with self._lock:
             if turn.state == "waiting":
@@ -340,8 +344,7 @@ class Admission:
                 turn.refuse(turn.refusal)
 
     def _counted(self, refusal: Refused) -> Refused:
-        counter = {"deadline": EXPIRED, "cancelled": CANCELLED}.get(refusal.code, REJECTED)
-        self._accounting.record().count(counter)
+        self._accounting.record().count({"deadline": EXPIRED, "cancelled": CANCELLED}.get(refusal.code, REJECTED))
         return refusal
 
     def _hand_to_worker(self, turn: Turn) -> bool:

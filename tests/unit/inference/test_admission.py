@@ -6,7 +6,6 @@ import inspect
 import math
 import pickle
 import random
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -230,7 +229,6 @@ def test_a_system_without_threads_refuses_work_and_keeps_no_slot(monkeypatch) ->
     assert line.accounting.statistics().rejected == 3
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="nobody can tell there on which side of the step it came")
 def test_an_interrupt_as_soon_as_a_slot_is_taken_loses_none() -> None:
     admission = Admission(1, 10)
     take = admission._take
