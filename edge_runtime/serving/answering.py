@@ -34,6 +34,7 @@ class Answerer:
         self._asker = model.asker
         self._outputs = WantedOutputs(model.release.manifest, model.variant.manifest)
         self._needs_pixels = model.predictor.postprocess.compares
+        self._quantises = self._asker.direct.quantises
 
     def answer(self, call: Call, record: Record) -> dict[str, Values]:
         """The wanted outputs of one call, as `Reply.tensors` holds them; counts samples and stages.
@@ -48,7 +49,10 @@ class Answerer:
         if not public:
             # What is no array does not pass that gate, whatever its type promises.
             given: Inputs = call.inputs  # type: ignore[assignment]
+            began = perf_counter_ns() if self._quantises else 0
             if (fed := self._asker.straight(given)) is not None:
+                if began:
+                    record.time(PREPARE, perf_counter_ns() - began)
                 return self._answer_straight(fed, tensors, record)
         return _reply(self._asker, (tensors, public), self._asked(call, record), record)
 

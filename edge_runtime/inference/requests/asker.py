@@ -73,7 +73,7 @@ class Asker:
         """The engine, asked for several samples at once."""
         self._record = accounting.record
         self._call = direct_call(predictor.session)
-        self.direct = Direct(predictor)
+        self.direct = Direct(predictor, accounting.record)
         """The short way."""
         # What the shortest way needs, at hand.
         self._feed, self._raw = self.direct.public.feed, self.direct.raw

@@ -6,7 +6,8 @@ when all steps returned the very same memory, the next array of that shape goes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -18,6 +19,7 @@ from edge_runtime.inference.backend import Array, DirectCall, DirectSession, Ses
 from edge_runtime.inference.predictor import Predictor, Reader
 from edge_runtime.inference.preprocessing.given import batched_layout, check_named
 from edge_runtime.inference.preprocessing.preprocess import Chain, Inputs
+from edge_runtime.inference.requests.accounting import PREPARE, Record
 
 if TYPE_CHECKING:
     from edge_runtime.inference.preprocessing.quantising import Quantiser
@@ -92,26 +94,36 @@ class Gate:
 class _QuantisingGate(Gate):
     """The same where a file takes some of the inputs quantised, and needs no other preparation of them."""
 
-    def __init__(self, entries: Sequence[_Entry]) -> None:
+    def __init__(self, entries: Sequence[_Entry], record: Callable[[], Record]) -> None:
         super().__init__(entries)
+        self._record = record
         self._quantised = tuple((one.file_tensor, one.quantise) for one in entries if one.quantise is not None)
 
     def feed(self, inputs: Inputs) -> dict[str, Array] | None:
-        """As those of other gates, quantised."""
+        """As those of other gates, quantised, which is counted."""
+        began = perf_counter_ns()
         fed = super().feed(inputs)
         if fed is not None:
             for name, quantise in self._quantised:
                 fed[name] = quantise(fed[name])
+            self._record().time(PREPARE, perf_counter_ns() - began)
         return fed
 
 
 class Direct:
-    """The short way through one loaded variant."""
+    """The short way through one loaded variant.
 
-    def __init__(self, predictor: Predictor) -> None:
-        files = predictor.file_inputs
-        self.public = _gate([_public(predictor, chain) for chain in _passing(predictor)])
-        self.canonical = _gate([] if predictor.sequencer else [_canonical(predictor, name) for name in files])
+    Args:
+        predictor: the variant.
+        record: where its caller's thread counts.
+    """
+
+    def __init__(self, predictor: Predictor, record: Callable[[], Record]) -> None:
+        files = [] if predictor.sequencer else predictor.file_inputs
+        self.public = _gate([_public(predictor, chain) for chain in _passing(predictor)], record)
+        self.canonical = _gate([_canonical(predictor, name) for name in files], record)
+        self.quantises = any(isinstance(gate, _QuantisingGate) for gate in (self.public, self.canonical))
+        """Whether something is done to what goes this way after all, which takes time."""
         places = {info.name: place for place, info in enumerate(predictor.session.outputs)}
         self.readers: dict[str, tuple[int, Reader | None]] = {
             name: (places[info.name], predictor.readers[name]) for name, info in predictor.file_outputs.items()
@@ -180,8 +192,8 @@ def _file_tensor(predictor: Predictor, tensor: str) -> tuple[str, np.dtype[np.ge
     return info.name, np.dtype(info.dtype)
 
 
-def _gate(entries: Sequence[_Entry]) -> Gate:
-    return Gate(entries) if all(one.quantise is None for one in entries) else _QuantisingGate(entries)
+def _gate(entries: Sequence[_Entry], record: Callable[[], Record]) -> Gate:
+    return Gate(entries) if all(one.quantise is None for one in entries) else _QuantisingGate(entries, record)
 
 
 def _is_same(given: Array, fed: Array) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import msgspec
@@ -20,8 +21,10 @@ from edge_runtime.inference.predictor import load_predictor
 from edge_runtime.inference.preprocessing.values import Value
 from edge_runtime.inference.requests.accounting import Accounting
 from edge_runtime.inference.requests.asker import Asker
+from edge_runtime.serving.calls import Call
+from edge_runtime.serving.host import ModelHost
 from tests.fakes.litert_models import adder_of_namesakes, custom_operator, four_pixel_tflite, int8_four_pixel_tflite
-from tests.fakes.models import Build, release_manifest
+from tests.fakes.models import Build, release_manifest, write_release
 
 PICTURE = np.array([[[[0], [255]], [[128], [64]]]], dtype=np.uint8)
 REAL = BackendOptions(threads=1)
@@ -69,6 +72,37 @@ def test_real_numbers_go_the_short_way_into_a_quantised_file_and_mean_the_same()
     assert np.array_equal(asker.infer_tensors({"x": first})["logits"], answered)
     assert asker.straight({"x": second.astype(np.float64)}) is None
     assert asker.straight({"x": second.reshape(1, 2, 2, 1)}) is None
+
+
+def test_numbers_that_are_quantised_on_the_short_way_are_counted_as_prepared() -> None:
+    accounting = Accounting()
+    predictor = load_predictor(
+        release_manifest(["int8"]), int8_variant(), {"model": int8_four_pixel_tflite()}, options=REAL
+    )
+    asker = Asker(predictor, accounting)
+
+    for _ in range(3):
+        asker.infer_tensors({"x": np.full((1, 1, 2, 2), 0.5, np.float32)})
+
+    counted = accounting.statistics()
+    assert (counted.success, counted.stages["prepare"].count) == (3, 3)
+
+
+def test_a_server_counts_what_is_quantised_on_the_short_way_too(tmp_path: Path) -> None:
+    class Quantised(Build):
+        def manifest(self) -> VariantManifest:
+            return msgspec.structs.replace(super().manifest(), io=int8_variant().io)
+
+    write_release(tmp_path / "r", [Quantised("int8", engine="litert", content=int8_four_pixel_tflite())])
+    question = Call({"x": np.full((1, 1, 2, 2), 0.5, np.float32)}, ("logits",))
+
+    with ModelHost() as host:
+        served = host.load(tmp_path / "r")
+        for _ in range(3):
+            served.call(question)
+        counted = served.statistics()
+
+    assert (counted.success.count, counted.stages["prepare"].count) == (3, 3)
 
 
 def test_real_numbers_in_an_order_that_a_quantised_file_does_not_have_are_turned_each_time() -> None:
