@@ -14,7 +14,7 @@ from converters.planning.recipe import Recipe
 from converters.planning.recipe_inputs import columns_of
 from converters.planning.recipe_outputs import OutputRecipe
 from edge_runtime.contract.errors import ContractError
-from edge_runtime.contract.steps import Columns
+from edge_runtime.contract.table_steps import Columns
 
 CALIBRATION_MIN: Final = 8
 """Fewer examples than this give the ranges of those examples, not of what the model will see."""

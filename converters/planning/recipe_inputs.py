@@ -15,7 +15,6 @@ from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.steps import (
     Color,
     ColorStep,
-    Columns,
     Crop,
     Decode,
     Layout,
@@ -26,6 +25,7 @@ from edge_runtime.contract.steps import (
     parse_preprocess,
     raw_steps,
 )
+from edge_runtime.contract.table_steps import Columns
 
 DECODE, RESIZE, CROP, NORMALIZE, LAYOUT = "decode", "resize", "crop", "norm", "layout"
 """Ids of the steps that the short form stands for; variants name the last two in `absorbs`."""

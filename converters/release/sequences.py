@@ -10,7 +10,8 @@ from converters.model.source import Imported, Port
 from converters.planning.recipe import Recipe
 from converters.release.public_inputs import canonical
 from edge_runtime.contract.release import StateSpec, StreamSpec
-from edge_runtime.contract.steps import Frame, RawStep
+from edge_runtime.contract.sound_steps import Frame
+from edge_runtime.contract.steps import RawStep
 from edge_runtime.contract.tensor import TensorSpec
 
 _FRAME: Final = str(Frame.__struct_config__.tag)

@@ -6,7 +6,9 @@ reason instead of making the whole document unreadable; `parse_preprocess` and `
 
 # No `from __future__ import annotations`: msgspec would read the types from text at first use, ten times as slowly.
 
-from typing import Annotated, Final, Literal, TypeVar, Union
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -19,19 +21,19 @@ RawStep = dict[str, object]
 Color = Literal["rgb", "bgr", "gray"]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
 """At least one, and no more than memory can be taken for."""
-Band = Annotated[int, msgspec.Meta(ge=1, le=1 << 13)]
-"""Bands, coefficients or frames of which a matrix is made."""
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-class _Pre(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="op"):
+class Preparing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="op"):
+    """What all preprocessing steps say."""
+
     id: str
     """Named by `absorbs` in a variant's `io`."""
     from_: str | None = msgspec.field(name="from", default=None)
     """Public input the chain starts from; only on the first step."""
 
 
-class Decode(_Pre, frozen=True, kw_only=True, tag="decode"):
+class Decode(Preparing, frozen=True, kw_only=True, tag="decode"):
     """Encoded image bytes (or an array) to uint8 HWC."""
 
     color: Color
@@ -40,7 +42,7 @@ class Decode(_Pre, frozen=True, kw_only=True, tag="decode"):
     formats: list[str] = []
 
 
-class Resize(_Pre, frozen=True, kw_only=True, tag="resize"):
+class Resize(Preparing, frozen=True, kw_only=True, tag="resize"):
     """Image to a fixed size; `antialias` true is Pillow's filter, false OpenCV's."""
 
     mode: Literal["stretch", "fit_pad", "fit_crop", "shortest_side", "none"]
@@ -54,7 +56,7 @@ class Resize(_Pre, frozen=True, kw_only=True, tag="resize"):
     tolerance_lsb: int = 0
 
 
-class Crop(_Pre, frozen=True, kw_only=True, tag="crop"):
+class Crop(Preparing, frozen=True, kw_only=True, tag="crop"):
     """Cut a window out of an image."""
 
     mode: Literal["center", "boxes"]
@@ -62,13 +64,13 @@ class Crop(_Pre, frozen=True, kw_only=True, tag="crop"):
     margin: float | None = None
 
 
-class ColorStep(_Pre, frozen=True, kw_only=True, tag="color"):
+class ColorStep(Preparing, frozen=True, kw_only=True, tag="color"):
     """Change the colour order or reduce to grey."""
 
     to: Color
 
 
-class Normalize(_Pre, frozen=True, kw_only=True, tag="normalize"):
+class Normalize(Preparing, frozen=True, kw_only=True, tag="normalize"):
     """y = (x · scale − mean) / std, per channel; all in units of the value after `scale`."""
 
     scale: float
@@ -76,13 +78,13 @@ class Normalize(_Pre, frozen=True, kw_only=True, tag="normalize"):
     std: list[float]
 
 
-class Layout(_Pre, frozen=True, kw_only=True, tag="layout"):
+class Layout(Preparing, frozen=True, kw_only=True, tag="layout"):
     """Permute axes."""
 
     to: Literal["NCHW", "NHWC", "CHW", "HWC", "NT", "NTC"]
 
 
-class Cast(_Pre, frozen=True, kw_only=True, tag="cast"):
+class Cast(Preparing, frozen=True, kw_only=True, tag="cast"):
     """Change the dtype with a stated rounding."""
 
     dtype: str
@@ -90,110 +92,7 @@ class Cast(_Pre, frozen=True, kw_only=True, tag="cast"):
     saturate: bool
 
 
-class Resample(_Pre, frozen=True, kw_only=True, tag="resample"):
-    """Audio to another sample rate."""
-
-    rate_hz: Count
-    quality: str
-
-
-class Mono(_Pre, frozen=True, kw_only=True, tag="mono"):
-    """Average audio channels into one."""
-
-
-class Amplitude(_Pre, frozen=True, kw_only=True, tag="amplitude"):
-    """Scale audio amplitudes."""
-
-    mode: Literal["none", "int16_to_unit", "peak", "rms"]
-
-
-class Frame(_Pre, frozen=True, kw_only=True, tag="frame"):
-    """Cut audio into overlapping frames of samples."""
-
-    length: Count
-    hop: Count
-    tail: Literal["drop", "pad_zero", "reflect"]
-    context: Annotated[int, msgspec.Meta(ge=0, le=1 << 24)] = 0
-
-
-class Stft(_Pre, frozen=True, kw_only=True, tag="stft"):
-    """Short-time Fourier transform magnitudes (`power` 1) or powers (2) of frames, zero-padded to `fft` samples."""
-
-    fft: Annotated[int, msgspec.Meta(ge=2, le=1 << 16)]
-    window: Literal["hann_periodic", "hann_symmetric", "hamming"]
-    center: bool
-    """Frames were centred on every `hop`-th sample, from the first one on; the `tail` says what lies outside.
-
-    A frame shorter than `fft` lies in the middle of it, as torch.stft and librosa.stft place a short window.
-    """
-    power: Literal[1, 2]
-
-
-class Mel(_Pre, frozen=True, kw_only=True, tag="mel"):
-    """Mel filter bank: triangles that are linear in Hz, as librosa and torchaudio build them."""
-
-    bins: Band
-    fmin_hz: float
-    fmax_hz: float
-    scale: Literal["htk", "slaney"]
-    norm: Literal["none", "slaney"]
-
-
-class Log(_Pre, frozen=True, kw_only=True, tag="log"):
-    """Logarithm with an explicit offset (`add`) or floor; `db` is 10 · log10(x / ref)."""
-
-    kind: Literal["ln", "log10", "db"]
-    add: float | None = None
-    floor: float | None = None
-    ref: float | None = None
-
-
-class Dct(_Pre, frozen=True, kw_only=True, tag="dct"):
-    """Discrete cosine transform, type 2, orthonormal; keeps the first `keep` coefficients."""
-
-    type: Literal[2]
-    norm: Literal["ortho"]
-    keep: Band
-
-
-class Stack(_Pre, frozen=True, kw_only=True, tag="stack"):
-    """Concatenate neighbouring feature frames."""
-
-    frames: Band
-    hop: Count
-
-
-class Columns(_Pre, frozen=True, kw_only=True, tag="columns"):
-    """Named table columns to one numeric vector."""
-
-    names: list[str]
-    dtype: str
-    missing: Literal["error", "mean", "value", "keep"]
-    """What an empty cell is: refused, filled with a mean or a value, or NaN that the model itself fills in."""
-    value: float | None = None
-    """Stands in for a missing number with `missing` value."""
-    means: list[float] = []
-    """One per column, with `missing` mean."""
-
-
-class Standardize(_Pre, frozen=True, kw_only=True, tag="standardize"):
-    """y = (x − mean) / std, per column."""
-
-    mean: list[float]
-    std: list[float]
-
-
-class Relative(_Pre, frozen=True, kw_only=True, tag="relative"):
-    """Coordinates relative to one point, scaled by the largest magnitude."""
-
-    origin: int
-    """Index of the point that becomes zero."""
-    scale: Literal["max_abs", "none"]
-    coordinates: int | None = None
-    """Numbers per point, where they lie in one row; None: the last axis is a point."""
-
-
-class Tokenize(_Pre, frozen=True, kw_only=True, tag="tokenize"):
+class Tokenize(Preparing, frozen=True, kw_only=True, tag="tokenize"):
     """Text to token ids; needs the feature `tokenizer`."""
 
     tokenizer: str
@@ -203,12 +102,14 @@ class Tokenize(_Pre, frozen=True, kw_only=True, tag="tokenize"):
     outputs: list[str]
 
 
-class _Post(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="op"):
+class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="op"):
+    """What all postprocessing steps say."""
+
     from_: str = msgspec.field(name="from")
     """Canonical tensor (or the result of an earlier step) this reads."""
 
 
-class TopK(_Post, frozen=True, kw_only=True, tag="top_k"):
+class TopK(Reading, frozen=True, kw_only=True, tag="top_k"):
     """Best classes with their scores."""
 
     activation: Literal["none", "softmax", "sigmoid"]
@@ -218,7 +119,7 @@ class TopK(_Post, frozen=True, kw_only=True, tag="top_k"):
     labels_offset: int = 0
 
 
-class Detect(_Post, frozen=True, kw_only=True, tag="detect"):
+class Detect(Reading, frozen=True, kw_only=True, tag="detect"):
     """Raw detector tensors to scored boxes; `from` names the boxes, or the one tensor that holds everything."""
 
     family: Literal[
@@ -257,7 +158,7 @@ class Detect(_Post, frozen=True, kw_only=True, tag="detect"):
     """Of the centre, of the size."""
 
 
-class Nms(_Post, frozen=True, kw_only=True, tag="nms"):
+class Nms(Reading, frozen=True, kw_only=True, tag="nms"):
     """Non-maximum suppression of what `from` names, an earlier step; boxes leave as xyxy pixels of the caller's image.
 
     `soft` is the linear form: a box that overlaps a better one by more than `iou` keeps 1 − overlap of its score.
@@ -269,7 +170,7 @@ class Nms(_Post, frozen=True, kw_only=True, tag="nms"):
     in_graph: bool
 
 
-class Segment(_Post, frozen=True, kw_only=True, tag="segment"):
+class Segment(Reading, frozen=True, kw_only=True, tag="segment"):
     """Per-pixel classes."""
 
     source: Literal["logits", "classmap"]
@@ -280,7 +181,7 @@ class Segment(_Post, frozen=True, kw_only=True, tag="segment"):
     """Classes that a summary leaves out."""
 
 
-class Reconstruction(_Post, frozen=True, kw_only=True, tag="reconstruction"):
+class Reconstruction(Reading, frozen=True, kw_only=True, tag="reconstruction"):
     """Distance between input and reconstruction (anomaly score)."""
 
     metric: Literal["mse", "mae"]
@@ -291,7 +192,7 @@ class Reconstruction(_Post, frozen=True, kw_only=True, tag="reconstruction"):
     threshold: float | None = None
 
 
-class Hysteresis(_Post, frozen=True, kw_only=True, tag="hysteresis"):
+class Hysteresis(Reading, frozen=True, kw_only=True, tag="hysteresis"):
     """Scores over time to segments."""
 
     on: float
@@ -301,39 +202,59 @@ class Hysteresis(_Post, frozen=True, kw_only=True, tag="hysteresis"):
     pad_ms: float
 
 
-class Score(_Post, frozen=True, kw_only=True, tag="score"):
+class Score(Reading, frozen=True, kw_only=True, tag="score"):
     """One number between 0 and 1."""
 
 
-class Regression(_Post, frozen=True, kw_only=True, tag="regression"):
+class Regression(Reading, frozen=True, kw_only=True, tag="regression"):
     """Numbers with a unit."""
 
     unit: str
     scale: float
 
 
-class Embedding(_Post, frozen=True, kw_only=True, tag="embedding"):
+class Embedding(Reading, frozen=True, kw_only=True, tag="embedding"):
     """A vector, optionally of unit length."""
 
     normalise: Literal["none", "l2"]
 
 
-class RawTensor(_Post, frozen=True, kw_only=True, tag="raw"):
+class RawTensor(Reading, frozen=True, kw_only=True, tag="raw"):
     """The canonical tensor as it is."""
 
 
-PreStep = Union[  # noqa: UP007 (msgspec resolves it at run time on 3.10)
-    Decode, Resize, Crop, ColorStep, Normalize, Layout, Cast, Resample, Mono, Amplitude, Frame, Stft, Mel, Log, Dct,
-    Stack, Columns, Standardize, Relative, Tokenize,
-]  # fmt: skip
-PostStep = Union[  # noqa: UP007
-    TopK, Detect, Nms, Segment, Reconstruction, Hysteresis, Score, Regression, Embedding, RawTensor
-]
+if TYPE_CHECKING:
+    from edge_runtime.contract.sound_steps import Amplitude, Dct, Frame, Log, Mel, Mono, Resample, Stack, Stft
+    from edge_runtime.contract.table_steps import Columns, Relative, Standardize
 
-# By operation, so that msgspec looks into the types of those steps alone that a release takes.
-_PRE: Final[dict[str, type[PreStep]]] = {kind.__struct_config__.tag: kind for kind in PreStep.__args__}  # type: ignore[attr-defined]
-_POST: Final[dict[str, type[PostStep]]] = {kind.__struct_config__.tag: kind for kind in PostStep.__args__}  # type: ignore[attr-defined]
-_StepT = TypeVar("_StepT")
+    PreStep: TypeAlias = (
+        Decode | Resize | Crop | ColorStep | Normalize | Layout | Cast | Tokenize | Resample | Mono | Amplitude | Frame
+        | Stft | Mel | Log | Dct | Stack | Columns | Standardize | Relative
+    )  # fmt: skip
+    PostStep: TypeAlias = (
+        TopK | Detect | Nms | Segment | Reconstruction | Hysteresis | Score | Regression | Embedding | RawTensor
+    )  # fmt: skip
+else:
+    PreStep, PostStep = Preparing, Reading
+
+_SOUNDS: Final = "edge_runtime.contract.sound_steps"
+_TABLES: Final = "edge_runtime.contract.table_steps"
+# By operation: msgspec looks into the types of those steps alone that a release takes, and whoever asks about pictures
+# waits for no steps on sounds.
+PREPROCESS: Final[Mapping[str, type[Preparing] | str]] = {
+    "decode": Decode, "resize": Resize, "crop": Crop, "color": ColorStep, "normalize": Normalize, "layout": Layout,
+    "cast": Cast, "tokenize": Tokenize,
+    "resample": f"{_SOUNDS}:Resample", "mono": f"{_SOUNDS}:Mono", "amplitude": f"{_SOUNDS}:Amplitude",
+    "frame": f"{_SOUNDS}:Frame", "stft": f"{_SOUNDS}:Stft", "mel": f"{_SOUNDS}:Mel", "log": f"{_SOUNDS}:Log",
+    "dct": f"{_SOUNDS}:Dct", "stack": f"{_SOUNDS}:Stack",
+    "columns": f"{_TABLES}:Columns", "standardize": f"{_TABLES}:Standardize", "relative": f"{_TABLES}:Relative",
+}  # fmt: skip
+"""Types of preprocessing steps by operation, some as `module:Class`."""
+POSTPROCESS: Final[Mapping[str, type[Reading]]] = {
+    "top_k": TopK, "detect": Detect, "nms": Nms, "segment": Segment, "reconstruction": Reconstruction,
+    "hysteresis": Hysteresis, "score": Score, "regression": Regression, "embedding": Embedding, "raw": RawTensor,
+}  # fmt: skip
+"""Types of postprocessing steps by operation."""
 
 
 def parse_preprocess(steps: list[RawStep]) -> tuple[PreStep, ...]:
@@ -343,12 +264,12 @@ def parse_preprocess(steps: list[RawStep]) -> tuple[PreStep, ...]:
         UnsupportedFeature: an operation, or a value of one of its enums, that this reader does not know.
         ContractError: a known operation with missing or mistyped fields.
     """
-    return tuple(_parse(step, _PRE, "preprocess") for step in steps)
+    return tuple(_parse(step, PREPROCESS, "preprocess") for step in steps)
 
 
 def parse_postprocess(steps: list[RawStep]) -> tuple[PostStep, ...]:
     """Type the steps that turn canonical tensors into an answer. Raises: as `parse_preprocess`."""
-    return tuple(_parse(step, _POST, "postprocess") for step in steps)
+    return tuple(_parse(step, POSTPROCESS, "postprocess") for step in steps)
 
 
 def raw_steps(steps: tuple[PreStep, ...] | tuple[PostStep, ...]) -> list[RawStep]:
@@ -358,9 +279,17 @@ def raw_steps(steps: tuple[PreStep, ...] | tuple[PostStep, ...]) -> list[RawStep
     return decoded
 
 
-def _parse(step: RawStep, known: dict[str, type[_StepT]], where: str) -> _StepT:
+def op_of(step: PreStep | PostStep) -> str:
+    """The operation of a step, as manifests name it."""
+    return str(type(step).__struct_config__.tag)
+
+
+def _parse(step: RawStep, known: Mapping[str, type[msgspec.Struct] | str], where: str) -> Any:  # of a known type
     op = step.get("op")
     kind = known.get(op) if isinstance(op, str) else None
+    if isinstance(kind, str):
+        module, _, name = kind.partition(":")
+        kind = getattr(import_module(module), name)
     if kind is None:
         raise UnsupportedFeature(f"run {where} step {shown(op)}", "this runtime does not know it", "update the runtime")
     try:

@@ -11,7 +11,8 @@ import numpy as np
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.release import ReleaseManifest, StateSpec, VariantManifest
-from edge_runtime.contract.steps import Frame, PreStep
+from edge_runtime.contract.sound_steps import Frame
+from edge_runtime.contract.steps import PreStep
 from edge_runtime.inference.backend import Array, Tensors
 
 SESSIONS_MAX: Final = 64

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from converters.planning.recipe import parse_recipe
-from edge_runtime.contract.steps import Detect, PostStep, PreStep
+from edge_runtime.contract.steps import POSTPROCESS, PREPROCESS, Detect
 from tests.unit.converters.test_recipe import GOOD
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "how-to"
@@ -31,8 +31,7 @@ def test_every_step_of_a_recipe_is_explained() -> None:
     page = (GUIDES / "describe-inputs-and-answers.md").read_text()
     detectors = (GUIDES / "quantise-a-detector.md").read_text()
 
-    for kind in (*PreStep.__args__, *PostStep.__args__):
-        op = str(kind.__struct_config__.tag)
+    for op in (*PREPROCESS, *POSTPROCESS):
         assert op == "tokenize" or f"`{op}`" in page or f"`{op}`" in detectors, op
 
 

@@ -23,6 +23,7 @@ from edge_runtime.contract.steps import (
     Score,
     Segment,
     TopK,
+    op_of,
     parse_postprocess,
 )
 from edge_runtime.inference.backend import Array, Tensors
@@ -217,7 +218,7 @@ def _interpreter(
         case (single,):
             return _single(single, labels)
         case _:
-            ops = ", ".join(str(type(step).__struct_config__.tag) for step in steps)
+            ops = ", ".join(op_of(step) for step in steps)
             raise UnsupportedFeature(f"answer output {output}", f"the chain of steps {ops} is not built")
 
 
@@ -241,7 +242,7 @@ def _single(step: PostStep, labels: tuple[str, ...]) -> _Interpreter:
         case RawTensor():
             return lambda sample: TensorAnswer(_whole(sample.tensors[step.from_]))
         case _:
-            op = type(step).__struct_config__.tag
+            op = op_of(step)
             raise UnsupportedFeature(f"run postprocess step {op}", "this runtime does not build it yet")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.steps import Hysteresis, PostStep, RawTensor, Score
+from edge_runtime.contract.steps import Hysteresis, PostStep, RawTensor, Score, op_of
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.postprocessing.hysteresis import SegmentFinder, check_hysteresis
 from edge_runtime.inference.postprocessing.results import Answer, Result, Segments, TensorAnswer, Track
@@ -85,7 +85,7 @@ def compile_stream_reader(
     """
     for name, steps in outputs.items():
         if len(steps) != 1 or not isinstance(steps[0], _BUILT):
-            ops = ", ".join(str(type(step).__struct_config__.tag) for step in steps)
+            ops = ", ".join(op_of(step) for step in steps)
             because = f"a stream is answered by score, hysteresis or raw, not by {ops}"
             raise UnsupportedFeature(f"answer output {shown(name)}", because, "write one of them")
         if isinstance(steps[0], Hysteresis):

@@ -11,7 +11,8 @@ import numpy as np
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.steps import Amplitude, Dct, Frame, Log, Mel, Mono, PreStep, Resample, Stack, Stft
+from edge_runtime.contract.sound_steps import Amplitude, Dct, Frame, Log, Mel, Mono, Resample, Stack, Stft
+from edge_runtime.contract.steps import PreStep, op_of
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.preprocessing.values import Step, Value
 
@@ -54,7 +55,7 @@ def build_audio_step(step: PreStep, following: PreStep | None) -> Step:
         case Stack():
             return partial(_stack, step=step)
         case _:
-            op = type(step).__struct_config__.tag
+            op = op_of(step)
             raise UnsupportedFeature(f"run preprocess step {op} ({step.id})", "it does not work on audio")
 
 

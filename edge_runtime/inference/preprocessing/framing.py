@@ -13,7 +13,8 @@ import numpy as np
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.steps import Amplitude, Frame, Mono, PreStep, Resample, Stack
+from edge_runtime.contract.sound_steps import Amplitude, Frame, Mono, Resample, Stack
+from edge_runtime.contract.steps import PreStep, op_of
 from edge_runtime.contract.tensor import AxisRange, InputSpec
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.preprocessing.audio_steps import centred_reach
@@ -160,7 +161,7 @@ def _check_by_sample(step: PreStep) -> None:
     """Refuse what cannot be done to a piece of a sound without knowing the rest of it."""
     if isinstance(step, Mono) or (isinstance(step, Amplitude) and step.mode in {"none", "int16_to_unit"}):
         return
-    op = f"{type(step).__struct_config__.tag} ({step.id})"
+    op = f"{op_of(step)} ({step.id})"
     remedy = "give the stream in the model's own rate" if isinstance(step, Resample) else "use it on whole sounds only"
     raise UnsupportedFeature("hear a stream", f"step {op} must know the whole sound", remedy)
 

@@ -8,7 +8,18 @@ from typing import Final
 import numpy as np
 
 from edge_runtime.contract.errors import ContractError, UnsupportedFeature
-from edge_runtime.contract.steps import Cast, Color, ColorStep, Crop, Layout, Normalize, PreStep, Resize, Tokenize
+from edge_runtime.contract.steps import (
+    Cast,
+    Color,
+    ColorStep,
+    Crop,
+    Layout,
+    Normalize,
+    PreStep,
+    Resize,
+    Tokenize,
+    op_of,
+)
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.preprocessing.images import center_crop, recolour, resize
 from edge_runtime.inference.preprocessing.values import Step, Value, permute
@@ -37,7 +48,7 @@ def build_image_step(step: PreStep) -> Step:
             remedy = "turn it into numbers in the application, and take the ids as kind tensor"
             raise UnsupportedFeature(f"run preprocess step tokenize ({step.id})", because, remedy)
         case _:
-            op = type(step).__struct_config__.tag
+            op = op_of(step)
             raise UnsupportedFeature(
                 f"run preprocess step {op} ({step.id})", "this runtime does not build it yet", "update the runtime"
             )

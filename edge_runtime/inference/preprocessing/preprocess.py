@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.release import ReleaseManifest, TensorBinding, VariantManifest
-from edge_runtime.contract.steps import Columns, Decode, PreStep, Stack, parse_preprocess
+from edge_runtime.contract.steps import Decode, PreStep, op_of, parse_preprocess
 from edge_runtime.contract.tensor import AxisRange, InputSpec, TensorSpec
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.preprocessing.given import (
@@ -30,6 +30,7 @@ from edge_runtime.inference.preprocessing.given import (
 from edge_runtime.inference.preprocessing.values import Step, Value, permute, with_axes
 
 if TYPE_CHECKING:
+    from edge_runtime.contract.table_steps import Columns
     from edge_runtime.inference.preprocessing.geometry import Placement
     from edge_runtime.inference.preprocessing.quantising import Quantiser
     from edge_runtime.inference.preprocessing.reduction import Reduction
@@ -135,7 +136,7 @@ class Preprocessor(msgspec.Struct, frozen=True):
     def makes_windows(self) -> bool:
         """Whether one sample may become several rows of the model's batch."""
         frames = self.rules is not None and self.rules.unit == "frame"
-        return frames or any(isinstance(step, Stack) for chain in self.chains for step in chain.written)
+        return frames or any(op_of(step) == "stack" for chain in self.chains for step in chain.written)
 
     def windows(self, feeds: Tensors) -> list[Tensors]:
         """One feed for each window that samples were cut into; the feeds as they are where nothing is cut."""
@@ -293,7 +294,7 @@ def _compile_chain(name: str, release: ReleaseManifest, variant: VariantManifest
         binding = variant.io.inputs[name]
         layout, kept, dtype = binding.layout, _not_absorbed(steps, binding.absorbs, variant.id), binding.dtype
         quantise = _quantiser(binding, source)
-    columns = next((tuple(step.names) for step in steps if isinstance(step, Columns)), ())
+    columns = next((tuple(cast("Columns", step).names) for step in steps if op_of(step) == "columns"), ())
     kept = tuple(step for step in kept if step is not decode)
     reduction = None if decode is None else _reduction(decode, kept, source, release)
     finish = partial(_finish, name=name, spec=spec, dtype=dtype, quantise=quantise)
@@ -349,7 +350,7 @@ def compile_steps(steps: Sequence[PreStep]) -> tuple[Step, ...]:
     """Each step as a function; what a chain does not use is not imported. Raises: as `compile_preprocess`."""
     compiled: list[Step] = []
     for step, following in zip_longest(steps, steps[1:]):
-        op = str(type(step).__struct_config__.tag)
+        op = op_of(step)
         if op in _AUDIO_OPS:
             from edge_runtime.inference.preprocessing.audio_steps import build_audio_step
 

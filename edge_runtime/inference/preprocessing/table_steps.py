@@ -12,7 +12,8 @@ import numpy as np
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.steps import Columns, PreStep, Relative, Standardize
+from edge_runtime.contract.steps import PreStep, op_of
+from edge_runtime.contract.table_steps import Columns, Relative, Standardize
 from edge_runtime.contract.tensor import InputSpec
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.preprocessing.values import Step, Value
@@ -33,7 +34,7 @@ def build_table_step(step: PreStep) -> Step:
         case Relative():
             return partial(_relative, step=step)
         case _:
-            op = type(step).__struct_config__.tag
+            op = op_of(step)
             raise UnsupportedFeature(f"run preprocess step {op} ({step.id})", "it does not work on tables")
 
 

@@ -94,7 +94,7 @@ def test_an_answer_to_a_picture_waits_for_pillow_alone(tmp_path) -> None:
     assert (others | {"cv2", "tarfile", "typer", "subprocess", "hashlib", "base64"}) & modules == set()
     asked = {name.rpartition(".")[2] for name in of_ours(modules)}
     assert "pictures" in asked
-    assert {"opencv", "scaling", "segment", "detect", "golden_answers"} & asked == set()
+    assert {"opencv", "scaling", "segment", "detect", "golden_answers", "sound_steps", "states"} & asked == set()
 
 
 @pytest.mark.parametrize(("codec", "reader"), [("PNG", "Png"), ("BMP", "Bmp"), ("WEBP", "WebP"), ("JPEG", "Jpeg")])
