@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
 import shutil
@@ -15,14 +14,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Any, Final, Self, TypeVar
 
+from edge_runtime.parent import end_with_parent
+
 PATIENCE_S: Final = float(os.environ.get("EDGEFLEET_DEMO_PATIENCE_S", "180"))
 """Bound of every wait: it ends a hang, and measures nothing."""
 
-_PR_SET_PDEATHSIG: Final = 1
 _GRACE_S: Final = 15.0
 _FoundT = TypeVar("_FoundT")
 
@@ -167,7 +168,7 @@ class Stage:
             stderr=stderr,
             env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "120", **env},
             start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 (one prctl call, no threads yet)
+            preexec_fn=partial(end_with_parent, os.getpid()),  # noqa: PLW1509 (one prctl call, no threads yet)
         )
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
@@ -194,8 +195,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _end_with_parent() -> None:
-    """Even SIGKILL of the demo leaves no process behind."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
