@@ -16,6 +16,7 @@ from edge_runtime.serving.seating import ServedState
 from tests.fakes.pixels import picture, write_pixels
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "watch-a-server-with-prometheus.md"
+SELECTED = re.compile(r"(edge_runtime_\w+)(?:\{(\w+)=~?\"([\w|]+)\"\})?")
 ROW = re.compile(r"^\| `(edge_runtime_\w+)` \| ([\w, ]*) ?\| (.*) \|$", re.MULTILINE)
 
 
@@ -31,6 +32,13 @@ def test_the_guide_names_every_metric_with_its_labels(tmp_path: Path) -> None:
         client.infer("pixels", {"image": picture(0)[None]})
         page = ServingMetrics(host, events, lambda: [door]).page().decode()
 
+    samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    for expression in re.findall(r"(?:expr: |^)(.*edge_runtime_\w+.*[>=)].*)$", GUIDE.read_text(), re.MULTILINE):
+        for name, label, values in () if expression.startswith("|") else SELECTED.findall(expression):
+            found = [sample for sample in samples if sample.name == name]
+            told_values = {sample.labels.get(label) for sample in found}
+            assert found, expression
+            assert not label or set(values.split("|")) <= told_values, expression
     there = {
         re.sub(r"_(bucket|count|sum)$", "", sample.name) if family.type == "histogram" else sample.name: {
             label for label in sample.labels if label != "le"
