@@ -24,8 +24,7 @@ from edge_runtime.doors.v2.grpc_head import CallHead, CallRefused, refusal_of
 from edge_runtime.doors.v2.grpc_infer import Asked
 from edge_runtime.doors.v2.grpc_limits import RPCS_MAX, STREAMS_MAX, GrpcLimits
 from edge_runtime.doors.v2.grpc_service import CHANGES, SERVICE, SLOW, STREAM, Caller, GrpcService, Method
-from edge_runtime.doors.v2.grpc_stream import Arrived, MessageRules, Stream
-from edge_runtime.doors.v2.http2 import Event
+from edge_runtime.doors.v2.grpc_stream import Arrived, Event, MessageRules, Stream
 from edge_runtime.doors.v2.http_body import HttpError, unfold
 from edge_runtime.doors.v2.wire import Content
 from edge_runtime.inference.requests.refusals import unforeseen

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import struct
 import threading
 import time
 from collections.abc import Sequence
@@ -17,22 +16,18 @@ from edge_runtime.doors.pace import Pace
 from edge_runtime.doors.round import Round
 from edge_runtime.doors.v2 import http2_cutter as frames
 from edge_runtime.doors.v2.grpc_head import CallRefused
-from edge_runtime.doors.v2.grpc_limits import GrpcLimits
-from edge_runtime.doors.v2.grpc_stream import Buffer, Stream
-from edge_runtime.doors.v2.http2 import Event, House, Http2Connection
+from edge_runtime.doors.v2.grpc_limits import SHORT_HERE_S, SHORT_S, GrpcLimits
+from edge_runtime.doors.v2.grpc_stream import Buffer, Event, House, Stream
+from edge_runtime.doors.v2.http2 import Http2Connection
+from edge_runtime.doors.v2.http2_sender import rest_of
 from edge_runtime.doors.v2.http_body import Body
+from edge_runtime.doors.v2.listening import drop
 
-_RESET: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER: on, for no time at all."""
 _PARTS_MAX: Final = 64
 """Buffers in one system call; Linux takes 1024."""
 _READS_MAX: Final = 16
 """In the round, before it is another's turn."""
 
-SHORT_S: Final = 2e-3
-"""From a question to its answer by a worker: up to here it may be one that is quicker answered where it was read."""
-SHORT_HERE_S: Final = 250e-6
-"""What the model may take of that there: as much as two changes of threads cost, and so long others wait for it."""
 _STAYS_S: Final = 10.0
 """For which a client is not lent whose answers took longer there."""
 
@@ -124,7 +119,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         now = self._active_at = time.monotonic()
         with self._lock:
             events = self._wire.advance(nbytes, now)
-            self._is_direct = self._peer is not None and not self._left and not self._pending()
+            waits = self._left or self._transport is None or self._transport.get_write_buffer_size()
+            self._is_direct = self._peer is not None and not waits
             self._flush()
         self._heed(events)
         if self._deadline < inf and self._wire.has_greeted and not self._wire.is_held and not self._is_ending:
@@ -167,8 +163,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._moved.notify_all()
         if not self._is_ending:
             self._deadline = inf
-        if not (self._is_ending or self._is_lent):
-            self._transport.resume_reading()
+            if not self._is_lent:
+                self._transport.resume_reading()
 
     def answer(self, stream: Stream, parts: Sequence[Buffer], size: int, body: Body | None = None) -> None:
         """The message that answers a call; from any thread.
@@ -179,7 +175,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             size: of all of them, bytes.
             body: memory of the question, which nobody needs any more.
         """
-        if self._pace.is_brisk and not self._is_lent and threading.get_ident() != self._home:
+        if self._may_be_lent() and threading.get_ident() != self._home:
             # There, so that the client is lent before its next question is here.
             with suppress(RuntimeError):  # a loop that has ended has nobody to tell
                 self._loop.call_soon_threadsafe(self.answer, stream, parts, size, body)
@@ -190,8 +186,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._wire.answer(stream, parts, size)
             self._flush()
         if not self._is_lent:
-            self._pace.note(self._asked_at, time.monotonic(), _left_us(stream))
-            if self._pace.is_brisk and threading.get_ident() == self._home:
+            now = time.monotonic()
+            self._pace.note(self._asked_at, now, stream.left_us(now))
+            if self._may_be_lent() and threading.get_ident() == self._home:
                 self._lend()
         self._turn(stream)
 
@@ -225,7 +222,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def expire(self, now: float) -> None:
         """End what takes too long, give back what is not needed; `now` is `time.monotonic()`."""
         if now >= self._deadline:
-            self._reset()
+            drop(self._transport)
             return
         ended = []
         limits = self._server.limits
@@ -233,7 +230,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             for stream in self._wire.streams:
                 if stream.since is not None and stream.deadline is not None and stream.deadline < now:
                     self._wire.refuse(stream, _TOO_LATE)
-                elif _is_stuck(stream, now, limits):
+                elif stream.is_stuck(now, limits.patience_s, limits.send_s):
                     self._wire.reset(stream, frames.CANCEL)
                 if stream.is_over:
                     ended.append(Event(stream, is_gone=True))
@@ -277,9 +274,10 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def hang_up(self) -> None:
         """End the conversation, from any thread: whoever reads learns so at once."""
-        with suppress(OSError):
-            if self._peer is not None:
-                self._peer.shutdown(socket.SHUT_RDWR)
+        peer = self._peer
+        if peer is not None:
+            with suppress(OSError):  # it has hung up itself
+                peer.shutdown(socket.SHUT_RDWR)
 
     def come_back(self) -> None:
         """Have the event loop read again; from any thread."""
@@ -295,17 +293,19 @@ class GrpcConnection(asyncio.BufferedProtocol):
         took_s = self._server.answer_here(self, events)
         if took_s is None:
             return False
-        self._in_round.note(began, began + took_s, _left_us(stream))
+        self._in_round.note(began, began + took_s, stream.left_us(began))
         if not self._in_round.is_brisk:
             self._stays_until = time.monotonic() + _STAYS_S
         return self._in_round.is_brisk and self._is_direct and not self._wire.is_spent
 
+    def _may_be_lent(self) -> bool:
+        is_here = self._peer is not None and not (self._is_lent or self._is_ending)
+        return self._pace.is_brisk and is_here and self._wire.calls <= 1 and time.monotonic() >= self._stays_until
+
     def _lend(self) -> None:
         """Leave reading to the round, if nothing is under way."""
         transport = self._transport
-        if self._peer is None or transport is None or self._is_ending or self._is_lent:
-            return
-        if time.monotonic() < self._stays_until or not (self._is_direct and self._wire.is_quiet):
+        if transport is None or not (self._is_direct and self._wire.is_quiet):
             return
         transport.pause_reading()
         self._is_lent = True
@@ -382,7 +382,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             with suppress(OSError):
                 # What is wrong with the socket, the loop will find.
                 sent = os.writev(self.fileno(), parts)
-        rest = _rest(parts, sent)
+        rest = rest_of(parts, sent)
         if rest:
             self._is_direct = False
             self._left += rest
@@ -391,44 +391,10 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _push(self) -> None:
         """Leave to the transport what the socket did not take."""
-        transport = self._transport
-        assert transport is not None
         with self._lock:
             left, self._left = self._left, []
-        if left and not transport.is_closing():
-            transport.writelines(left)
-
-    def _pending(self) -> int:
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
-
-    def _reset(self) -> None:
-        """Drop what the client did not fetch; else the kernel would go on offering it for minutes."""
-        if self._transport is None:
-            return
-        with suppress(OSError), socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno())) as peer:
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._transport.abort()
-
-
-def _rest(parts: list[Buffer], sent: int) -> list[Buffer]:
-    """What is left of them when so many bytes are gone."""
-    for place, part in enumerate(parts):
-        if sent < len(part):
-            return [memoryview(part)[sent:], *parts[place + 1 :]]
-        sent -= len(part)
-    return []
-
-
-def _is_stuck(stream: Stream, now: float, limits: GrpcLimits) -> bool:
-    """Whether its client neither goes on with a message nor fetches one."""
-    if stream.since is not None and stream.since + limits.patience_s < now:
-        return True
-    return stream.pending > 0 and stream.sent_since + limits.send_s < now
-
-
-def _left_us(stream: Stream) -> int:
-    """Microseconds until its deadline; 0: none."""
-    return 0 if stream.deadline is None else max(1, int((stream.deadline - time.monotonic()) * 1e6))
+        if left and self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(left)
 
 
 _TOO_LATE: Final = CallRefused("DEADLINE_EXCEEDED", "cannot answer: the deadline passed before the request had come")

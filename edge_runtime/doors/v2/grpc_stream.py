@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, Protocol, final
 
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.doors.budget import Budget
@@ -133,6 +133,16 @@ class Stream:
         self.queue.append(memoryview(b"\0" + size.to_bytes(4, "big")))
         self.queue.extend(memoryview(part).cast("B") for part in parts if len(part))
         self.pending += _PREFIX_BYTES + size
+
+    def is_stuck(self, now: float, patience_s: float, send_s: float) -> bool:
+        """Whether its client neither goes on with a message nor fetches one for so long."""
+        if self.since is not None and self.since + patience_s < now:
+            return True
+        return self.pending > 0 and self.sent_since + send_s < now
+
+    def left_us(self, now: float) -> int:
+        """Microseconds until its deadline; 0: it has none."""
+        return 0 if self.deadline is None else max(1, int((self.deadline - now) * 1e6))
 
     def close(self) -> None:
         """It is over: nothing of it is kept."""
@@ -267,3 +277,26 @@ class Assembly:
             self._came(self._stream, Arrived(None, self._is_folded, error))
         else:
             self._refused(self._stream, refusal_of(error))
+
+
+class Event(NamedTuple):
+    """Something that happened to a call: a message, its end (None and not over), or that nobody waits for it."""
+
+    stream: Stream
+    arrived: Arrived | None = None
+    is_gone: bool = False
+
+
+class House(Protocol):
+    """What a connection asks of its door; the connection's lock is held meanwhile."""
+
+    rules: MessageRules
+
+    def gate(self, head: CallHead) -> bool:
+        """Let a call in; whether it may have many messages. Raises: CallRefused."""
+
+    def count_refused(self) -> None:
+        """A call that was let in ends with an error."""
+
+    def forget(self, stream: Stream) -> None:
+        """It is over, for whatever reason."""

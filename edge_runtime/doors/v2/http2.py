@@ -9,68 +9,31 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Protocol, final
+from typing import Final, final
 
-import h2.config
-import h2.connection
 import h2.events
 import h2.exceptions
-import h2.settings
 
 from edge_runtime.doors.v2 import http2_cutter as frames
-from edge_runtime.doors.v2.grpc_head import SUCCESS, CallHead, CallRefused, read_head
-from edge_runtime.doors.v2.grpc_stream import Arrived, Assembly, Buffer, MessageRules, Stream
+from edge_runtime.doors.v2.grpc_head import SUCCESS, CallRefused, read_head
+from edge_runtime.doors.v2.grpc_stream import Arrived, Assembly, Buffer, Event, House, Stream
 from edge_runtime.doors.v2.http2_cutter import BrokenProtocol, FrameCutter
-from edge_runtime.doors.v2.http2_decoder import RememberingDecoder
+from edge_runtime.doors.v2.http2_library import STREAM_WINDOW, new_connection
 from edge_runtime.doors.v2.http2_nuisance import Nuisance
 from edge_runtime.doors.v2.http2_sender import Sender
 from edge_runtime.doors.v2.http_body import Body
 
-STREAM_WINDOW: Final = 8 * 1024 * 1024
-"""Bytes that a call may send unasked: most messages come without a word of ours in between."""
 _CONNECTION_WINDOW: Final = 1 << 30
 """So much that it stops nobody: what calls may take is bounded by their messages."""
 _CONNECTION_OWED_MAX: Final = 1 << 26
 _FIRST_WINDOW: Final = 65_535
 """RFC 9113, 6.9.2: of a connection that nobody has said anything of."""
-STREAMS_MAX: Final = 256
-"""Calls that one client may have open; well-behaved ones keep others back until there is room."""
-_HEADERS_MAX_BYTES: Final = 16 * 1024
-"""Of one call, unpacked: their sum with 32 bytes for each (RFC 9113, 6.5.2)."""
 _BLOCK_MAX_BYTES: Final = 64 * 1024
 """Of the frames that they come in."""
 _DEAF_MAX: Final = 256
-_CLOSED_MAX: Final = 1024
 
 _FORGIVEN_PER_MESSAGE: Final = 10
 _SMALL_BYTES: Final = 16
-
-
-class Event(NamedTuple):
-    """Something that happened to a call: a message, its end (None and not over), or that nobody waits for it."""
-
-    stream: Stream
-    arrived: Arrived | None = None
-    is_gone: bool = False
-
-
-class House(Protocol):
-    """What a connection asks of its door; the connection's lock is held meanwhile."""
-
-    rules: MessageRules
-
-    def gate(self, head: CallHead) -> bool:
-        """Let a call in; whether it may have many messages. Raises: CallRefused."""
-
-    def count_refused(self) -> None:
-        """A call that was let in ends with an error."""
-
-    def forget(self, stream: Stream) -> None:
-        """It is over, for whatever reason."""
-
-
-class _Connection(h2.connection.H2Connection):
-    MAX_CLOSED_STREAMS = _CLOSED_MAX  # the library's 65,536 would cost every client megabytes
 
 
 @final
@@ -88,7 +51,7 @@ class Http2Connection:
         self._cutter = FrameCutter(self)
         self.buffer = self._cutter.buffer
         """Where the next bytes go; never empty."""
-        self._h2 = _new_connection()
+        self._h2 = new_connection()
         self._streams: dict[int, tuple[Stream, Assembly]] = {}
         """Those whose client may still send, or waits for an answer."""
         self._deaf: OrderedDict[int, None] = OrderedDict()
@@ -103,7 +66,9 @@ class Http2Connection:
         self._nuisance = Nuisance(now)
         self._block_bytes = 0
         """Of headers that are not whole."""
-        self._block_is_open = self._has_settings = self._is_last = False
+        self._block_is_open = self._is_last = False
+        self.has_greeted = False
+        """The client has introduced itself."""
         self.is_over = False
         """Nothing is to be done any more but to send what is left."""
 
@@ -112,11 +77,6 @@ class Http2Connection:
         """Whether no call is under way, and nothing has come or leaves in part."""
         has_part = self._block_is_open or not self._cutter.is_between_frames
         return not (self._streams or has_part) and self._sender.is_empty
-
-    @property
-    def has_greeted(self) -> bool:
-        """Whether the client has introduced itself."""
-        return self._has_settings
 
     @property
     def calls(self) -> int:
@@ -246,9 +206,9 @@ class Http2Connection:
 
     def control(self, kind: int, flags: int, frame: memoryview) -> None:
         """A whole frame other than DATA. Raises: BrokenProtocol, ProtocolError."""
-        if not self._has_settings and kind != frames.SETTINGS:
+        if not self.has_greeted and kind != frames.SETTINGS:
             raise BrokenProtocol(frames.PROTOCOL_ERROR)
-        self._has_settings = True
+        self.has_greeted = True
         if kind in {frames.HEADERS, frames.CONTINUATION}:
             self._count_block(flags, len(frame))
         else:
@@ -262,7 +222,7 @@ class Http2Connection:
 
     def data_began(self, number: int, flags: int, size: int) -> Assembly | None:
         """A DATA frame begins. Raises: BrokenProtocol, ProtocolError."""
-        if self._block_is_open or not self._has_settings:
+        if self._block_is_open or not self.has_greeted:
             raise BrokenProtocol(frames.PROTOCOL_ERROR)
         self._window -= size
         if self._window < 0:
@@ -301,7 +261,7 @@ class Http2Connection:
         if flags & frames.END_STREAM and not stream.has_ended:
             self._ended(stream, assembly)
         else:
-            if self._is_idle(stream, assembly):
+            if stream.is_deaf or (stream.is_streaming and assembly.is_between_messages):
                 stream.since = None
             self._open_stream_window(stream)
 
@@ -369,9 +329,6 @@ class Http2Connection:
     def _give_spare(self) -> Body | None:
         spare, self._spare = self._spare, None
         return spare
-
-    def _is_idle(self, stream: Stream, assembly: Assembly) -> bool:
-        return stream.is_deaf or (stream.is_streaming and assembly.is_between_messages)
 
     # What is sent.
 
@@ -441,31 +398,3 @@ class Http2Connection:
 
     def _say_goodbye(self, code: int) -> None:
         self._sender.frame(frames.GOAWAY, 0, 0, struct.pack(">II", self._h2.highest_inbound_stream_id, code))
-
-
-def _new_connection() -> _Connection:
-    # Nothing is passed on to anybody, so that no header can do harm that is looked at by nobody.
-    config = h2.config.H2Configuration(
-        client_side=False,
-        header_encoding=None,
-        validate_inbound_headers=False,
-        normalize_inbound_headers=False,
-        validate_outbound_headers=False,
-        normalize_outbound_headers=False,
-    )
-    codes = h2.settings.SettingCodes
-    connection = _Connection(config)
-    connection.local_settings = h2.settings.Settings(
-        client=False,
-        initial_values={
-            codes.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
-            codes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-            codes.MAX_FRAME_SIZE: frames.FRAME_MAX_BYTES,
-            codes.MAX_HEADER_LIST_SIZE: _HEADERS_MAX_BYTES,
-        },
-    )
-    connection.max_inbound_frame_size = frames.FRAME_MAX_BYTES
-    connection.decoder = RememberingDecoder()
-    connection.decoder.max_header_list_size = _HEADERS_MAX_BYTES
-    connection.initiate_connection()
-    return connection

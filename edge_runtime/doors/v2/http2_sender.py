@@ -121,3 +121,12 @@ def _text(text: bytes) -> bytes:
 
 _HEAD_BLOCK: Final = _block(HEAD)
 _SUCCESS_BLOCK: Final = _block(SUCCESS)
+
+
+def rest_of(parts: list[Buffer], sent: int) -> list[Buffer]:
+    """What is left of them when so many bytes are gone."""
+    for place, part in enumerate(parts):
+        if sent < len(part):
+            return [memoryview(part)[sent:], *parts[place + 1 :]]
+        sent -= len(part)
+    return []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import struct
 import threading
 import time
 from contextlib import suppress
@@ -16,10 +14,9 @@ from typing import Final, Literal, Protocol, cast
 from edge_runtime.doors.v2.http_answer import CONTINUE, HttpAnswer, http_error_answer, render
 from edge_runtime.doors.v2.http_body import HttpError, MemoryBudget
 from edge_runtime.doors.v2.http_parser import Admitted, Head, Request, RequestReader
+from edge_runtime.doors.v2.listening import drop
 from edge_runtime.serving.calls import Ticket
 
-_RESET: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER: on, for no time at all."""
 _SCRAP_BYTES: Final = 64 * 1024
 _PARTS_MAX: Final = 64
 """Buffers in one system call; Linux takes 1024."""
@@ -253,7 +250,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self._phase in {"head", "body"} and not self._is_paused:
             self._refuse(HttpError(408, "the request did not come in time"))
         else:
-            self._reset()
+            drop(self._transport)
 
     def close(self) -> None:
         """End the connection once what was written is sent."""
@@ -272,14 +269,6 @@ class Connection(asyncio.BufferedProtocol):
         """End the connection at once."""
         if self._transport is not None:
             self._transport.abort()
-
-    def _reset(self) -> None:
-        """Drop what the client did not fetch; else the kernel would go on offering it for minutes."""
-        if self._transport is None:
-            return
-        with suppress(OSError), socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno())) as peer:
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._transport.abort()
 
     def _next(self) -> None:
         self._is_polling = True

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
@@ -17,6 +19,8 @@ from edge_runtime.contract.errors import TransportError
 from edge_runtime.doors.door import Listen
 from edge_runtime.doors.v2.doorstep import Doorstep
 
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: on, for no time at all."""
 _BACKLOG: Final = 256
 _SWEEP_S: Final = 0.5
 
@@ -136,6 +140,15 @@ class Listener:
         finally:
             accepting.cancel()
             await asyncio.wait([accepting])
+
+
+def drop(transport: asyncio.Transport | None) -> None:
+    """End a connection with what its client did not fetch; else the kernel would go on offering it for minutes."""
+    if transport is None:
+        return
+    with suppress(OSError), socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
 
 
 def _bound(listen: Listen) -> socket.socket:

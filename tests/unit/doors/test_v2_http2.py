@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from edge_runtime.doors.budget import Budget
 from edge_runtime.doors.v2 import http2_cutter as frames
 from edge_runtime.doors.v2.grpc_head import CallHead, CallRefused
-from edge_runtime.doors.v2.grpc_stream import MessageRules, Stream
-from edge_runtime.doors.v2.http2 import STREAM_WINDOW, STREAMS_MAX, Event, Http2Connection
+from edge_runtime.doors.v2.grpc_stream import Event, MessageRules, Stream
+from edge_runtime.doors.v2.http2 import Http2Connection
+from edge_runtime.doors.v2.http2_library import STREAM_WINDOW, STREAMS_MAX
 from edge_runtime.doors.v2.http2_nuisance import FORGIVEN_PER_S, NUISANCE_MAX
 
 UNARY, STREAMING = "/s/Unary", "/s/Streaming"
