@@ -13,7 +13,7 @@ import msgspec
 from converters.errors import BadRecipe
 from converters.planning.configuration import Table
 from converters.planning.recipe_inputs import InputRecipe, input_problems
-from converters.planning.recipe_mistakes import explain, shown_cut
+from converters.planning.recipe_mistakes import at_line, explain, shown_cut
 from converters.planning.recipe_outputs import OutputRecipe, output_problems
 from converters.planning.recipe_states import Constant, StateRecipe, StreamRecipe, state_problems, stream_problems
 from edge_runtime.contract.errors import ContractError
@@ -179,12 +179,12 @@ def parse_recipe(content: bytes, suffix: str, name: str = "the recipe") -> Recip
         BadRecipe: not readable, an unknown key, a missing or impossible value.
     """
     fields = _fields(content, suffix, name)
+    text = content.decode("utf-8", "replace") if suffix == ".toml" else ""
     try:
         recipe = msgspec.convert(fields, Recipe)
     except msgspec.ValidationError as error:
-        text = content.decode("utf-8", "replace") if suffix == ".toml" else ""
         raise explain(str(error), Recipe, fields, text, name) from error
-    check_recipe(recipe, name)
+    check_recipe(recipe, name, text)
     return recipe
 
 
@@ -209,8 +209,17 @@ def _fields(content: bytes, suffix: str, name: str) -> object:
     return fields
 
 
-def check_recipe(recipe: Recipe, name: str = "the recipe") -> None:
-    """Refuse what cannot become a release, before anything is read; errors call it by name. Raises: BadRecipe."""
+def check_recipe(recipe: Recipe, name: str = "the recipe", text: str = "") -> None:
+    """Refuse what cannot become a release, before anything is read.
+
+    Args:
+        recipe: what was read.
+        name: how errors call it.
+        text: its TOML, for the lines of steps; empty for other formats.
+
+    Raises:
+        BadRecipe: something is missing or contradicts itself.
+    """
     try:
         parse_model_name(recipe.name)
         parse_version(recipe.version)
@@ -220,7 +229,7 @@ def check_recipe(recipe: Recipe, name: str = "the recipe") -> None:
         raise BadRecipe(error.cannot, error.because, error.remedy) from error
     problems = [*_missing(recipe), *_contradictions(recipe)]
     if problems:
-        raise BadRecipe(f"use {name}", "; ".join(problems))
+        raise BadRecipe(f"use {name}", "; ".join(at_line(one, text) for one in problems))
 
 
 def _missing(recipe: Recipe) -> list[str]:

@@ -5,13 +5,14 @@ Pictures have a short form, everything can be written in the contract's own step
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 import msgspec
 
 from converters.planning.configuration import Table
 from edge_runtime.contract.errors import ContractError
+from edge_runtime.contract.ids import shown
 from edge_runtime.contract.steps import (
     Color,
     ColorStep,
@@ -152,12 +153,26 @@ def _problems_of(name: str, entry: InputRecipe) -> list[str]:
     try:
         steps = entry.chain(name)
     except ContractError as error:
-        return [f".steps: {error.because}"]
+        return [problem_of_step(entry.steps, parse_preprocess, error)]
     if entry.kind == "image" and not (steps and isinstance(steps[0], Decode)):
         return [".steps must start with decode"]
     if entry.kind == "table" and not (steps and isinstance(steps[0], Columns)):
         return [".steps must start with columns, which names them"]
     return _missing(entry)
+
+
+def problem_of_step(
+    steps: list[RawStep], parse: Callable[[list[RawStep]], object], error: ContractError
+) -> str:
+    """What is wrong with steps, with the place of the first that is to blame by itself."""
+    for place, step in enumerate(steps):
+        try:
+            # What stands in the recipe's place of a name is filled in later.
+            parse([{"id": "step", "from": "step", **step}])
+        except ContractError as its_own:
+            op = step.get("op")
+            return f".steps.{place}: {'it has no op' if op is None else f'{shown(op)}: {its_own.because}'}"
+    return f".steps: {error.because}"
 
 
 def _missing(entry: InputRecipe) -> list[str]:

@@ -16,6 +16,7 @@ from edge_runtime.contract.toml_lines import line_of
 _AT: Final = re.compile(r" - at `\$[^`]*`")
 _MISSING: Final = re.compile(r"missing required field `([^`]*)`")
 _UNKNOWN: Final = re.compile(r"unknown field `([^`]*)`")
+_STEP: Final = re.compile(r"(inputs|outputs)\.(.+?)\.steps\.(\d+): ")
 _BECAUSE_MAX: Final = 300
 
 
@@ -36,12 +37,19 @@ def explain(message: str, kind: type[msgspec.Struct], fields: object, text: str,
         path, because, remedy = [*path, missing[1]], "it is missing", "write it"
     elif unknown := _UNKNOWN.search(message):
         path, because, remedy = [*path, unknown[1]], "unknown key", _near(unknown[1], kinds or [kind])
-    # A position in a list stands in no line.
-    keys = path[: next((place for place, key in enumerate(path) if key.isdigit()), len(path))]
-    line = line_of(text.splitlines(), keys) if keys else None
-    where = f"line {line}, " if line else ""
-    named = ".".join(path)
+    where, named = _line(text, path), ".".join(path)
     return BadRecipe(f"read {name}", shown_cut(f"{where}{named}: {because}" if named else because), remedy)
+
+
+def at_line(problem: str, text: str) -> str:
+    """A problem of a step that begins with the path of that step, with its line in front; others as they are."""
+    found = _STEP.match(problem)
+    return problem if found is None else _line(text, [found[1], found[2], "steps", found[3]]) + problem
+
+
+def _line(text: str, path: list[str]) -> str:
+    line = line_of(text.splitlines(), path) if path else None
+    return f"line {line}, " if line else ""
 
 
 def shown_cut(text: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from converters.planning.configuration import Table
+from converters.planning.recipe_inputs import problem_of_step
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import LayerName, parse_layer_name
 from edge_runtime.contract.release import reference_to
@@ -117,5 +118,5 @@ def _problems_of(entry: OutputRecipe) -> list[str]:
     try:
         postprocess_of(entry, lambda tensor: tensor)
     except ContractError as error:
-        return [f".steps: {error.because}"]
+        return [problem_of_step(entry.steps, parse_postprocess, error)]
     return []

@@ -103,6 +103,50 @@ def test_a_mistake_is_named_with_file_line_and_key(old: str, new: str, says: str
     assert re.search(says.replace("[", r"\[") if "(" not in says else says, str(refused.value)), str(refused.value)
 
 
+STEPS = """
+[[inputs.picture.steps]]
+op = "decode"
+color = "rgb"
+exif = "apply"
+reduced = "never"
+
+[[inputs.picture.steps]]
+op = "resize"
+mode = "stretch"
+size = [2, 2]
+filter = "bilinear"
+antialias = true
+
+[[inputs.picture.steps]]
+op = "layout"
+to = "NCHW"
+
+[[outputs.lines.steps]]
+op = "raw"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('op = "layout"', 'op = "layuot"', "line 21, inputs.picture.steps.2: 'layuot': this runtime does not know it"),
+        ('filter = "bilinear"', 'filter = "bilnear"', "line 14, inputs.picture.steps.1: 'resize': \"Invalid enum value"),
+        ('filter = "bilinear"', 'fliter = "bilinear"', "line 14, inputs.picture.steps.1: 'resize': 'Object missing"),
+        ('op = "decode"\n', "", "line 8, inputs.picture.steps.0: it has no op"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_step_is_named_with_the_line_of_its_table(old: str, new: str, says: str) -> None:
+    head = 'model = "m.onnx"\nname = "n"\nversion = "1"\ntask = "any"\ntargets = ["cpu"]\nprecisions = ["float32"]\n'
+    tables = '[inputs.picture]\ntensor = "x"\nkind = "image"\n[outputs.lines]\ntensor = "y"\nkind = "tensor"\n'
+    text = head + STEPS + tables + '[evaluation]\nfolder = "e"\n[licence]\nspdx = "MIT"\n'
+    assert old in text
+
+    with pytest.raises(BadRecipe) as refused:
+        parse_recipe(text.replace(old, new, 1).encode(), ".toml", "r.toml")
+
+    assert says in str(refused.value)
+
+
 def test_everything_that_changes_numbers_and_is_missing_is_listed_at_once() -> None:
     image = {"tensor": "input", "kind": "image"}
 
