@@ -130,7 +130,8 @@ op = "raw"
     ("old", "new", "says"),
     [
         ('op = "layout"', 'op = "layuot"', "line 21, inputs.picture.steps.2: 'layuot': this runtime does not know it"),
-        ('filter = "bilinear"', 'filter = "bilnear"', "line 14, inputs.picture.steps.1: 'resize': \"Invalid enum value"),
+        ('filter = "bilinear"', 'filter = "bilnear"',
+         "line 14, inputs.picture.steps.1: 'resize': \"Invalid enum value"),
         ('filter = "bilinear"', 'fliter = "bilinear"', "line 14, inputs.picture.steps.1: 'resize': 'Object missing"),
         ('op = "decode"\n', "", "line 8, inputs.picture.steps.0: it has no op"),
     ],
