@@ -56,7 +56,7 @@ def print_checked(model: Path, checked: Checked) -> None:
         console.print(Text(printable(about + finding.message)), soft_wrap=True)
         if finding.advice:
             console.print(Text(f"        → {printable(finding.advice)}"), soft_wrap=True)
-    console.print(Text(printable(_verdict(model.name, checked))), soft_wrap=True)
+    console.print(Text(printable(_verdict(model.name or str(model), checked))), soft_wrap=True)
 
 
 def starter_recipe(given: Path, preprocessor: Path | None, labels: Path | None, *, trusts_code: bool) -> str:
@@ -83,7 +83,7 @@ def starter_recipe(given: Path, preprocessor: Path | None, labels: Path | None, 
 def read_model(path: Path, shapes: Shapes | None = None) -> Imported:
     """A model after the look preflight takes, so that each command says the same about a file. Raises: BadModel."""
     if refused := look_at_model(path):
-        raise BadModel(f"use {path.name}", refused.message, refused.advice)
+        raise BadModel(f"use {path.name or path}", refused.message, refused.advice)
     return read_source(path, shapes)
 
 

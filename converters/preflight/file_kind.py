@@ -43,7 +43,7 @@ def look_at_file(path: Path) -> FileKind | Finding:
     """The format of a model file, whatever its name is, or the reason why it cannot hold a model."""
     if path.is_dir():
         what = "a TensorFlow SavedModel" if (path / "saved_model.pb").exists() else "a folder"
-        return Finding("error", "not_a_file", f"{path.name} is {what}", "name an .onnx or a .tflite file")
+        return Finding("error", "not_a_file", f"{path.name or path} is {what}", "name an .onnx or a .tflite file")
     if not path.exists():
         return Finding("error", "not_found", f"there is no file {path}", "check the path")
     try:

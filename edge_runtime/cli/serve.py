@@ -73,7 +73,7 @@ def serve(
         str | None,
         typer.Option(
             metavar="on|off|PREFIX*",
-            help="Objects below /dev/shm that v2 clients may register [default: on; off beyond the loopback].",
+            help="Objects below /dev/shm that v2 clients may register; default: on, off beyond the loopback.",
         ),
     ] = None,
     memory_mb: Annotated[int | None, typer.Option(min=1, help="All loaded models together may need so much.")] = None,

@@ -64,7 +64,8 @@ def read_token(path: Path) -> bytes:
         with path.open("rb") as source:
             token = source.read(_FILE_MAX_BYTES).strip()
     except OSError as error:
-        raise ContractError(f"read token file {path}", error.strerror or str(error)) from error
+        because = error.strerror or str(error)
+        raise ContractError(f"read token file {path}", because, "name a file that may be read") from error
     if not _TOKEN.match(token):
         raise ContractError(
             f"use token file {path}",

@@ -20,6 +20,14 @@ def run(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
     return int(ended.value.code or 0), out, err
 
 
+def test_a_folder_without_a_name_is_called_as_it_was_given(monkeypatch, capsys) -> None:
+    status, out, _ = run(monkeypatch, capsys, "check", ".")
+
+    assert status == 1
+    assert ". is a folder" in out
+    assert "\n. cannot be built for cpu" in out
+
+
 def test_check_says_that_a_sound_model_can_be_built(monkeypatch, capsys, tmp_path) -> None:
     status, out, _ = run(monkeypatch, capsys, "check", saved(conv_classifier(), tmp_path / "m.onnx"))
 

@@ -84,7 +84,7 @@ def test_a_token_that_can_be_guessed_or_sent_by_no_header_is_refused(tmp_path: P
 
 
 def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ContractError, match="No such file"):
+    with pytest.raises(ContractError, match="No such file or directory; name a file that may be read"):
         read_token(tmp_path / "none")
 
 

@@ -1,0 +1,28 @@
+"""What is said of an option before any release is read."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from edge_runtime.cli.main import assemble
+from edge_runtime.contract.errors import InferenceError
+
+
+@pytest.mark.parametrize("command", ["bench", "run", "serve", "tune"])
+def test_an_engine_that_does_not_exist_is_named_with_those_that_do(command: str) -> None:
+    wanted = [command, "release", *(["photo.jpg"] if command == "run" else []), "--backend", "tflite-runtime"]
+
+    done = CliRunner().invoke(assemble(command), wanted)
+
+    assert isinstance(done.exception, InferenceError)
+    assert "cannot use engine 'tflite-runtime'" in str(done.exception)
+    assert "litert, tensorrt, tflite_runtime" in str(done.exception)
+
+
+def test_engines_that_exist_are_let_through_to_the_release() -> None:
+    done = CliRunner().invoke(
+        assemble("run"), ["run", "nowhere", "photo.jpg", "--backend", "litert", "--backend", "tflite_runtime"]
+    )
+
+    assert "there is no such folder" in str(done.exception)
