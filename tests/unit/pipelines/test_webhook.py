@@ -206,32 +206,19 @@ def test_the_path_of_the_url_is_in_no_log(caplog: pytest.LogCaptureFixture) -> N
     assert "a-secret-path" not in caplog.text
 
 
-def test_a_full_line_of_live_records_loses_its_oldest_and_counts_them() -> None:
+@pytest.mark.parametrize(("second", "kept"), [("door", [0, 3, 4]), ("folder", [0, 1, 4])])
+def test_a_full_line_loses_its_oldest_record_of_a_live_source_and_none_of_files(second: str, kept: list[int]) -> None:
     with listening() as hook:
         sent = Sent(hook.url, live=["door"], waiting=2)
         hook.goes_on.clear()
         sent.records(0)
         assert hook.arrived.acquire(timeout=30)
-        sent.records(1, 2, 3, 4)
-        hook.goes_on.set()
-        report = sent.close()
-
-    assert frames(hook.bodies) == [0, 3, 4]
-    assert (report.done, report.dropped) == (3, 2)
-
-
-def test_records_of_files_make_no_room_for_live_ones() -> None:
-    with listening() as hook:
-        sent = Sent(hook.url, live=["door"], waiting=2)
-        hook.goes_on.clear()
-        sent.records(0)
-        assert hook.arrived.acquire(timeout=30)
-        sent.records(1, source="folder")
+        sent.records(1, source=second)
         sent.records(2, 3, 4)
         hook.goes_on.set()
         report = sent.close()
 
-    assert frames(hook.bodies) == [0, 1, 4]
+    assert frames(hook.bodies) == kept
     assert (report.done, report.dropped) == (3, 2)
 
 
