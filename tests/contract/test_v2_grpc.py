@@ -501,6 +501,23 @@ def test_without_the_token_nobody_comes_in(release: Path) -> None:
     assert friend.as_numpy("logits").tolist() == LOGITS
 
 
+def test_a_supervisor_learns_of_the_servers_health_without_a_token(release: Path) -> None:
+    with ModelHost() as host:
+        opened = open_door(V2Service(host, "1"), Access(token=b"0123456789abcdef"))
+        with grpc.insecure_channel(opened.door.address) as channel:
+            check = channel.unary_unary("/grpc.health.v1.Health/Check")
+            empty = check(b"")
+            host.load(release)
+            ready = check(b""), check(b"\x0a\x1einference.GRPCInferenceService")
+            with pytest.raises(grpc.RpcError) as unknown:
+                check(b"\x0a\x01x")
+        opened.door.stop(1.0)
+
+    assert empty == b"\x08\x02"
+    assert set(ready) == {b"\x08\x01"}
+    assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+
+
 def test_one_client_too_many_is_hung_up_on_before_it_has_shaken_hands(release: Path) -> None:
     with ModelHost() as host:
         host.load(release)

@@ -23,7 +23,7 @@ from edge_runtime.doors.v2.grpc_connection import GrpcConnection
 from edge_runtime.doors.v2.grpc_head import CallHead, CallRefused, refusal_of
 from edge_runtime.doors.v2.grpc_infer import Asked
 from edge_runtime.doors.v2.grpc_limits import RPCS_MAX, STREAMS_MAX, GrpcLimits
-from edge_runtime.doors.v2.grpc_service import CHANGES, SERVICE, SLOW, STREAM, Caller, GrpcService, Method
+from edge_runtime.doors.v2.grpc_service import CHANGES, HEALTH_PATH, SERVICE, SLOW, STREAM, Caller, GrpcService, Method
 from edge_runtime.doors.v2.grpc_stream import Arrived, Event, MessageRules, Stream
 from edge_runtime.doors.v2.http_body import HttpError, unfold
 from edge_runtime.doors.v2.wire import Content
@@ -38,6 +38,7 @@ _SIDE_WORKERS: Final = 2
 _PREFIX: Final = f"/{SERVICE}/"
 _INFER: Final = "ModelInfer"
 _INFER_PATH: Final = _PREFIX + _INFER
+_STREAM_PATH: Final = _PREFIX + STREAM
 
 
 @final
@@ -58,6 +59,8 @@ class GrpcCalls:
         self.limits = limits
         self.rules = MessageRules(limits.message_max_bytes, service.budget, service.reader.align_at)
         self._service = service
+        self._methods = {_PREFIX + name: method for name, method in service.unary.items()}
+        self._methods[HEALTH_PATH] = service.health
         self._access = access
         self._tally = Tally()
         self._lock = threading.Lock()
@@ -128,21 +131,22 @@ class GrpcCalls:
 
     def gate(self, head: CallHead) -> bool:
         """Token, method and room, before a message is received. Raises: CallRefused."""
-        if not self._access.admits(head.authorization):
+        # A supervisor may ask without the token whether the server is ready, as of the v2 door over HTTP.
+        if head.path != HEALTH_PATH and not self._access.admits(head.authorization):
             self._tally.turned_away()
             raise CallRefused("UNAUTHENTICATED", "cannot answer: the authorization is missing or wrong")
-        name = head.path.removeprefix(_PREFIX)
-        if name == head.path or (name != STREAM and name not in self._service.unary):
+        is_stream = head.path == _STREAM_PATH
+        if not is_stream and head.path not in self._methods:
             raise CallRefused("UNIMPLEMENTED", f"cannot answer: there is no method {shown(head.path)}")
         with self._lock:
             if self._calls >= RPCS_MAX:
                 told = f"cannot answer: {RPCS_MAX} calls are under way; come again"
-            elif name == STREAM and self._streams >= STREAMS_MAX:
+            elif is_stream and self._streams >= STREAMS_MAX:
                 told = f"cannot open the stream: {STREAMS_MAX} are open"
             else:
                 self._calls += 1
-                self._streams += name == STREAM
-                return name == STREAM
+                self._streams += is_stream
+                return is_stream
         self._tally.turned_away()
         raise CallRefused("RESOURCE_EXHAUSTED", told)
 
@@ -192,7 +196,7 @@ class GrpcCalls:
             else:
                 self._side.submit(self._infer, connection, stream, arrived)
             return
-        work = partial(self._work, self._service.unary[name], connection, stream, arrived)
+        work = partial(self._work, self._methods[stream.head.path], connection, stream, arrived)
         if name in CHANGES:
             self._changes.submit(work)
         elif name in SLOW or arrived.is_folded:

@@ -9,7 +9,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Final, final
 
-from edge_runtime.contract.errors import EdgeError, UnsupportedFeature
+from edge_runtime.contract.errors import EdgeError, InferenceError, UnsupportedFeature
+from edge_runtime.contract.ids import shown
 from edge_runtime.doors.budget import Budget
 from edge_runtime.doors.tally import Tally
 from edge_runtime.doors.v2 import messages
@@ -27,6 +28,9 @@ MESSAGES_BYTES: Final = 512 * 1024 * 1024
 """Of all questions to models that wait or are being answered."""
 
 Method = Callable[[Content, "Caller"], bytes]
+
+HEALTH_PATH: Final = "/grpc.health.v1.Health/Check"
+_SERVING, _NOT_SERVING = 1, 2
 
 STREAM: Final = "ModelStreamInfer"
 """The method that takes and gives many messages."""
@@ -129,6 +133,13 @@ class GrpcService:
         """ModelInfer. Raises: EdgeError."""
         asked = self.reader.read(content, time.monotonic(), caller.deadline)
         return messages.INFER_RESPONSE.write(self._answer(asked, caller))
+
+    def health(self, content: Content, _caller: Caller) -> bytes:
+        """Whether the server is ready, as any gRPC server tells. Raises: InferenceError, code `not_found`."""
+        asked = messages.HEALTH_REQUEST.read(content).get("service", "")
+        if asked not in {"", SERVICE}:
+            raise InferenceError("tell its health", f"there is no service {shown(asked)}", code="not_found")
+        return messages.HEALTH.write({"status": _SERVING if self._service.is_ready() else _NOT_SERVING})
 
     def find(self, asked: Asked) -> Served:
         """The model that a request is about. Raises: UnknownModel."""

@@ -34,6 +34,9 @@ NAMED: Final = Message(Field(1, "name", STRING), Field(2, "version", STRING))
 """Request about a model; of a shared memory region only the name."""
 
 LIVE: Final = Message(Field(1, "live", BOOL))
+HEALTH_REQUEST: Final = Message(Field(1, "service", STRING))
+HEALTH: Final = Message(Field(1, "status", INT))
+"""grpc.health.v1, which is not of the v2 protocol: what supervisors ask any gRPC server."""
 READY: Final = Message(Field(1, "ready", BOOL))
 SERVER_METADATA: Final = Message(
     Field(1, "name", STRING), Field(2, "version", STRING), Field(3, "extensions", STRING, repeated=True)
