@@ -122,6 +122,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             waits = self._left or self._transport is None or self._transport.get_write_buffer_size()
             self._is_direct = self._peer is not None and not waits
             self._flush()
+            self._moved.notify_all()
         self._heed(events)
         if self._deadline < inf and self._wire.has_greeted and not self._wire.is_held and not self._is_ending:
             self._deadline = inf
@@ -236,6 +237,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
                     ended.append(Event(stream, is_gone=True))
             if now - self._active_at > limits.keep_body_s:
                 self._wire.release()
+            if not self._is_lent:
+                self._wire.shed()
             self._flush()
             self._moved.notify_all()
         self._heed(ended)
@@ -263,7 +266,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             with self._lock:
                 events = self._wire.advance(count, began) if count else []
                 self._flush()
-            if not count or self._wire.is_over:
+            if not count or self._wire.is_over or not self._is_direct:
                 self._heed(events)
                 return False
             if events:

@@ -18,6 +18,13 @@ Buffer = bytes | bytearray | memoryview
 _PREFIX_BYTES: Final = 5
 """Before each message: whether it is folded, and its length (four bytes, big-endian)."""
 
+_KEEPING_BYTES: Final = 1024
+"""What a message takes besides its bytes until it is answered, empty ones included."""
+_FEW: Final = 64
+"""Messages of one call that wait without that being counted."""
+_UNTOLD_MAX: Final = 1024
+"""Messages of one call that wait to be told that there was no room for them; one more ends it."""
+
 _SLACK_BYTES: Final = 64
 """By which memory that was used before may be too large."""
 
@@ -192,6 +199,11 @@ class Assembly:
         """Whether nothing of a message has come that is not whole."""
         return not self._prefix
 
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether nobody waits for what may still come."""
+        return self._stream.is_deaf
+
     def feed(self, view: memoryview) -> None:
         """Take bytes, by copying them."""
         while len(view) and not self._stream.is_deaf:
@@ -242,6 +254,8 @@ class Assembly:
         share = Share(self._rules.budget)
         self._stream.shares.append(share)
         try:
+            if self._stream.unread >= _FEW:
+                share.take(_KEEPING_BYTES)
             self._body = self._memory(size, share)
         except EdgeError as error:
             self._turn_away(error)
@@ -272,7 +286,7 @@ class Assembly:
         """There is no room: for one message of many nothing is lost but this one."""
         self._body = None
         self._stream.shares[-1].end()
-        if self._stream.is_streaming:
+        if self._stream.is_streaming and self._stream.unread < _UNTOLD_MAX:
             self._is_told = True
             self._came(self._stream, Arrived(None, self._is_folded, error))
         else:

@@ -32,7 +32,6 @@ _BLOCK_MAX_BYTES: Final = 64 * 1024
 """Of the frames that they come in."""
 _DEAF_MAX: Final = 256
 
-_FORGIVEN_PER_MESSAGE: Final = 10
 _SMALL_BYTES: Final = 16
 
 
@@ -162,6 +161,10 @@ class Http2Connection:
     def release(self) -> None:
         """Let go of memory that nothing needs."""
         self._spare = None
+
+    def shed(self) -> None:
+        """Let go of what still comes of a call that is over; nobody may be about to receive meanwhile."""
+        self._cutter.shed()
 
     def hold(self) -> None:
         """Nobody fetches what is sent: no more of it for now."""
@@ -315,8 +318,10 @@ class Http2Connection:
     # Messages.
 
     def _came(self, stream: Stream, arrived: Arrived) -> None:
-        self._nuisance.forgive(_FORGIVEN_PER_MESSAGE)
-        if not stream.is_streaming:
+        self._nuisance.forgive_message()
+        if stream.is_streaming:
+            stream.since = self._now  # of the next one, if it has begun
+        else:
             stream.since = None
             stream.is_deaf = True  # there is nothing more to be said
         stream.unread += 1
@@ -341,7 +346,7 @@ class Http2Connection:
         left = stream.pending
         self._sender.pump(stream, self._now)
         if stream.pending < left:
-            self._nuisance.forgive(1)
+            self._nuisance.weigh_sent(left - stream.pending)
         if not stream.pending and stream.trailers is not None:
             self._end(stream)
 

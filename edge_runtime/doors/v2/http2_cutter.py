@@ -100,6 +100,11 @@ class FrameCutter:
             self._fill = end - at
             self._scratch[: self._fill] = self._scratch[at:end]
 
+    def shed(self) -> None:
+        """Let go of a message that nobody wants, in the middle of a frame; never between `buffer` and `advance`."""
+        if self._into is not None and self._into.is_unwanted:
+            self._into = self._target = None
+
     def _cut(self, end: int) -> int:
         """Take what can be taken; returns where the rest begins."""
         at = 0

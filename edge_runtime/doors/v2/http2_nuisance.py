@@ -9,6 +9,9 @@ from edge_runtime.doors.v2.http2_cutter import ENHANCE_YOUR_CALM, BrokenProtocol
 NUISANCE_MAX: Final = 1000
 """Such frames that may come at once."""
 FORGIVEN_PER_S: Final = 200.0
+_FORGIVEN_PER_MESSAGE: Final = 10
+_BYTES_PER_FRAME: Final = 1024
+"""Of an answer, that make up for one frame: clients that read 4 KiB at a time open two windows each time."""
 
 
 @final
@@ -32,6 +35,10 @@ class Nuisance:
         if self._count > NUISANCE_MAX:
             raise BrokenProtocol(ENHANCE_YOUR_CALM)
 
-    def forgive(self, count: int) -> None:
-        """Something useful happened."""
-        self._count -= count
+    def forgive_message(self) -> None:
+        """A whole message came."""
+        self._count -= _FORGIVEN_PER_MESSAGE
+
+    def weigh_sent(self, size: int) -> None:
+        """So many bytes of an answer were let through: a few are a nuisance themselves, many make up for some."""
+        self._count += 1 - size / _BYTES_PER_FRAME
