@@ -22,13 +22,13 @@ from edge_runtime.contract.steps import Color, Decode, Resize
 from edge_runtime.importing import uncollected
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.preprocessing.geometry import Fit, crop_corner, fit_of
-from edge_runtime.inference.preprocessing.jpeg_header import read_jpeg_header
-from edge_runtime.inference.preprocessing.reduction import Reduction, reducing_factor
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
     from PIL.Image import Resampling
     from PIL.ImageFile import ImageFile
+
+    from edge_runtime.inference.preprocessing.reduction import Reduction
 
 MAX_PIXELS: Final = 64 * 1024 * 1024
 """Largest image decoded; a small file can unfold into gigabytes."""
@@ -109,6 +109,8 @@ def open_picture(
 
 
 def _reduce(image: ImageFile, reduction: Reduction, *, is_on_its_side: bool) -> None:
+    from edge_runtime.inference.preprocessing.reduction import reducing_factor
+
     width, height = image.size
     factor = reducing_factor(reduction, *((width, height) if is_on_its_side else (height, width)))
     if factor > 1:
@@ -168,8 +170,10 @@ def _decoded_sooner(
     content: bytes, step: Decode, accepted: Sequence[str], reduction: Reduction | None
 ) -> Array | None:
     """uint8 [H, W, C] of a common JPEG file by OpenCV, where that gives what Pillow gives; None for other files."""
-    if _CODECS["jpeg"] not in _codecs(step, accepted):
+    if _CODECS["jpeg"] not in _codecs(step, accepted) or not content.startswith(_READERS["JPEG"][0]):
         return None
+    from edge_runtime.inference.preprocessing.jpeg_header import read_jpeg_header
+
     header = read_jpeg_header(content)
     if header is None or header.components not in {1, 3}:
         return None
@@ -179,6 +183,7 @@ def _decoded_sooner(
         return None
     _check_size(header.width, header.height)
     from edge_runtime.inference.preprocessing import opencv
+    from edge_runtime.inference.preprocessing.reduction import reducing_factor
 
     return opencv.decode_jpeg(content, step.color, reducing_factor(reduction, header.height, header.width))
 

@@ -62,7 +62,7 @@ ON_THE_WAY = {
     "inference.libraries": "onnxruntime_session",
     "inference.postprocessing": "postprocess results",
     "inference.preprocessing": "given preprocess values",
-    "inference.requests": "accounting admission asker direct lease refusals rows together turns",
+    "inference.requests": "accounting admission asker direct lease refusals rows together turns whole",
 }
 
 
@@ -95,6 +95,7 @@ def test_an_answer_to_a_picture_waits_for_pillow_alone(tmp_path) -> None:
     asked = {name.rpartition(".")[2] for name in of_ours(modules)}
     assert "pictures" in asked
     assert {"opencv", "scaling", "segment", "detect", "golden_answers", "sound_steps", "states"} & asked == set()
+    assert {"jpeg_header", "reduction"} & asked == set()
 
 
 @pytest.mark.parametrize(("codec", "reader"), [("PNG", "Png"), ("BMP", "Bmp"), ("WEBP", "WebP"), ("JPEG", "Jpeg")])
