@@ -226,6 +226,23 @@ def test_a_call_is_answered_with_headers_message_and_status() -> None:
     assert peer.server.is_quiet
 
 
+def test_headers_that_come_again_and_again_mean_what_they_meant() -> None:
+    peer = Peer()
+    asked = [
+        (path, coding, other)
+        for turn in range(4)
+        for path in (UNARY, STREAMING, STREAMING)
+        for coding, other in (("gzip", "a"), ("gzip", "a"), ("deflate", "a"), ("gzip", "b" * turn))
+    ]
+
+    for path, coding, other in asked:
+        # The last one moves the places to which the others refer.
+        peer.call(path, ("grpc-encoding", coding), ("x", other), is_end=True)
+
+    heads = [one.stream.head for one in peer.events]
+    assert [(head.path, head.coding) for head in heads] == [(path, coding) for path, coding, _ in asked]
+
+
 def test_an_answer_waits_for_the_windows_that_the_client_opens() -> None:
     peer = Peer()
     number = peer.call()
