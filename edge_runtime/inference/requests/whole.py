@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import wraps
-from signal import SIGINT, default_int_handler, getsignal, signal
 from types import FrameType, TracebackType
 from typing import Final, ParamSpec, TypeVar
 
@@ -21,8 +20,12 @@ def whole(step: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @wraps(step)
     def in_one_piece(*args: _P.args, **named: _P.kwargs) -> _T:
+        if threading.get_ident() != _MAIN:
+            return step(*args, **named)
+        from signal import SIGINT, default_int_handler, getsignal  # not for a first answer, which needs none of this
+
         # Other answers to the signal than Python's own do not raise where they like, or their owner wants them to.
-        if threading.get_ident() != _MAIN or getsignal(SIGINT) is not default_int_handler:
+        if getsignal(SIGINT) is not default_int_handler:
             return step(*args, **named)
         with _Held():
             return step(*args, **named)
@@ -36,6 +39,8 @@ class _Held:
     __slots__ = ("_has_come",)
 
     def __enter__(self) -> None:
+        from signal import SIGINT, default_int_handler, signal
+
         self._has_come = False
         try:
             signal(SIGINT, self._note)
@@ -46,6 +51,8 @@ class _Held:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        from signal import SIGINT, default_int_handler, signal
+
         try:
             signal(SIGINT, default_int_handler)
         except BaseException:

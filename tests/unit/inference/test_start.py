@@ -40,6 +40,7 @@ def test_an_answer_to_a_tensor_waits_for_no_pictures_sounds_tests_or_command_lin
     foreign = {
         "PIL", "cv2", "typer", "rich", "tarfile", "zipfile", "asyncio", "logging", "json", "pydantic", "subprocess",
         "hashlib", "_hashlib", "dataclasses", "importlib.metadata", "tempfile", "shutil", "heapq", "queue", "copy",
+        "signal",
     }  # fmt: skip
     parts = {
         "images", "image_steps", "opencv", "jpeg_header", "pictures", "geometry", "reduction",
@@ -162,8 +163,7 @@ def test_a_model_that_was_warmed_up_has_the_readers_of_the_pictures_it_takes(tmp
     write_release(tmp_path / "release", [Build("ort-fp32")])
 
     loaded = imported_by(
-        "from edge_runtime import Model\n"
-        f"Model.open({str(tmp_path / 'release')!r}, backends=['onnxruntime']).warm_up()"
+        f"from edge_runtime import Model\nModel.open({str(tmp_path / 'release')!r}, backends=['onnxruntime']).warm_up()"
     )
 
     assert "PIL.PngImagePlugin" in loaded
