@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_runtime.client import frames
 from edge_runtime.client.elements import as_elements
-from edge_runtime.client.errors import BadRequest, NotUnderstood, Refused, ServerGone, refused, too_late
+from edge_runtime.client.errors import BadRequest, NotUnderstood, Refused, ServerGone, refused
 from edge_runtime.client.http_connection import HttpConnection, Reply, Server
 from edge_runtime.client.model import (
     Answer,
@@ -24,6 +24,7 @@ from edge_runtime.client.model import (
     Step,
     TensorDescription,
     Values,
+    time_left_us,
     wanted_names,
 )
 from edge_runtime.client.pool import Pool
@@ -104,8 +105,6 @@ class HttpClient:
         step: Step | None = None,
     ) -> Answer:
         """Ask a model, as `Client.infer`."""
-        if deadline_s is not None and deadline_s <= 0:
-            raise too_late()
         records, parts = _as_parts(inputs)
         wanted = wanted_names(outputs)
         key = (model, version, wanted, deadline_s, priority, step, records)
@@ -254,8 +253,8 @@ def _question(
 ) -> dict[str, Any]:
     """The JSON of a request (Triton's binary data, sequence and schedule extensions)."""
     parameters: dict[str, Any] = {}
-    if deadline_s is not None:
-        parameters["timeout"] = max(1, int(deadline_s * 1e6))
+    if left_us := time_left_us(deadline_s):
+        parameters["timeout"] = left_us
     if priority:
         parameters["priority"] = max(1, _MIDDLE_LEVEL - priority)
     if step is not None:

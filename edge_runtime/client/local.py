@@ -9,11 +9,19 @@ from typing import TypeVar, final
 
 from edge_runtime.client import frames
 from edge_runtime.client.buffers import SharedBuffers
-from edge_runtime.client.errors import Refused, ServerGone, too_late
+from edge_runtime.client.errors import Refused, ServerGone
 from edge_runtime.client.exchange import Exchange, Question
 from edge_runtime.client.frames import Kind
 from edge_runtime.client.local_connection import LocalConnection
-from edge_runtime.client.model import Answer, Inputs, ModelDescription, Step, TensorDescription, wanted_names
+from edge_runtime.client.model import (
+    Answer,
+    Inputs,
+    ModelDescription,
+    Step,
+    TensorDescription,
+    time_left_us,
+    wanted_names,
+)
 from edge_runtime.client.pool import Pool
 
 T = TypeVar("T")
@@ -54,7 +62,7 @@ class LocalClient:
     ) -> Answer:
         """Ask a model, as `Client.infer`."""
         wanted = wanted_names(outputs)
-        question = Question(model, version, wanted, _left_us(deadline_s), priority, step)
+        question = Question(model, version, wanted, time_left_us(deadline_s), priority, step)
         # A step of a sequence is never sent twice: the model's state would move twice.
         return self._with_one(lambda one: one.infer(question, inputs), may_repeat=step is None)
 
@@ -127,14 +135,6 @@ class LocalClient:
             raise
         self._pool.give_back(exchange)
         return found
-
-
-def _left_us(deadline_s: float | None) -> int:
-    if deadline_s is None:
-        return 0
-    if deadline_s <= 0:
-        raise too_late()
-    return max(1, int(deadline_s * 1e6))
 
 
 def _describe(connection: LocalConnection, model: str, version: str) -> ModelDescription:

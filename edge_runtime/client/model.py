@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy.typing as npt
 
-from edge_runtime.client.errors import BadRequest
+from edge_runtime.client.errors import BadRequest, too_late
 
 if TYPE_CHECKING:
     from typing import Self  # from Python 3.11 on
+
+_FAR_S: Final = 1e9
+"""A deadline beyond thirty years is none: no count of microseconds of any door holds every float."""
 
 Array = npt.NDArray[Any]
 """An array whose dtype and shape its docstring states."""
@@ -67,6 +70,15 @@ class ModelDescription:
     version: str
     inputs: tuple[TensorDescription, ...]
     outputs: tuple[TensorDescription, ...]
+
+
+def time_left_us(deadline_s: float | None) -> int:
+    """Microseconds until a deadline as every door counts them; 0: there is none. Raises: TooLate."""
+    if deadline_s is None or deadline_s > _FAR_S:
+        return 0
+    if not deadline_s > 0:  # NaN as well
+        raise too_late()
+    return max(1, int(deadline_s * 1e6))
 
 
 def wanted_names(outputs: Iterable[str] | None) -> tuple[str, ...]:

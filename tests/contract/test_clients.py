@@ -114,6 +114,25 @@ def test_a_deadline_that_cannot_be_kept_is_told(client: Client) -> None:
         client.infer("pixels", {"image": picture(0)[None]}, deadline_s=1e-6)
 
 
+@pytest.mark.parametrize("deadline_s", [0.0, -1.0, float("nan")])
+def test_a_deadline_that_is_no_time_to_come_is_too_late(client: Client, deadline_s: float) -> None:
+    with pytest.raises(TooLate):
+        client.infer("pixels", {"image": picture(0)[None]}, deadline_s=deadline_s)
+
+
+@pytest.mark.parametrize("deadline_s", [1e15, 1e300, float("inf")])
+def test_a_deadline_beyond_every_life_is_none(client: Client, deadline_s: float) -> None:
+    assert client.infer("pixels", {"image": picture(0)[None]}, deadline_s=deadline_s).model == "pixels"
+
+
+def test_a_priority_that_no_message_holds_is_refused_and_the_client_goes_on(client: Client) -> None:
+    for priority in (-(10**12), 1.5):
+        with pytest.raises(BadRequest, match="priority is"):
+            client.infer("pixels", {"image": picture(0)[None]}, priority=priority)  # type: ignore[arg-type]
+
+    assert client.infer("pixels", {"image": picture(0)[None]}).model == "pixels"
+
+
 def heard(client: Client, name: str, parts: list[npt.NDArray[np.float32]], turn: int) -> npt.NDArray[Any]:
     step = Step(name, first=turn == 0, last=turn == TURNS - 1)
     return array(client.infer("vad", {"audio": parts[turn]}, ["output"], step=step)["output"])
