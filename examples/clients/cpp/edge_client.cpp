@@ -279,6 +279,8 @@ int main(int argc, char** argv) {
     edge::Client client(argv[1], bytes + (1 << 20));  // a mebibyte for the answer
     if (std::fread(client.input(), 1, bytes, stdin) != bytes)
       throw std::runtime_error("standard input holds less than shape and dtype say, " + std::to_string(bytes) + " bytes");
+    if (std::fgetc(stdin) != EOF)
+      throw std::runtime_error("standard input holds more than shape and dtype say, " + std::to_string(bytes) + " bytes");
     for (const edge::Tensor& tensor : client.infer(argv[2], argv[3], shape, dtype)) {
       std::printf("%s", tensor.name.c_str());
       if (tensor.dtype == edge::kFloat32)
