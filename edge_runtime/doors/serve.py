@@ -125,14 +125,22 @@ def serving(plan: ServePlan, say: Say = silent) -> Iterator[Serving]:
             else:
                 host.load(release)
         _check_batching(plan, host, say)
-        repository = Repository(plan.repository) if plan.repository else None
-        service = V2Service(host, software_version(), repository, regions)
+        service = V2Service(host, software_version(), _repository(plan, say), regions)
         doors: list[Door] = []
         doors += _doors(plan, service, ServingMetrics(host, events, lambda: doors))
         stack.callback(_stop, doors, plan.drain_s)
         for door in doors:
             door.start()
         yield Serving(host, tuple(doors), hung)
+
+
+def _repository(plan: ServePlan, say: Say) -> Repository | None:
+    if plan.repository is None:
+        return None
+    repository = Repository(plan.repository)
+    for why in repository.left_out():
+        say(f"left out of the repository: {why}")
+    return repository
 
 
 def _stop(doors: Sequence[Door], drain_s: float) -> None:

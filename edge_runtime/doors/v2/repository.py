@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,7 +35,14 @@ class Repository:
 
     def releases(self) -> list[StoredRelease]:
         """What can be loaded now, by name, older versions first; what cannot be read is left out."""
-        found: list[StoredRelease] = []
+        found = [one for one in self._read() if isinstance(one, StoredRelease)]
+        return sorted(found, key=lambda one: (one.name, _by_number(one.version)))
+
+    def left_out(self) -> list[str]:
+        """Why what looks like a release cannot be read, one sentence for each: clients see none of it."""
+        return [str(one) for one in self._read() if isinstance(one, EdgeError)]
+
+    def _read(self) -> Iterator[StoredRelease | EdgeError]:
         for pattern in _DEPTH:
             for index in sorted(self._folder.glob(pattern))[:_RELEASES_MAX]:
                 folder = index.parent
@@ -43,10 +51,10 @@ class Repository:
                     continue
                 try:
                     manifest = LayoutFolder(folder).open().manifest
-                except EdgeError:
-                    continue
-                found.append(StoredRelease(manifest.name, manifest.version, folder))
-        return sorted(found, key=lambda one: (one.name, _by_number(one.version)))
+                except EdgeError as error:
+                    yield error
+                else:
+                    yield StoredRelease(manifest.name, manifest.version, folder)
 
     def find(self, name: str, version: str | None = None, *, what: str = "load") -> StoredRelease:
         """The release of that name, its newest where no version is given.
