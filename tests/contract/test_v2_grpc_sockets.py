@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,15 @@ def connected(opened: Open) -> Iterator[Peer]:
         yield Peer(peer)
 
 
+@contextmanager
+def _answered(opened: Open) -> Iterator[Peer]:
+    with connected(opened) as peer:
+        peer.greet()
+        peer.call(request().SerializeToString())
+        peer.hear_until(h2.events.StreamEnded)
+        yield peer
+
+
 def is_answering(opened: Open) -> bool:
     with grpc.insecure_channel(opened.door.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         return bool(service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request()).raw_output_contents)
@@ -177,3 +186,19 @@ def test_requests_may_be_folded(opened: Open, coding: str) -> None:
         answer = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(asked)
 
     assert answer.id == "7" * 1000
+
+
+def test_one_client_too_many_takes_the_place_of_the_one_that_has_idled_longest(release: Path) -> None:
+    with ModelHost() as host:
+        host.load(release)
+        opened = open_door(V2Service(host, "1"), connections=2)
+        with ExitStack() as clients:
+            first, second, _third = (clients.enter_context(_answered(opened)) for _ in range(3))
+
+            first.hear_until(h2.events.ConnectionTerminated)
+            is_over = first.is_ended()
+            second.call(request().SerializeToString())
+            second.hear_until(h2.events.StreamEnded)
+        opened.door.stop(0)
+
+    assert is_over

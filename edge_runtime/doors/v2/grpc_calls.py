@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from edge_runtime.doors.round import Round
 from edge_runtime.doors.tally import Tally
 from edge_runtime.doors.v2.grpc_connection import GrpcConnection
 from edge_runtime.doors.v2.grpc_head import CallHead, CallRefused, refusal_of
-from edge_runtime.doors.v2.grpc_infer import Asked
+from edge_runtime.doors.v2.grpc_infer import QUICK_BYTES, Asked
 from edge_runtime.doors.v2.grpc_limits import RPCS_MAX, STREAMS_MAX, GrpcLimits
 from edge_runtime.doors.v2.grpc_service import CHANGES, HEALTH_PATH, SERVICE, SLOW, STREAM, Caller, GrpcService, Method
 from edge_runtime.doors.v2.grpc_stream import Arrived, Event, MessageRules, Stream
@@ -83,10 +84,13 @@ class GrpcCalls:
         return GrpcConnection(self, self._loop)
 
     def admit(self, connection: GrpcConnection) -> bool:
-        """Whether there is room for one more."""
+        """Whether there is room for one more; whoever has idled longest makes it."""
         if len(self._connections) >= self.limits.connections:
             self._tally.turned_away()
-            return False
+            idle = [one for one in self._connections if one.is_idle]
+            if not idle:
+                return False
+            min(idle, key=lambda one: one.active_at).drain()
         self._connections.add(connection)
         return True
 
@@ -194,15 +198,27 @@ class GrpcCalls:
             if self._is_quick(arrived):
                 self._infer(connection, stream, arrived)
             else:
-                self._side.submit(self._infer, connection, stream, arrived)
+                self._elsewhere(self._side, connection, stream, partial(self._infer, connection, stream, arrived))
             return
         work = partial(self._work, self._methods[stream.head.path], connection, stream, arrived)
         if name in CHANGES:
-            self._changes.submit(work)
-        elif name in SLOW or arrived.is_folded:
-            self._side.submit(work)
+            self._elsewhere(self._changes, connection, stream, work)
+        elif name in SLOW or not self._is_short(arrived):
+            self._elsewhere(self._side, connection, stream, work)
         else:
             work()
+
+    def _elsewhere(
+        self, pool: ThreadPoolExecutor, connection: GrpcConnection, stream: Stream, work: Callable[[], object]
+    ) -> None:
+        try:
+            pool.submit(work)
+        except RuntimeError:  # the door closes meanwhile
+            connection.refuse(stream, CallRefused("UNAVAILABLE", "cannot answer: the server ends"))
+
+    @staticmethod
+    def _is_short(arrived: Arrived) -> bool:
+        return not arrived.is_folded and arrived.body is not None and arrived.body.size <= QUICK_BYTES
 
     def _is_quick(self, arrived: Arrived) -> bool:
         assert arrived.body is not None
@@ -221,9 +237,9 @@ class GrpcCalls:
 
     def _infer(self, connection: GrpcConnection, stream: Stream, arrived: Arrived, *, is_here: bool = False) -> float:
         """Ask the model: in this thread if it is free, or have a worker do so; seconds that it took here."""
-        if stream.is_over:
+        caller: Caller | None = stream.call
+        if stream.is_over or caller is None:
             return 0.0
-        caller: Caller = stream.call
         try:
             content = self._content(stream, arrived)
             began = time.monotonic()
@@ -250,6 +266,8 @@ class GrpcCalls:
         wait_s = max(0.0, deadline - time.monotonic()) + 0.001
         if (caller := stream.call) is not None:
             stream.alarm = self._loop.call_later(wait_s, caller.withdraw)
+            if stream.call is None:  # a worker answered in this very moment
+                stream.alarm.cancel()
 
     def _done(self, stream: Stream) -> None:
         """Nothing may keep the tensors of a call that is over, whose memory the next one takes."""

@@ -99,11 +99,22 @@ class GrpcConnection(asyncio.BufferedProtocol):
         peer: socket.socket = transport.get_extra_info("socket")
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if transport.get_extra_info("sslcontext") is None:
-            self._peer = socket.socket(fileno=os.dup(peer.fileno()))
-            self._is_direct = True
+            with suppress(OSError):  # no more descriptors: the event loop sends
+                self._peer = socket.socket(fileno=os.dup(peer.fileno()))
+                self._is_direct = True
         self._deadline = time.monotonic() + self._server.limits.handshake_s
         with self._lock:
             self._flush()
+
+    @property
+    def active_at(self) -> float:
+        """When something came last, `time.monotonic()` seconds."""
+        return self._active_at
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has shaken hands and has no call under way."""
+        return self._wire.has_greeted and not (self._wire.calls or self._wire.is_held or self._is_ending)
 
     @property
     def calls(self) -> int:
@@ -282,6 +293,13 @@ class GrpcConnection(asyncio.BufferedProtocol):
             with suppress(OSError):  # it has hung up itself
                 peer.shutdown(socket.SHUT_RDWR)
 
+    def _stop_reading(self) -> None:
+        """Have the round give it back; what was said before is still sent."""
+        peer = self._peer
+        if peer is not None:
+            with suppress(OSError):  # it has hung up itself
+                peer.shutdown(socket.SHUT_RD)
+
     def come_back(self) -> None:
         """Have the event loop read again; from any thread."""
         self._is_lent = False
@@ -362,7 +380,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if self._is_ending or transport is None or not (self._wire.is_over or self._wire.is_spent):
             return
         if self._is_lent:
-            self.hang_up()
+            self._stop_reading()
             return
         self._is_ending = True
         self._push()

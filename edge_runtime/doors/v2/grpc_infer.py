@@ -19,7 +19,7 @@ _FORMS_MAX: Final = 64
 _TEXT_MAX: Final = 4096
 """Bytes of a request besides its raw tensors, and the number of those, up to which it is remembered."""
 _RAWS_MAX: Final = 16
-_QUICK_BYTES: Final = 16 * 1024
+QUICK_BYTES: Final = 16 * 1024
 """Up to here nothing takes long, whatever it is made of."""
 
 
@@ -85,9 +85,9 @@ class InferReader:
 
     def is_quick(self, content: Content) -> bool:
         """Whether reading it takes no longer than others can wait."""
-        if len(content) <= _QUICK_BYTES:
+        if len(content) <= QUICK_BYTES:
             return True
-        form = self._forms.get(len(content))
+        form = self._form(content)
         # Each element of BYTES is taken out of its tensor by itself.
         return form is not None and all(one.datatype != BYTES for one in form.request.inputs)
 
@@ -108,8 +108,8 @@ class InferReader:
             MalformedMessage: it is no such message.
             BadCall: its tensors, parameters or shared memory do not fit together.
         """
-        form = self._forms.get(len(content))
-        if form is not None and all(content[at : at + len(text)] == text for at, text in form.texts):
+        form = self._form(content)
+        if form is not None:
             request, whole = form.request, memoryview(content)
             raws = [whole[start:end] for start, end in form.raws]
         else:
@@ -125,6 +125,13 @@ class InferReader:
         call = call_of(inputs, request.wishes, schedule)
         wants_final_mark = request.parameters.get("triton_enable_empty_final_response") is True
         return Asked(request.model, request.version, request.id, call, request.wishes, wants_final_mark)
+
+    def _form(self, content: Content) -> _Form | None:
+        """What is known of a request like this one."""
+        form = self._forms.get(len(content))
+        if form is not None and all(content[at : at + len(text)] == text for at, text in form.texts):
+            return form
+        return None
 
     def _learn(self, content: Content, request: _Request) -> None:
         raws = places(content, RAW_INPUT_CONTENTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol, final
 
 from edge_runtime.contract.errors import EdgeError
@@ -25,6 +25,8 @@ _FEW: Final = 64
 _UNTOLD_MAX: Final = 1024
 """Messages of one call that wait to be told that there was no room for them; one more ends it."""
 
+_SPARES_BYTES: Final = 64 * 1024 * 1024
+"""Of all buffers that wait for a next message: who merely stays connected holds no more than that."""
 _SLACK_BYTES: Final = 64
 """By which memory that was used before may be too large."""
 
@@ -86,11 +88,13 @@ class MessageRules:
         max_bytes: longest message.
         budget: of the messages of all clients.
         align_at: place in a message of a given length that should lie aligned.
+        spares: of the buffers of all clients that wait for a next message.
     """
 
     max_bytes: int
     budget: Budget
     align_at: Callable[[int], int]
+    spares: Budget = field(default_factory=lambda: Budget(_SPARES_BYTES, "memory for messages to come"))
 
 
 @final

@@ -9,11 +9,13 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, final
 
 import h2.events
 import h2.exceptions
 
+from edge_runtime.contract.errors import InferenceError
 from edge_runtime.doors.v2 import http2_cutter as frames
 from edge_runtime.doors.v2.grpc_head import SUCCESS, CallRefused, read_head
 from edge_runtime.doors.v2.grpc_stream import Arrived, Assembly, Buffer, Event, House, Stream
@@ -154,13 +156,15 @@ class Http2Connection:
         self._open_stream_window(stream)
 
     def keep(self, body: Body) -> None:
-        """Memory of a message that was answered, for the next one."""
-        if self._spare is None:
-            self._spare = body
+        """Memory of a message that was answered, for the next one, if others do not keep too much of it."""
+        if self._spare is None and not self.is_over:
+            with suppress(InferenceError):
+                self._house.rules.spares.take(body.capacity)
+                self._spare = body
 
     def release(self) -> None:
         """Let go of memory that nothing needs."""
-        self._spare = None
+        self._give_spare()
 
     def shed(self) -> None:
         """Let go of what still comes of a call that is over; nobody may be about to receive meanwhile."""
@@ -198,7 +202,7 @@ class Http2Connection:
         for stream in left:
             self._leave(stream, None)
         self._deaf.clear()
-        self._spare = None
+        self._give_spare()
         return left
 
     # What the cutter calls.
@@ -333,6 +337,8 @@ class Http2Connection:
 
     def _give_spare(self) -> Body | None:
         spare, self._spare = self._spare, None
+        if spare is not None:
+            self._house.rules.spares.give_back(spare.capacity)
         return spare
 
     # What is sent.

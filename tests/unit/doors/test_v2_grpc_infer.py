@@ -78,6 +78,14 @@ def test_another_request_is_told_apart(
     assert tells(reader.read(change(), 0))
 
 
+def test_only_a_long_request_like_one_that_was_read_is_quick(reader: InferReader) -> None:
+    long = [0.0] * (grpc_infer.QUICK_BYTES // 4 + 1)
+    reader.read(request(long), 0)
+
+    assert reader.is_quick(request(long))
+    assert not reader.is_quick(request(long, model="n"))
+
+
 def test_deadlines_begin_when_each_request_comes(reader: InferReader) -> None:
     timeout = {"parameters": [{"key": "timeout", "value": {"int64_param": 1_000_000}}]}
 

@@ -7,8 +7,10 @@ import struct
 import weakref
 
 from edge_runtime.doors.v2 import http2_cutter as frames
-from edge_runtime.doors.v2.grpc_stream import Stream
+from edge_runtime.doors.v2.grpc_stream import Share, Stream
+from edge_runtime.doors.v2.http2 import Http2Connection
 from edge_runtime.doors.v2.http2_nuisance import NUISANCE_MAX
+from edge_runtime.doors.v2.http_body import Body
 from tests.unit.doors.test_v2_http2 import STREAMING, Peer, frame, prefixed
 
 CODE_INITIAL_WINDOW = 4
@@ -115,3 +117,28 @@ def test_what_came_of_a_call_that_is_over_is_let_go_in_the_middle_of_a_frame() -
 
     assert not is_kept
     assert another in peer.server.streams
+
+
+def test_buffers_that_wait_for_a_next_message_are_bounded_for_all_clients_together() -> None:
+    peer = Peer()
+    rules = peer.house.rules
+    size = rules.spares._left // 2
+    bodies = []
+    for _ in range(3):
+        body = Body(Share(peer.budget))
+        body.begin(size, 0)
+        while body.size < size:
+            body.filled(len(body.room()))
+        bodies.append(body)
+    clients = [Http2Connection(peer.house, 0.0) for _ in bodies]
+
+    for client, body in zip(clients, bodies, strict=True):
+        client.keep(body)
+    kept = [client._spare is not None for client in clients]
+    for client in clients:
+        client.lose()
+        client.keep(bodies[0])
+
+    assert kept == [True, True, False]
+    assert all(client._spare is None for client in clients)
+    rules.spares.take(2 * size)  # all of it is there again
