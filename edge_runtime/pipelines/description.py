@@ -82,7 +82,7 @@ class Model(Table, frozen=True, kw_only=True):
     threads: Count | None = None
     batch: Count | None = None
     """Crops that are asked at once; 1: one by one. Left out: as `edge-runtime tune` found, else a few small ones."""
-    backends: list[str] = []
+    backends: list[Literal["onnxruntime", "openvino", "litert", "tensorrt", "tflite_runtime"]] = []
     tuned: Path | None = None
     """Folder of `edge-runtime tune --state`; left out: the user's own."""
     slot: str = "main"

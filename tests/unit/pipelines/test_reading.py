@@ -56,6 +56,11 @@ def test_a_pipeline_without_a_name_is_called_as_its_file() -> None:
         ('kind = "camera"', "", r"line 3, sources\.door\.kind: it does not say its kind"),
         ('release = "releases/faces"', "", r"line 8, models\.faces: Object missing required field 'release'"),
         ('release = "releases/faces"', "release = 3", r"line 9, models\.faces\.release: "),
+        (
+            'release = "releases/faces"',
+            'release = "releases/faces"\nbackends = ["onnx"]',
+            r"models\.faces\.backends: \['onnx'\] cannot stand there; write one of onnxruntime, openvino, litert",
+        ),
         ("min_score = 0.5", "min_score = 1.5", r"line 15, crops\.face\.min_score: "),
         ("[sinks.lines]", "[sink.lines]", r"line 17, sink: unknown key; write sinks"),
         ('name = "entrance"', 'name = "Entrance hall"', r"line 1, name: 'Entrance hall' is no name"),
