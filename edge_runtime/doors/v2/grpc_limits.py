@@ -25,7 +25,7 @@ class GrpcLimits:
     """Longest message, in and out: each call under way may hold one."""
     patience_s: float = 60.0
     """For a message to come whole once it is due: one that never does would keep its place for ever."""
-    connections: int = 512
+    connections: int = 256
     """Each holds two file descriptors, of which a process often may have 1024."""
     handshake_s: float = 10.0
     """For TLS and HTTP/2 to shake hands."""

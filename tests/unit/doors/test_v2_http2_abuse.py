@@ -7,6 +7,7 @@ import struct
 import weakref
 
 from edge_runtime.doors.v2 import http2_cutter as frames
+from edge_runtime.doors.v2.grpc_limits import GrpcLimits
 from edge_runtime.doors.v2.grpc_stream import Share, Stream
 from edge_runtime.doors.v2.http2 import Http2Connection
 from edge_runtime.doors.v2.http2_nuisance import NUISANCE_MAX
@@ -142,3 +143,7 @@ def test_buffers_that_wait_for_a_next_message_are_bounded_for_all_clients_togeth
     assert kept == [True, True, False]
     assert all(client._spare is None for client in clients)
     rules.spares.take(2 * size)  # all of it is there again
+
+
+def test_as_many_clients_as_are_taken_leave_half_of_a_process_s_descriptors() -> None:
+    assert 2 * GrpcLimits().connections <= 1024 // 2
