@@ -192,6 +192,9 @@ def _from_values(name: str, datatype: str, shape: Sequence[int], values: Sequenc
     array: Array = np.zeros(0)
     try:
         array = np.array(values, np.float64 if dtype.kind == "f" else None)
+        if dtype == np.uint64 and array.dtype.kind == "f" and array.size and array.min() >= 0:
+            # What numpy makes of numbers that no int64 holds, beside some that one does.
+            array = np.array(values, dtype)
         fits = array.size == count and (count == 0 or depth == 1 or array.shape == tuple(shape))
         if fits and dtype.kind in "ui" and array.size:
             bounds = np.iinfo(dtype)

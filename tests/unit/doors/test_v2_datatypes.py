@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
@@ -35,6 +35,7 @@ def test_raw_bytes_come_back_as_the_same_array(array: np.ndarray) -> None:
 
 
 @given(some_array.filter(lambda array: bool(np.isfinite(array).all())))
+@example(np.array([0, 2**63], np.uint64))
 def test_json_comes_back_as_the_same_array_flat_and_nested(array: np.ndarray) -> None:
     datatype = datatype_of(array.dtype.name)
 
