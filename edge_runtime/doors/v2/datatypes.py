@@ -205,7 +205,8 @@ def _from_values(name: str, datatype: str, shape: Sequence[int], values: Sequenc
     except (ValueError, OverflowError):
         fits = False
     if not fits:
-        raise BadCall(f"read tensor {shown(name)}", f"its values are no {datatype} {shown(list(shape))}")
+        came = f"{array.size} values came" if array.size not in {0, count} else "what came is not that"
+        raise BadCall(f"read tensor {shown(name)}", f"it is said to be {datatype} {shown(list(shape))}, and {came}")
     return array.astype(dtype).reshape(shape)
 
 

@@ -177,7 +177,7 @@ class _Server:
     def gate(self, head: Head) -> Admitted:
         """Token and size, before a body is received. Raises: HttpError."""
         if head.path not in _OPEN_TO_ALL and not self._access.admits(head.headers.get("authorization")):
-            raise HttpError(401, "the Authorization header does not bear this server's token")
+            raise HttpError(401, "the Authorization header does not bear this server's token; send 'Bearer TOKEN'")
         if "origin" in head.headers and self._access.token is None:
             # A page from anywhere may make a browser on this machine post here; every browser says that it did.
             raise HttpError(403, "a web page asks; start the server with a token for pages to send")
