@@ -72,6 +72,8 @@ class CallRefused(Exception):
     def __init__(self, status: str, sentence: str, *trailers: Header, http_status: bytes = b"200") -> None:
         super().__init__(sentence)
         self.code = _CODES[status]
+        self.is_for_lack_of_room = status == "RESOURCE_EXHAUSTED"
+        """The client has done nothing wrong."""
         self.sentence = sentence
         self.http_status = http_status
         """What is no gRPC is told so in HTTP's terms."""

@@ -306,6 +306,8 @@ class Http2Connection:
         except CallRefused as refusal:
             self._sender.end(number, refusal.alone())
             self._turn_deaf(number, frames.NO_ERROR)
+            if not refusal.is_for_lack_of_room:
+                self._nuisance.count(self._now)
             return
         stream = Stream(number, head, is_streaming=is_streaming, now=self._now, window=STREAM_WINDOW)
         assembly = Assembly(stream, self._house.rules, self._give_spare, self._came, self._turn_away)

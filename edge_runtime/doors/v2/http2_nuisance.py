@@ -16,7 +16,7 @@ _BYTES_PER_FRAME: Final = 1024
 
 @final
 class Nuisance:
-    """Counts pings, settings, resets, empty frames and their like, and forgets them with time and with every message.
+    """Counts pings, resets, empty frames, refused calls and the like, and forgets them with time and every message.
 
     Args:
         now: `time.monotonic()` seconds.

@@ -10,7 +10,7 @@ from edge_runtime.doors.v2 import http2_cutter as frames
 from edge_runtime.doors.v2.grpc_limits import GrpcLimits
 from edge_runtime.doors.v2.grpc_stream import Share, Stream
 from edge_runtime.doors.v2.http2 import Http2Connection
-from edge_runtime.doors.v2.http2_nuisance import NUISANCE_MAX
+from edge_runtime.doors.v2.http2_nuisance import FORGIVEN_PER_S, NUISANCE_MAX
 from edge_runtime.doors.v2.http_body import Body
 from tests.unit.doors.test_v2_http2 import STREAMING, Peer, frame, prefixed
 
@@ -147,3 +147,44 @@ def test_buffers_that_wait_for_a_next_message_are_bounded_for_all_clients_togeth
 
 def test_as_many_clients_as_are_taken_leave_half_of_a_process_s_descriptors() -> None:
     assert 2 * GrpcLimits().connections <= 1024 // 2
+
+
+def test_a_buffer_that_an_engine_still_reads_is_not_given_to_the_next_message() -> None:
+    peer = Peer()
+    first, second = b"1" * (MIB // 2), b"2" * (MIB // 2)
+    number = peer.call()
+    peer.send(frame(frames.DATA, frames.END_STREAM, number, prefixed(first)))
+    (body,) = (event.arrived.body for event in peer.events if event.arrived is not None)
+    assert body is not None
+    engine_reads = body.content()
+
+    peer.client.reset_stream(number)
+    peer.exchange()
+    peer.server.keep(body)
+    peer.send(frame(frames.DATA, frames.END_STREAM, peer.call(), prefixed(second)))
+    last = [event.arrived.body for event in peer.events if event.arrived is not None][-1]
+    assert last is not None
+
+    assert bytes(last.content()) == second
+    assert bytes(engine_reads) == first
+
+
+def test_calls_that_are_refused_at_the_gate_are_taken_so_many_times() -> None:
+    peer = Peer()
+
+    for _ in range(NUISANCE_MAX + 1):
+        peer.call("/s/Nothing")
+        if peer.server.is_over:
+            break
+
+    assert peer.goodbye == frames.ENHANCE_YOUR_CALM
+
+
+def test_a_client_that_is_refused_now_and_then_is_let_be() -> None:
+    peer = Peer()
+
+    for _ in range(NUISANCE_MAX + 500):
+        peer.now += 1 / FORGIVEN_PER_S
+        peer.call("/s/Nothing", is_end=True)
+
+    assert not peer.server.is_over
