@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,20 @@ def test_one_client_too_many_takes_the_place_of_the_one_that_has_idled_longest(r
         opened.door.stop(0)
 
     assert is_over
+
+
+def test_a_client_that_still_sends_at_the_stop_reads_its_goodbye(release: Path) -> None:
+    with ModelHost() as host:
+        host.load(release)
+        opened = open_door(V2Service(host, "1"))
+        with _answered(opened) as peer, ThreadPoolExecutor(1) as pool:
+            stopped = pool.submit(opened.door.stop, 30.0)
+            peer.hear_until(h2.events.ConnectionTerminated)
+            for _ in range(100):
+                peer.socket.sendall(frame(frames.PING, 0, 0, bytes(8)))
+
+            end = peer.socket.recv(65536)
+            peer.socket.close()
+            stopped.result(30)
+
+    assert end == b""

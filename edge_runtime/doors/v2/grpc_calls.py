@@ -90,7 +90,7 @@ class GrpcCalls:
             idle = [one for one in self._connections if one.is_idle]
             if not idle:
                 return False
-            min(idle, key=lambda one: one.active_at).drain()
+            min(idle, key=lambda one: one.active_at).make_room()
         self._connections.add(connection)
         return True
 

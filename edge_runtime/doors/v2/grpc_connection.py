@@ -85,6 +85,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._stays_until = 0.0
         """Before then it is not lent: its answers took too long for the others."""
         self._is_lent = self._is_ending = self._is_lost = False
+        self._lingers = True
+        """It waits a moment for its client to hang up first."""
         self._active_at = time.monotonic()
         self._deadline = inf
         """When the sweep ends it."""
@@ -344,6 +346,11 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if not self._wire.is_held:
             self._transport.resume_reading()
 
+    def make_room(self) -> None:
+        """End an idle connection without a wait: another takes its place and its descriptors."""
+        self._lingers = False
+        self.drain()
+
     def drain(self) -> None:
         """Take no further call, and end when the last one has."""
         with self._lock:
@@ -384,12 +391,16 @@ class GrpcConnection(asyncio.BufferedProtocol):
             return
         self._is_ending = True
         self._push()
-        if self._wire.is_spent or not transport.can_write_eof():
+        if not (self._lingers and transport.can_write_eof()):
             self._deadline = time.monotonic() + self._server.limits.send_s
             transport.close()
             return
-        # An error that meets unread bytes is lost to a reset.
-        self._deadline = time.monotonic() + self._server.limits.linger_s
+        # Whatever was said last is lost to a reset if it meets unread bytes.
+        with self._lock:
+            self._wire.lose()
+        limits = self._server.limits
+        wait_s = limits.send_s if transport.get_write_buffer_size() else limits.linger_s
+        self._deadline = time.monotonic() + wait_s
         with suppress(OSError, RuntimeError):
             transport.write_eof()
 

@@ -32,6 +32,6 @@ class GrpcLimits:
     send_s: float = 60.0
     """For an answer that the client does not fetch."""
     linger_s: float = 2.0
-    """In which a client that broke the protocol can read so."""
+    """In which a client can read why its connection ends, and hang up."""
     keep_body_s: float = 5.0
     """After which an idle connection gives its buffer back."""
