@@ -28,11 +28,13 @@ def job(folder: Path, method: Method, *, is_tflite: bool = False) -> CompileJob:
 
 def stand_in(folder: Path, name: str, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A toolchain that is ready, whose interpreter is a shell script."""
-    place = folder / TOOLCHAINS[name].key
+    chain = TOOLCHAINS[name]
+    place = folder / chain.key(chain.made_for)
     (place / "bin").mkdir(parents=True)
     (place / "bin" / "python").write_text(f"#!/bin/sh\n{program}\n")
     (place / "bin" / "python").chmod(0o755)
-    (place / "ready.json").write_bytes(msgspec.json.encode({"pins": [], "python": "3.12"}))
+    stamp = {"pins": [], "python": chain.made_for, "program": str((place / "bin" / "python").resolve())}
+    (place / "ready.json").write_bytes(msgspec.json.encode(stamp))
     monkeypatch.setenv("EDGEFLEET_TOOLCHAINS", str(folder))
 
 
