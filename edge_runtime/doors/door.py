@@ -25,8 +25,8 @@ class DoorStatistics:
     """Requests that got an error."""
     turned_away: int
     """Clients that were not let in: for who they are, or because there is no room."""
-    connections: int | None
-    """Open now; None where the library that holds them does not tell."""
+    connections: int
+    """Open now."""
 
 
 class Door(Protocol):

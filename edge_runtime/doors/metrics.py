@@ -174,8 +174,7 @@ def _doors(doors: Sequence[Door]) -> Iterator[Metric]:
     )
     for door in doors:
         names, now = [door.kind, door.address], door.statistics()
-        if now.connections is not None:
-            connections.add_metric(names, now.connections)
+        connections.add_metric(names, now.connections)
         for outcome in ("answered", "refused", "turned_away"):
             requests.add_metric([*names, outcome], getattr(now, outcome))
     yield from (connections, requests)

@@ -31,7 +31,7 @@ class Tally:
         with self._lock:
             self._turned_away += 1
 
-    def read(self) -> DoorStatistics:
-        """Everything so far; how many are connected is not known here."""
+    def read(self, connections: int) -> DoorStatistics:
+        """Everything so far; so many are connected now."""
         with self._lock:
-            return DoorStatistics(self._answered, self._refused, self._turned_away, None)
+            return DoorStatistics(self._answered, self._refused, self._turned_away, connections)

@@ -439,7 +439,7 @@ def test_an_error_that_nobody_expected_ends_no_stream(opened: Open, monkeypatch:
     answers = [service_pb2.ModelStreamInferResponse.FromString(answer) for answer in stream]
     assert [answer.infer_response.id for answer in answers] == ["7", "7"]
     assert all(answer.error_message.startswith("cannot answer: ZeroDivisionError") for answer in answers)
-    assert tally.read().refused == 2
+    assert tally.read(0).refused == 2
 
 
 @settings(max_examples=200)

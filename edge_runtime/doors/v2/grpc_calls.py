@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
 from typing import Final, final
@@ -27,6 +26,7 @@ from edge_runtime.doors.v2.grpc_limits import RPCS_MAX, STREAMS_MAX, GrpcLimits
 from edge_runtime.doors.v2.grpc_service import CHANGES, HEALTH_PATH, SERVICE, SLOW, STREAM, Caller, GrpcService, Method
 from edge_runtime.doors.v2.grpc_stream import Arrived, Event, MessageRules, Stream
 from edge_runtime.doors.v2.http_body import HttpError, unfold
+from edge_runtime.doors.v2.listening import Household
 from edge_runtime.doors.v2.wire import Content
 from edge_runtime.inference.requests.refusals import unforeseen
 from edge_runtime.serving.calls import BadCall, Reply
@@ -34,8 +34,6 @@ from edge_runtime.serving.served import Served
 
 _log: Final = logging.getLogger(__name__)
 
-_SIDE_WORKERS: Final = 2
-"""Threads for unfolding, long messages and what else takes its time."""
 _PREFIX: Final = f"/{SERVICE}/"
 _INFER: Final = "ModelInfer"
 _INFER_PATH: Final = _PREFIX + _INFER
@@ -53,10 +51,11 @@ class _Conversation:
 
 
 @final
-class GrpcCalls:
+class GrpcCalls(Household[GrpcConnection]):
     """What all connections of the door share; `heed` is called on the event loop's thread, or a connection's own."""
 
     def __init__(self, service: GrpcService, access: Access, limits: GrpcLimits) -> None:
+        super().__init__("v2-grpc")
         self.limits = limits
         self.rules = MessageRules(limits.message_max_bytes, service.budget, service.reader.align_at)
         self._service = service
@@ -68,16 +67,6 @@ class GrpcCalls:
         """Guards the two numbers."""
         self._calls = self._streams = 0
         self.round = Round(GrpcConnection.come_back, "v2-grpc")
-        self._connections: set[GrpcConnection] = set()
-        self._empty = asyncio.Event()
-        self._side = ThreadPoolExecutor(_SIDE_WORKERS, "v2-grpc-side")
-        # One after another, as the service has it.
-        self._changes = ThreadPoolExecutor(1, "v2-grpc-change")
-        self._loop: asyncio.AbstractEventLoop
-
-    def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin on that loop."""
-        self._loop = loop
 
     def connect(self) -> GrpcConnection:
         """A connection, for a client that is about to come in."""
@@ -94,12 +83,6 @@ class GrpcCalls:
         self._connections.add(connection)
         return True
 
-    def leave(self, connection: GrpcConnection) -> None:
-        """It is closed."""
-        self._connections.discard(connection)
-        if not self._connections:
-            self._empty.set()
-
     def count_left_outside(self) -> None:
         """A client made room for another before it was connected."""
         self._tally.turned_away()
@@ -110,28 +93,7 @@ class GrpcCalls:
 
     def statistics(self) -> DoorStatistics:
         """Counters since it was opened; from any thread."""
-        return replace(self._tally.read(), connections=len(self._connections))
-
-    def sweep(self, _now: float) -> None:
-        """End what takes too long."""
-        now = time.monotonic()
-        for connection in list(self._connections):
-            connection.expire(now)
-
-    async def close(self, drain_s: float) -> None:
-        """End all connections, those with a call under way after so many seconds."""
-        for connection in list(self._connections):
-            connection.drain()
-        self._empty.clear()
-        if self._connections:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), drain_s)
-        for connection in list(self._connections):
-            connection.abort()
-        for pool in (self._side, self._changes):
-            pool.shutdown(wait=False, cancel_futures=True)
-        # A turn for the transports to close.
-        await asyncio.sleep(0)
+        return self._tally.read(len(self._connections))
 
     def gate(self, head: CallHead) -> bool:
         """Token, method and room, before a message is received. Raises: CallRefused."""

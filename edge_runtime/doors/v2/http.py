@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Final
 
@@ -20,13 +17,11 @@ from edge_runtime.doors.v2.http_connection import Connection, Exchange, HttpLimi
 from edge_runtime.doors.v2.http_infer import JSON_LENGTH, Asked, TooHeavy, infer_answer, is_heavy, read_infer
 from edge_runtime.doors.v2.http_parser import Admitted, Head, Request
 from edge_runtime.doors.v2.http_routes import PLAIN_BODY_MAX_BYTES, InferRoute, Route, find_route
-from edge_runtime.doors.v2.listening import Entrance, Listener
+from edge_runtime.doors.v2.listening import Entrance, Household, Listener
 from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.serving.calls import Reply
 
 _log: Final = logging.getLogger(__name__)
-_SIDE_WORKERS: Final = 2
-"""Threads for unfolding, long JSON and what else takes its time."""
 _OPEN_TO_ALL: Final = frozenset({"/v2/health/live", "/v2/health/ready"})
 """Paths without a token: a supervisor may ask whether the server lives."""
 
@@ -90,26 +85,17 @@ class HttpDoor:
         self._listener.stop(drain_s)
 
 
-class _Server:
+class _Server(Household[Connection]):
     """What all connections of the door share; lives on its event loop's thread."""
 
     def __init__(self, service: V2Service, access: Access, limits: HttpLimits, routes: Routes) -> None:
+        super().__init__("v2-http")
         self._route = lru_cache(maxsize=1024)(routes)
         self.limits = limits
         self.budget = MemoryBudget(limits.bodies_bytes)
         self._service = service
         self._access = access
-        self._connections: set[Connection] = set()
         self._successes = self._errors = self._strangers = self._overflow = 0
-        self._empty = asyncio.Event()
-        self._side = ThreadPoolExecutor(_SIDE_WORKERS, "v2-http-side")
-        # One after another, as the service has it.
-        self._changes = ThreadPoolExecutor(1, "v2-http-change")
-        self._loop: asyncio.AbstractEventLoop
-
-    def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin on that loop."""
-        self._loop = loop
 
     def connect(self) -> Connection:
         """A connection, for a client that is about to come in."""
@@ -129,12 +115,6 @@ class _Server:
         self._connections.add(connection)
         return True
 
-    def forget(self, connection: Connection) -> None:
-        """It is closed."""
-        self._connections.discard(connection)
-        if not self._connections:
-            self._empty.set()
-
     def count(self, status: int) -> None:
         """A request got an answer of that status."""
         if status < 400:
@@ -153,26 +133,6 @@ class _Server:
         # Who finds no room is told so like anybody else whose request fails.
         refused, turned_away = self._errors - self._overflow, self._strangers + self._overflow
         return DoorStatistics(self._successes, refused, turned_away, len(self._connections))
-
-    def sweep(self, now: float) -> None:
-        """End what takes too long."""
-        for connection in list(self._connections):
-            connection.expire(now)
-
-    async def close(self, drain_s: float) -> None:
-        """End all connections, those with a request under way after so many seconds."""
-        for connection in list(self._connections):
-            connection.drain()
-        self._empty.clear()
-        if self._connections:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), drain_s)
-        for connection in list(self._connections):
-            connection.abort()
-        for pool in (self._side, self._changes):
-            pool.shutdown(wait=False, cancel_futures=True)
-        # A turn for the transports to close.
-        await asyncio.sleep(0)
 
     def gate(self, head: Head) -> Admitted:
         """Token and size, before a body is received. Raises: HttpError."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-import threading
 import zlib
 from typing import Final, Literal, Protocol
+
+from edge_runtime.contract.errors import InferenceError
+from edge_runtime.doors.budget import Budget
 
 FIRST_BYTES: Final = 1024 * 1024
 """Taken for a body at once, at most; only bytes that really came make it more."""
@@ -41,26 +43,19 @@ class Room(Protocol):
         """Give reserved memory back."""
 
 
-class MemoryBudget:
-    """What all bodies of one server may hold together; any thread may take and give."""
+class MemoryBudget(Budget):
+    """What all bodies of one server may hold together, as HTTP tells it."""
 
     def __init__(self, total_bytes: int) -> None:
-        self._left = total_bytes
-        # A store that the garbage collector finds gives back in whatever thread that happens in, even in `take`.
-        self._lock = threading.RLock()
+        super().__init__(total_bytes, "memory for bodies")
 
     def take(self, amount: int) -> None:
         """Reserve memory. Raises: HttpError 503 when it would be too much."""
-        with self._lock:
-            if amount <= self._left:
-                self._left -= amount
-                return
-        raise HttpError(503, "other requests hold the memory set aside for bodies; come again")
-
-    def give_back(self, amount: int) -> None:
-        """Give reserved memory back."""
-        with self._lock:
-            self._left += amount
+        try:
+            super().take(amount)
+        except InferenceError:
+            because = "other requests hold the memory set aside for bodies; come again"
+            raise HttpError(503, because) from None
 
 
 class _Store(bytearray):

@@ -84,7 +84,7 @@ class Server(Protocol):
     def admit(self, connection: Connection) -> bool:
         """Whether there is room for one more."""
 
-    def forget(self, connection: Connection) -> None:
+    def leave(self, connection: Connection) -> None:
         """It is closed."""
 
     def count(self, status: int) -> None:
@@ -177,7 +177,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
-        self._server.forget(self)
+        self._server.leave(self)
         if exchange is not None:
             exchange.withdraw()
             exchange.end()

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, which accepts clients at one address until it is told to stop."""
+"""An event loop in a thread of its own, which accepts clients at one address until it is told to stop; who they are."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import socket
 import ssl
 import struct
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from edge_runtime.contract.errors import TransportError
 from edge_runtime.doors.door import Listen
@@ -23,25 +24,79 @@ _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: on, for no time at all."""
 _BACKLOG: Final = 256
 _SWEEP_S: Final = 0.5
+_SIDE_WORKERS: Final = 2
+"""Threads of a door for unfolding, long questions and what else takes its time."""
 
 
-class Household(Protocol):
-    """What all connections of a door share; lives on its event loop's thread."""
+class Guest(Protocol):
+    """A connection that lives on the event loop's thread."""
+
+    def expire(self, now: float) -> None:
+        """End what takes too long, give back what is not needed; `now` is the loop's time."""
+
+    def drain(self) -> None:
+        """Take no further request, and end when the last one is answered."""
+
+    def abort(self) -> None:
+        """End at once."""
+
+
+_G = TypeVar("_G", bound=Guest)
+
+
+class Household(ABC, Generic[_G]):
+    """What all connections of a door share; lives on its event loop's thread.
+
+    Args:
+        name: what its threads are called.
+    """
+
+    _loop: asyncio.AbstractEventLoop
+
+    def __init__(self, name: str) -> None:
+        self._connections: set[_G] = set()
+        self._empty = asyncio.Event()
+        self._side = ThreadPoolExecutor(_SIDE_WORKERS, f"{name}-side")
+        # One after another, as the service has it.
+        self._changes = ThreadPoolExecutor(1, f"{name}-change")
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin on that loop."""
+        self._loop = loop
 
+    @abstractmethod
     def connect(self) -> asyncio.BufferedProtocol:
         """A connection, for a client that is about to come in."""
 
+    @abstractmethod
     def count_left_outside(self) -> None:
         """A client made room for another before it was connected."""
 
+    def leave(self, connection: _G) -> None:
+        """It is closed."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
     def sweep(self, now: float) -> None:
         """End what takes too long; `now` is the loop's time."""
+        for connection in list(self._connections):
+            connection.expire(now)
 
     async def close(self, drain_s: float) -> None:
         """End all connections, those with a request under way after so many seconds."""
+        for connection in list(self._connections):
+            connection.drain()
+        self._empty.clear()
+        if self._connections:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), drain_s)
+        for connection in list(self._connections):
+            connection.abort()
+        for pool in (self._side, self._changes):
+            pool.shutdown(wait=False, cancel_futures=True)
+        # A turn for the transports to close.
+        await asyncio.sleep(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +121,7 @@ class Entrance:
 class Listener:
     """Accepts clients in a thread of its own, which is the one that their connections live on."""
 
-    def __init__(self, entrance: Entrance, household: Household) -> None:
+    def __init__(self, entrance: Entrance, household: Household[Any]) -> None:
         self._entrance = entrance
         self._household = household
         self._thread: threading.Thread | None = None
