@@ -84,6 +84,13 @@ class Round(Generic[M]):
                 return False
         return True
 
+    def recall(self, member: M) -> None:
+        """Have its turn come though it asks nothing, at which it must leave; nothing where it is no member."""
+        descriptor = member.fileno()
+        with self._lock:
+            if self._poll is not None and self._members.get(descriptor) is member:
+                self._poll.modify(descriptor, select.EPOLLIN | select.EPOLLOUT)
+
     def _begin(self, poll: select.epoll) -> None:
         """Have a new thread go round; the lock is held. Raises: RuntimeError: there are no more threads."""
         if not self._is_watched:

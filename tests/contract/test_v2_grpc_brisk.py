@@ -15,10 +15,9 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from edge_runtime.contract.release import VariantManifest
-from edge_runtime.doors import pace
+from edge_runtime.doors import loan, pace
 from edge_runtime.doors.access import Access
 from edge_runtime.doors.door import Listen
-from edge_runtime.doors.v2 import grpc_connection
 from edge_runtime.doors.v2.grpc import GrpcDoor
 from edge_runtime.doors.v2.grpc_calls import GrpcCalls
 from edge_runtime.doors.v2.grpc_service import GrpcService
@@ -95,8 +94,8 @@ def ask(client: Any) -> Any:
 @pytest.fixture
 def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     monkeypatch.setattr(pace, "OFTEN_S", 600.0)
-    monkeypatch.setattr(grpc_connection, "SHORT_S", 60.0)
-    monkeypatch.setattr(grpc_connection, "SHORT_HERE_S", 60.0)
+    monkeypatch.setattr(loan, "SHORT_S", 60.0)
+    monkeypatch.setattr(loan, "SHORT_HERE_S", 60.0)
     write_pixels(tmp_path, "1.0.0")
     backend = Hanging()
     with ModelHost(registry={"onnxruntime": backend}) as host:

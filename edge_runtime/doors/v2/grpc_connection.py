@@ -12,11 +12,11 @@ from contextlib import suppress
 from math import inf
 from typing import Final, Protocol, cast
 
-from edge_runtime.doors.pace import Pace
+from edge_runtime.doors.loan import Loan
 from edge_runtime.doors.round import Round
 from edge_runtime.doors.v2 import http2_cutter as frames
 from edge_runtime.doors.v2.grpc_head import CallRefused
-from edge_runtime.doors.v2.grpc_limits import SHORT_HERE_S, SHORT_S, GrpcLimits
+from edge_runtime.doors.v2.grpc_limits import GrpcLimits
 from edge_runtime.doors.v2.grpc_stream import Buffer, Event, House, Stream
 from edge_runtime.doors.v2.http2 import Http2Connection
 from edge_runtime.doors.v2.http2_sender import rest_of
@@ -27,9 +27,6 @@ _PARTS_MAX: Final = 64
 """Buffers in one system call; Linux takes 1024."""
 _READS_MAX: Final = 16
 """In the round, before it is another's turn."""
-
-_STAYS_S: Final = 10.0
-"""For which a client is not lent whose answers took longer there."""
 
 
 class Server(House, Protocol):
@@ -78,12 +75,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """Nothing waits to be sent: whoever has something may send it."""
         self._left: list[Buffer] = []
         """What the socket did not take, for the transport."""
-        self._pace = Pace(SHORT_S)
-        self._in_round = self._pace
+        self._loan = Loan()
         self._asked_at = 0.0
         """When the last question had come."""
-        self._stays_until = 0.0
-        """Before then it is not lent: its answers took too long for the others."""
         self._is_lent = self._is_ending = self._is_lost = False
         self._lingers = True
         """It waits a moment for its client to hang up first."""
@@ -201,7 +195,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._flush()
         if not self._is_lent:
             now = time.monotonic()
-            self._pace.note(self._asked_at, now, stream.left_us(now))
+            self._loan.note(self._asked_at, now, stream.left_us(now))
             if self._may_be_lent() and threading.get_ident() == self._home:
                 self._lend()
         self._turn(stream)
@@ -316,14 +310,12 @@ class GrpcConnection(asyncio.BufferedProtocol):
         took_s = self._server.answer_here(self, events)
         if took_s is None:
             return False
-        self._in_round.note(began, began + took_s, stream.left_us(began))
-        if not self._in_round.is_brisk:
-            self._stays_until = time.monotonic() + _STAYS_S
-        return self._in_round.is_brisk and self._is_direct and not self._wire.is_spent
+        stays = self._loan.goes_on(began, took_s, stream.left_us(began))
+        return stays and self._is_direct and not self._wire.is_spent
 
     def _may_be_lent(self) -> bool:
         is_here = self._peer is not None and not (self._is_lent or self._is_ending)
-        return self._pace.is_brisk and is_here and self._wire.calls <= 1 and time.monotonic() >= self._stays_until
+        return is_here and self._wire.calls <= 1 and self._loan.is_due
 
     def _lend(self) -> None:
         """Leave reading to the round, if nothing is under way."""
@@ -332,8 +324,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             return
         transport.pause_reading()
         self._is_lent = True
-        self._in_round = Pace(SHORT_HERE_S)
-        self._in_round.is_brisk = True
+        self._loan.begin()
         if not self._server.round.join(self):
             self._is_lent = False
             self._come_back()
@@ -341,7 +332,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _come_back(self) -> None:
         if self._is_lost or self._transport is None:
             return
-        self._pace = Pace(SHORT_S)
+        self._loan.end()
         self._settle()
         if not self._wire.is_held:
             self._transport.resume_reading()

@@ -11,11 +11,6 @@ RPCS_MAX: Final = 128
 STREAMS_MAX: Final = 64
 """Streams among them: an idle one keeps its thread."""
 
-SHORT_S: Final = 2e-3
-"""From a question to its answer by a worker: up to here it may be one that is quicker answered where it was read."""
-SHORT_HERE_S: Final = 250e-6
-"""What the model may take of that there: as much as two changes of threads cost, and so long others wait for it."""
-
 
 @dataclass(frozen=True, slots=True)
 class GrpcLimits:

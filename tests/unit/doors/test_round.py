@@ -25,11 +25,14 @@ class Client:
         self.stays = True
         self.before_answer: Callable[[], object] = lambda: None
         self.went_on = SimpleQueue[int]()
+        self.is_recalled = False
 
     def fileno(self) -> int:
         return self.far.fileno()
 
     def answer_next(self) -> bool:
+        if self.is_recalled:
+            return False
         self.far.recv(1)
         self.before_answer()
         stays = self.stays
@@ -132,6 +135,28 @@ def test_nothing_is_left_behind_the_last_one() -> None:
         thread.join(PATIENCE_S)
     assert not own_threads()
     assert open_files() == before
+
+
+def test_who_is_recalled_leaves_without_having_asked() -> None:
+    round_ = Round[Client](go_on)
+    with together(2, round_) as (recalled, other):
+        recalled.is_recalled = True
+
+        round_.recall(recalled)
+
+        assert recalled.went_on.get(timeout=PATIENCE_S)
+        assert other.ask()
+        assert list(round_._members.values()) == [other]
+
+
+def test_to_recall_who_has_left_changes_nothing() -> None:
+    round_ = Round[Client](go_on)
+    with together(2, round_) as (gone, other):
+        gone.leave()
+
+        round_.recall(gone)
+
+        assert other.ask()
 
 
 def test_without_more_threads_a_client_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
