@@ -18,7 +18,8 @@ from edge_runtime.contract.variant_choice import OfferedVariant, choose
 from edge_runtime.inference.backend import BACKENDS, Registry
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.opening import read_labels
-from edge_runtime.inference.tuned import TunedChoice, TunedFrom, applicable, read_choices, winner_of
+from edge_runtime.inference.tuned import TunedFrom, applicable, read_choices, winner_of
+from edge_runtime.inference.tuned_choice import TunedChoice
 from edge_runtime.inference.tuned_settings import TunedSettings, settings_of
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
@@ -30,9 +31,7 @@ from edge_runtime.inference.preprocessing.preprocess import Batch, Inputs
 from edge_runtime.inference.requests.accounting import Accounting, Statistics
 from edge_runtime.inference.requests.admission import Admission
 from edge_runtime.inference.requests.asker import Asker
-from edge_runtime.inference.requests.lease import Lease, LeasePool
 from edge_runtime.inference.requests.turns import Ticket
-from edge_runtime.inference.tuned import TunedChoice, TunedFrom
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -41,7 +40,10 @@ if TYPE_CHECKING:
     from edge_runtime.inference.checks.golden import GoldenSet
     from edge_runtime.inference.requests.drift import DriftSketches
     from edge_runtime.inference.requests.finite import NanPolicy
+    from edge_runtime.inference.requests.lease import Lease, LeasePool
     from edge_runtime.inference.streams import ModelSession
+    from edge_runtime.inference.tuned import TunedFrom
+    from edge_runtime.inference.tuned_choice import TunedChoice
 
 QUEUE_LIMIT: Final = 128
 """Requests that may wait for a model unless its owner says otherwise."""
@@ -50,6 +52,9 @@ STATELESS: Final = "stateless"
 """Reason code: a session was asked of a model that keeps nothing between calls."""
 
 _T = TypeVar("_T")
+
+_POOLING: Final = Lock()
+"""Held while a model gets its pool of buffers, which it has one of."""
 
 
 @final
@@ -63,7 +68,7 @@ class Model:
         self._accounting = Accounting()
         self._admission = Admission(concurrency, queue_limit, self._accounting)
         self._asker = Asker(opened.predictor, self._accounting, nan, opened.batch)
-        self._leases = LeasePool(opened.predictor, self._admission, self._accounting, self._asker.check)
+        self._leases: LeasePool | None = None
         self.sessions = self._asker.sessions(self._turn)
         """Streams that are open; None for a model that keeps nothing between calls."""
 
@@ -326,11 +331,21 @@ class Model:
             Refused: as many leases are out as requests may run and wait.
             InferenceError: no such axis, a size that the model does not allow, or the model remembers.
         """
-        key, lease = self._leases.take(axes)
+        leases = self._leases or self._pooled()
+        key, lease = leases.take(axes)
         try:
             yield lease
         finally:
-            self._leases.give_back(key, lease)
+            leases.give_back(key, lease)
+
+    def _pooled(self) -> LeasePool:
+        """The pool of buffers, which who never leases does without."""
+        from edge_runtime.inference.requests.lease import LeasePool
+
+        with _POOLING:
+            if self._leases is None:
+                self._leases = LeasePool(self.predictor, self._admission, self._accounting, self._asker.check)
+            return self._leases
 
     def warm_up(self, rounds: int = 2) -> float:
         """Ask about zeros, so that the first real request pays for nothing once; seconds that the last round took.
@@ -379,7 +394,8 @@ class Model:
         if self.sessions is not None:
             self.sessions.close()
         self._admission.close()
-        self._leases.clear()
+        if self._leases is not None:
+            self._leases.clear()
         self._admission.on_idle(self.predictor.close)
 
     def __enter__(self) -> Model:

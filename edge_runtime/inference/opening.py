@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -34,14 +34,11 @@ from edge_runtime.inference.backend import Array, BackendOptions, Registry, allo
 from edge_runtime.inference.facts import engines, machine_facts, what_would_help
 from edge_runtime.inference.postprocessing.postprocess import parse_labels
 from edge_runtime.inference.predictor import Predictor, load_predictor
-from edge_runtime.inference.tuned import (
-    TunedChoice,
-    TunedFrom,
-    applicable,
-    leaves_threads_open,
-    read_choices,
-    winner_of,
-)
+from edge_runtime.inference.tuned import applicable, leaves_threads_open, read_choices, winner_of
+
+if TYPE_CHECKING:
+    from edge_runtime.inference.tuned import TunedFrom
+    from edge_runtime.inference.tuned_choice import TunedChoice
 
 LABELS_MAX_BYTES: Final = 4 * 1024 * 1024
 

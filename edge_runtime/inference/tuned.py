@@ -1,6 +1,7 @@
 """What `edge-runtime tune` found best on this machine: read whenever a model is opened, written by `tuning.kept`.
 
 A choice is kept by variant digest and device fingerprint, and counts only with the engine version it was measured with.
+Who never tuned does not wait for the types of what is kept.
 """
 
 from __future__ import annotations
@@ -8,52 +9,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-import msgspec
-
-from edge_runtime.contract.codec import SCHEMA, Document, decode, encode
+from edge_runtime.contract.codec import decode, encode
 from edge_runtime.contract.device_profile import DeviceFacts
 from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.backend import TUNE
 
+if TYPE_CHECKING:
+    from edge_runtime.inference.tuned_choice import TunedChoice
+
 FILE_NAME: Final = "tuned.json"
 _FILE_MAX_BYTES: Final = 1024 * 1024
 
 TunedFrom = Path | Literal["off"] | None
 """Folder of what was tuned; `off`: as if nothing had been; None: the user's own."""
-
-
-class TunedChoice(Document, frozen=True, kw_only=True):
-    """The best settings of one variant on one kind of machine."""
-
-    release: Digest
-    variant: Digest
-    fingerprint: Digest
-    engine: str
-    """Name and version that measured it."""
-    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None
-    """Inside one call; None: as the variant and its engine would have it."""
-    provider: str | None = None
-    """The one that is best of several that the variant names."""
-    batch: Annotated[int, msgspec.Meta(ge=1, le=1024)]
-    """Samples per call with which one sample cost least."""
-    p50_ms: float
-    at: str
-    """RFC 3339, UTC."""
-    is_winner: bool
-    """Whether this variant is the one to take of its release."""
-    because: str = ""
-    """Why it is, or what it lacked."""
-
-
-class TunedFile(Document, frozen=True, kw_only=True):
-    """Every choice made on this machine."""
-
-    schema: str = SCHEMA
-    choices: list[TunedChoice]
 
 
 def default_folder() -> Path:
@@ -80,6 +52,8 @@ def read_choices(folder: TunedFrom = None) -> tuple[TunedChoice, ...]:
     try:
         with ((folder or default_folder()) / FILE_NAME).open("rb") as source:
             content = source.read(_FILE_MAX_BYTES + 1)
+        from edge_runtime.inference.tuned_choice import TunedFile
+
         return tuple(decode(content, TunedFile, max_bytes=_FILE_MAX_BYTES).choices)
     except (OSError, RuntimeError, ContractError):
         # RuntimeError: a daemon's user may have no home.

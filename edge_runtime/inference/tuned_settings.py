@@ -9,7 +9,8 @@ from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.layout import OpenVariant
 from edge_runtime.contract.release import ReleaseManifest
 from edge_runtime.inference.requests.rows import batch_axes
-from edge_runtime.inference.tuned import TunedChoice, leaves_threads_open
+from edge_runtime.inference.tuned import leaves_threads_open
+from edge_runtime.inference.tuned_choice import TunedChoice
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.digest import Digest
-from edge_runtime.inference.tuned import FILE_NAME, TunedChoice, TunedFile, read_choices
+from edge_runtime.inference.tuned import FILE_NAME, read_choices
+from edge_runtime.inference.tuned_choice import TunedChoice, TunedFile
 from edge_runtime.update.disk import Disk, disk_errors
 
 

@@ -20,7 +20,8 @@ from edge_runtime.contract.variant_choice import OfferedVariant, choose
 from edge_runtime.inference.backend import BACKENDS, Tensors
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.model import Model
-from edge_runtime.inference.tuned import TunedChoice, fingerprint_of, leaves_threads_open, read_choices
+from edge_runtime.inference.tuned import fingerprint_of, leaves_threads_open, read_choices
+from edge_runtime.inference.tuned_choice import TunedChoice
 from edge_runtime.tuning.candidates import Candidate, Fitting, Measured, Verdict, decide, name_of, plan_candidates
 from edge_runtime.tuning.figures import figures_of, steady_ratio
 from edge_runtime.tuning.kept import keep

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from edge_runtime.inference.facts import engines, machine_facts
 from edge_runtime.inference.model import Model
-from edge_runtime.inference.tuned import TunedChoice, fingerprint_of
+from edge_runtime.inference.tuned import fingerprint_of
+from edge_runtime.inference.tuned_choice import TunedChoice
 from edge_runtime.tuning.kept import keep
 
 

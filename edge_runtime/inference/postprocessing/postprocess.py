@@ -194,8 +194,10 @@ def _framing(release: ReleaseManifest) -> Framing | None:
 def parse_labels(content: bytes) -> tuple[str, ...]:
     """A label list: UTF-8, one label a line. Raises: ContractError."""
     try:
-        # Some editors begin a text with a byte order mark, which is no part of the first label.
-        return tuple(line.strip() for line in content.decode("utf-8-sig").rstrip("\r\n").splitlines())
+        # Some editors begin a text with a byte order mark, which is no part of the first label. Not by the codec
+        # `utf-8-sig`, which Python has to load first.
+        text = content.decode().removeprefix("\ufeff")
+        return tuple(line.strip() for line in text.rstrip("\r\n").splitlines())
     except UnicodeDecodeError as error:
         raise ContractError("read the label list", "it is not UTF-8 text") from error
 

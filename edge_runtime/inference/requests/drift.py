@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from itertools import count
 from typing import Final
 
 import msgspec
@@ -17,8 +16,6 @@ from edge_runtime.contract.sketch import Sketch, SketchData
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.postprocessing.results import Anomaly, Answer, Boxes, Classes, Result, Scored
 
-EVERY: Final = 16
-"""One request in so many is looked at; the others pay for a counter."""
 _POINTS: Final = 64
 """Places along each axis at which a large input is looked at: a whole photo would cost milliseconds."""
 
@@ -37,35 +34,26 @@ class DriftSketches(msgspec.Struct, frozen=True):
 
 
 class Drift:
-    """Collects sketches of one model; any thread may tell and read.
+    """Collects sketches of one model; any thread may tell and read."""
 
-    Args:
-        every: one request in so many is looked at.
-    """
-
-    def __init__(self, every: int = EVERY) -> None:
-        self._every = every
-        # Counting is one step of the interpreter, so no lock is needed to share it.
-        self._requests = count()
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seen = 0
         self._sampled = 0
         self._confidence: dict[str, Sketch] = {}
         self._inputs: dict[str, Sketch] = {}
 
-    def saw(self, answers: Sequence[Answer], inputs: Mapping[str, object]) -> None:
-        """One request was answered.
+    def look(self, number: int, answers: Sequence[Answer], inputs: Mapping[str, object]) -> None:
+        """Look at one request that was answered.
 
         Args:
+            number: of the request, counted from 1.
             answers: of each sample.
             inputs: what they answer, by public name; only arrays are looked at, with or without batch axis.
         """
-        number = next(self._requests)
-        if number % self._every:
-            return
         looks = {name: _look(given) for name, given in inputs.items() if isinstance(given, np.ndarray) and given.size}
         with self._lock:
-            self._seen = max(self._seen, number + 1)
+            self._seen = max(self._seen, number)
             self._sampled += 1
             for name, (level, spread) in looks.items():
                 self._inputs.setdefault(f"{name}.level", Sketch()).add(level)

@@ -13,7 +13,8 @@ from edge_runtime.contract.device_profile import DeviceFacts, EngineFact
 from edge_runtime.contract.digest import digest_of
 from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.backend import BackendOptions, Files, Session
-from edge_runtime.inference.tuned import FILE_NAME, TunedChoice, TunedFrom, default_folder, fingerprint_of, read_choices
+from edge_runtime.inference.tuned import FILE_NAME, TunedFrom, default_folder, fingerprint_of, read_choices
+from edge_runtime.inference.tuned_choice import TunedChoice
 from edge_runtime.serving.variants import read_origin
 from edge_runtime.tuning.kept import keep
 from tests.fakes.models import Build, SpyBackend, write_release
