@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import h2.errors
+import h2.events
 import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -25,6 +27,7 @@ from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.inference.backend import BackendOptions, Files, Session, Tensors
 from edge_runtime.serving.host import ModelHost
 from tests.contract.test_v2_grpc import request
+from tests.contract.test_v2_grpc_sockets import connected
 from tests.contract.test_v2_grpc_under_load import until
 from tests.fakes.faulty_backend import Faults, FaultyBackend
 from tests.fakes.pixels import write_pixels
@@ -169,3 +172,23 @@ def test_closing_the_door_ends_those_who_are_lent(opened: Open) -> None:
 
         until(lambda: not opened.lent)
         assert opened.door.statistics().connections == 0
+
+
+def test_who_is_lent_when_the_door_closes_is_told_so_and_waited_for(opened: Open) -> None:
+    with connected(opened.door) as peer:
+        peer.greet()
+        while not opened.lent:
+            peer.ask()
+        closing = threading.Thread(target=opened.door.stop, args=(30.0,))
+        closing.start()
+
+        said = peer.hear_until(h2.events.ConnectionTerminated)
+        peer.socket.sendall(bytes(16 << 20))  # meets a reset unless the door reads on
+        ended = peer.socket.recv(1)
+        peer.socket.close()
+        closing.join(60)
+
+    assert said.error_code == h2.errors.ErrorCodes.NO_ERROR
+    assert said.last_stream_id == peer.wire.highest_outbound_stream_id
+    assert ended == b""
+    assert not closing.is_alive()

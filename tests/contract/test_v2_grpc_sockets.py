@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ import pytest
 from tritonclient.grpc import service_pb2_grpc
 
 from edge_runtime.doors.v2 import http2_cutter as frames
+from edge_runtime.doors.v2.grpc import GrpcDoor
 from edge_runtime.doors.v2.grpc_service import SERVICE
 from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.serving.host import ModelHost
@@ -67,6 +69,10 @@ class Peer:
         self.socket.sendall(self.wire.data_to_send())
         return number
 
+    def ask(self) -> None:
+        self.call(request().SerializeToString())
+        self.hear_until(h2.events.StreamEnded)
+
     def hear_until(self, kind: type[h2.events.Event]) -> Any:
         while True:
             while self.heard:
@@ -88,18 +94,17 @@ class Peer:
 
 
 @contextmanager
-def connected(opened: Open) -> Iterator[Peer]:
-    where = ("127.0.0.1", int(opened.door.address.rpartition(":")[2]))
+def connected(door: GrpcDoor) -> Iterator[Peer]:
+    where = ("127.0.0.1", int(door.address.rpartition(":")[2]))
     with socket.create_connection(where, timeout=30) as peer:
         yield Peer(peer)
 
 
 @contextmanager
 def _answered(opened: Open) -> Iterator[Peer]:
-    with connected(opened) as peer:
+    with connected(opened.door) as peer:
         peer.greet()
-        peer.call(request().SerializeToString())
-        peer.hear_until(h2.events.StreamEnded)
+        peer.ask()
         yield peer
 
 
@@ -112,7 +117,7 @@ def is_answering(opened: Open) -> bool:
     "said", [b"", b"PRI * HTTP/2.0\r\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\0\x05"]
 )
 def test_who_does_not_greet_is_ended(opened: Open, said: bytes) -> None:
-    with connected(opened) as peer:
+    with connected(opened.door) as peer:
         peer.socket.sendall(said)
 
         assert peer.is_ended()
@@ -121,7 +126,7 @@ def test_who_does_not_greet_is_ended(opened: Open, said: bytes) -> None:
 
 
 def test_a_plain_client_is_answered(opened: Open) -> None:
-    with connected(opened) as peer:
+    with connected(opened.door) as peer:
         peer.greet()
         peer.call(request().SerializeToString())
 
@@ -133,7 +138,7 @@ def test_a_plain_client_is_answered(opened: Open) -> None:
 
 
 def test_half_a_message_is_cut_off_and_its_connection_goes_on(opened: Open) -> None:
-    with connected(opened) as peer:
+    with connected(opened.door) as peer:
         peer.greet()
         peer.call(request().SerializeToString(), is_end=False, whole=False)
         reset = peer.hear_until(h2.events.StreamReset)
@@ -144,7 +149,7 @@ def test_half_a_message_is_cut_off_and_its_connection_goes_on(opened: Open) -> N
 
 
 def test_an_answer_for_which_no_window_is_ever_opened_is_given_up(opened: Open) -> None:
-    with connected(opened) as peer:
+    with connected(opened.door) as peer:
         peer.wire.local_settings.initial_window_size = 0
         peer.wire.local_settings.acknowledge()
         peer.greet()
@@ -157,7 +162,7 @@ def test_an_answer_for_which_no_window_is_ever_opened_is_given_up(opened: Open) 
 
 
 def test_who_breaks_the_protocol_in_the_middle_of_a_call_hears_so_and_takes_nobody_along(opened: Open) -> None:
-    with connected(opened) as peer, connected(opened) as other:
+    with connected(opened.door) as peer, connected(opened.door) as other:
         peer.greet()
         other.greet()
         peer.call(request().SerializeToString(), is_end=False, whole=False)
@@ -170,7 +175,7 @@ def test_who_breaks_the_protocol_in_the_middle_of_a_call_hears_so_and_takes_nobo
 
 
 def test_a_client_that_leaves_in_the_middle_of_a_message_leaves_nothing_behind(opened: Open) -> None:
-    with connected(opened) as peer:
+    with connected(opened.door) as peer:
         peer.greet()
         peer.call(request().SerializeToString(), is_end=False, whole=False)
         until(lambda: opened.door._calls is not None and opened.door._calls._calls == 1)
@@ -220,3 +225,12 @@ def test_a_client_that_still_sends_at_the_stop_reads_its_goodbye(release: Path) 
             stopped.result(30)
 
     assert end == b""
+
+
+def test_a_door_that_closes_waits_no_longer_than_a_moment_for_who_does_not_hang_up(opened: Open) -> None:
+    with _answered(opened):
+        closing = threading.Thread(target=opened.door.stop, args=(600.0,))
+        closing.start()
+        closing.join(60)
+
+    assert not closing.is_alive()

@@ -289,13 +289,6 @@ class GrpcConnection(asyncio.BufferedProtocol):
             with suppress(OSError):  # it has hung up itself
                 peer.shutdown(socket.SHUT_RDWR)
 
-    def _stop_reading(self) -> None:
-        """Have the round give it back; what was said before is still sent."""
-        peer = self._peer
-        if peer is not None:
-            with suppress(OSError):  # it has hung up itself
-                peer.shutdown(socket.SHUT_RD)
-
     def come_back(self) -> None:
         """Have the event loop read again; from any thread."""
         self._is_lent = False
@@ -373,22 +366,19 @@ class GrpcConnection(asyncio.BufferedProtocol):
                 self._loop.call_soon_threadsafe(self._settle)
 
     def _settle(self) -> None:
-        """End the connection if it has come to its end."""
+        """End the connection if it has come to its end; the round goes on with reading if it does."""
         transport = self._transport
         if self._is_ending or transport is None or not (self._wire.is_over or self._wire.is_spent):
             return
-        if self._is_lent:
-            self._stop_reading()
-            return
         self._is_ending = True
+        with self._lock:
+            self._wire.lose()  # nothing more is said, whoever reads what still comes
         self._push()
         if not (self._lingers and transport.can_write_eof()):
             self._deadline = time.monotonic() + self._server.limits.send_s
             transport.close()
             return
         # Whatever was said last is lost to a reset if it meets unread bytes.
-        with self._lock:
-            self._wire.lose()
         limits = self._server.limits
         wait_s = limits.send_s if transport.get_write_buffer_size() else limits.linger_s
         self._deadline = time.monotonic() + wait_s

@@ -88,9 +88,11 @@ class Household(ABC, Generic[_G]):
         for connection in list(self._connections):
             connection.drain()
         self._empty.clear()
-        if self._connections:
+        give_up = self._loop.time() + drain_s
+        while self._connections and (left := give_up - self._loop.time()) > 0:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), drain_s)
+                await asyncio.wait_for(self._empty.wait(), min(left, _SWEEP_S))
+            self.sweep(self._loop.time())  # who only has to hang up is not waited for as long as for an answer
         for connection in list(self._connections):
             connection.abort()
         for pool in (self._side, self._changes):
