@@ -492,12 +492,13 @@ def test_without_the_token_nobody_comes_in(release: Path) -> None:
         host.load(release)
         opened = open_door(V2Service(host, "1"), Access(token=b"0123456789abcdef"))
         with triton.InferenceServerClient(opened.door.address) as client:
-            stranger = refused(lambda: client.infer("pixels", [pixels()]))[0]
-            liar = refused(lambda: client.is_server_live(headers={"authorization": "Bearer 0123456789abcdeF"}))[0]
+            stranger = refused(lambda: client.infer("pixels", [pixels()]))
+            liar = refused(lambda: client.is_server_live(headers={"authorization": "Bearer 0123456789abcdeF"}))
             friend = client.infer("pixels", [pixels()], headers={"authorization": "Bearer 0123456789abcdef"})
         opened.door.stop(1.0)
 
-    assert stranger == liar == "UNAUTHENTICATED"
+    because = "the metadata's authorization does not bear this server's token; send 'Bearer TOKEN'"
+    assert stranger == liar == ("UNAUTHENTICATED", f"cannot answer: {because}")
     assert friend.as_numpy("logits").tolist() == LOGITS
 
 

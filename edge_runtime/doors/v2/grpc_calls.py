@@ -100,7 +100,8 @@ class GrpcCalls(Household[GrpcConnection]):
         # A supervisor may ask without the token whether the server is ready, as of the v2 door over HTTP.
         if head.path != HEALTH_PATH and not self._access.admits(head.authorization):
             self._tally.turned_away()
-            raise CallRefused("UNAUTHENTICATED", "cannot answer: the authorization is missing or wrong")
+            because = "the metadata's authorization does not bear this server's token; send 'Bearer TOKEN'"
+            raise CallRefused("UNAUTHENTICATED", f"cannot answer: {because}")
         is_stream = head.path == _STREAM_PATH
         if not is_stream and head.path not in self._methods:
             raise CallRefused("UNIMPLEMENTED", f"cannot answer: there is no method {shown(head.path)}")
