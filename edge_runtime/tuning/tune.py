@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from edge_runtime.contract.device_profile import DeviceFacts
-from edge_runtime.contract.errors import ContractError, InferenceError
+from edge_runtime.contract.errors import ContractError, InferenceError, TrustError
 from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.layout import open_variant
 from edge_runtime.contract.variant_choice import OfferedVariant, choose
@@ -94,7 +94,7 @@ def tune(target: Target, settings: TuneSettings, progress: Progress) -> TuneRepo
     tuner = _Tuner(target, settings, facts, progress)
     fitting = tuner.fitting()
     candidates = plan_candidates(fitting, facts.cores)
-    measured = tuner.measure_all(candidates)
+    measured = tuner.measure_all(candidates) + tuner.broken
     verdict = decide(measured)
     if verdict.winner is None:
         raise InferenceError("tune it", "; ".join(dict.fromkeys(verdict.reasons)), "see edge-runtime run")
@@ -126,6 +126,8 @@ class _Tuner:
         self._is_busy = machine_of(facts).is_busy
         self._until = time.monotonic() + settings.seconds
         self.title = ""
+        self.broken: list[Measured] = []
+        """Variants of which not even the manifest could be read."""
 
     def fitting(self) -> list[Fitting]:
         """Variants that fit this machine, best guess first. Raises: InferenceError when none does."""
@@ -133,12 +135,17 @@ class _Tuner:
         variants = []
         for entry in self._target.release.index.variants:
             if wanted is None or entry.id == wanted:
-                variants.append(open_variant(self._target.source, entry))
+                try:
+                    variants.append(open_variant(self._target.source, entry))
+                except (ContractError, TrustError) as error:
+                    self.broken.append(Measured(Candidate(entry.id, None), refusal=_not_loaded(error)))
         choice = choose(tuple(OfferedVariant(one.digest, one.manifest) for one in variants), self._facts)
         self._digests = {one.manifest.id: one.digest for one in choice.candidates}
         self._engines = {one.manifest.id: one.manifest.target.engine for one in choice.candidates}
         if not choice.candidates:
-            reasons = "; ".join(f"{one.variant}: {one.because}" for one in choice.rejected) or "it has no such variant"
+            rejected = [f"{one.variant}: {one.because}" for one in choice.rejected]
+            rejected += [f"{one.candidate.variant}: {one.refusal}" for one in self.broken]
+            reasons = "; ".join(rejected) or "it has no such variant"
             raise InferenceError("tune it", f"no variant fits this machine ({reasons})", "install an engine it names")
         return [
             Fitting(one.manifest.id, leaves_threads_open(one.manifest), tuple(one.manifest.target.provider))
@@ -184,6 +191,8 @@ class _Tuner:
             # Of one variant only: its own sentence without the one around it.
             _, _, because = error.because.partition(f"({candidate.variant}: ")
             return Measured(candidate, refusal=f"did not load: {because.removesuffix(')') or error.because}")
+        except TrustError as error:
+            return Measured(candidate, refusal=_not_loaded(error))
 
     def _against(
         self, usual: Model, model: Model, questions: Questions, candidate: Candidate, share: float
@@ -265,6 +274,10 @@ class _Tuner:
             # What is tuned must not depend on what was tuned before.
             backends=self._settings.backends or tuple(BACKENDS), facts=self._facts, tuned="off",
         )  # fmt: skip
+
+
+def _not_loaded(error: ContractError | TrustError) -> str:
+    return f"did not load: {error}"
 
 
 def _block(model: Model, questions: Questions, start: int) -> tuple[int, int]:

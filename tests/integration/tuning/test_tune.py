@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from edge_runtime import Model
 from edge_runtime.cli.main import assemble
+from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.errors import EdgeError
+from edge_runtime.contract.layout import LayoutFolder, open_variant
 from edge_runtime.inference.tuned import read_choices
 from edge_runtime.tuning.target import open_target
 from edge_runtime.tuning.tune import TuneSettings, tune
@@ -22,13 +24,15 @@ from tests.fakes.pixels import picture, write_pixels
 
 pytest.importorskip("onnxruntime")
 
+REVERSED = four_pixel_classifier(np.eye(4, dtype=np.float32)[::-1].copy())
+"""Loads, and answers wrongly."""
+
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sound variant, and a broken one that would otherwise come first."""
     folder = tmp_path_factory.mktemp("release") / "pixels"
-    wrong = four_pixel_classifier(np.eye(4, dtype=np.float32)[::-1].copy())
-    write_pixels(folder, "1.0.0", builds=[Build("a-broken", content=wrong), Build("b-sound")])
+    write_pixels(folder, "1.0.0", builds=[Build("a-broken", content=REVERSED), Build("b-sound")])
     return folder
 
 
@@ -39,6 +43,13 @@ def ran(*arguments: str | Path) -> Any:
         raise result.exception
     assert result.exit_code == 0, result.output
     return result
+
+
+def spoil(release: Path, digest: Digest) -> None:
+    blob = release / "blobs" / "sha256" / str(digest).partition(":")[2]
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
 
 
 def photo(folder: Path) -> Path:
@@ -94,6 +105,22 @@ def test_a_variant_that_does_not_load_is_said_and_another_taken(tmp_path: Path) 
     assert {row["variant"] for row in rows if row["is_winner"]} == {"b-sound"}
 
 
+@pytest.mark.parametrize("corrupt", ["manifest", "file"])
+def test_a_corrupt_variant_is_said_and_a_sound_one_taken(tmp_path: Path, corrupt: str) -> None:
+    write_pixels(tmp_path / "r", "1.0.0", builds=[Build("a-torn", content=REVERSED), Build("b-sound")])
+    folder = LayoutFolder(tmp_path / "r")
+    entry = next(one for one in folder.open().index.variants if one.id == "a-torn")
+    variant = open_variant(folder, entry)
+    file = variant.layers.descriptor(variant.manifest.files[0].layer)
+    spoil(tmp_path / "r", variant.digest if corrupt == "manifest" else file.digest)
+
+    rows = json.loads(ran(tmp_path / "r", "--state", tmp_path / "s", "--json").stdout)["rows"]
+
+    said = {row["variant"] for row in rows if row["verdict"].startswith("did not load: cannot accept blob ")}
+    assert said == {"a-torn"}
+    assert {row["variant"] for row in rows if row["is_winner"]} == {"b-sound"}
+
+
 def test_of_several_providers_the_one_that_works_is_kept_and_used(tmp_path: Path) -> None:
     builds = [Build("two", providers=("openvino", "cpu"), options={"intra_op_threads": 1})]
     write_pixels(tmp_path / "r", "1.0.0", builds=builds)
@@ -117,8 +144,7 @@ def test_forgetting_is_said_and_the_usual_variant_is_back(release: Path, tmp_pat
 
 
 def test_a_release_of_which_nothing_may_run_is_refused(tmp_path: Path) -> None:
-    wrong = four_pixel_classifier(np.eye(4, dtype=np.float32)[::-1].copy())
-    write_pixels(tmp_path / "r", "1.0.0", builds=[Build("broken", content=wrong)])
+    write_pixels(tmp_path / "r", "1.0.0", builds=[Build("broken", content=REVERSED)])
 
     with pytest.raises(EdgeError, match="cannot tune it: failed the golden check"):
         ran(tmp_path / "r", "--state", tmp_path / "s")
