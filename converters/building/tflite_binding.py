@@ -12,8 +12,9 @@ from converters.errors import CompileFailed
 from converters.importers.tflite import describe
 from converters.model.source import Port
 from converters.release.draft import Draft
+from edge_runtime.contract.image_steps import Decode
 from edge_runtime.contract.release import TensorBinding, TensorMap
-from edge_runtime.contract.steps import Decode, parse_preprocess
+from edge_runtime.contract.steps import parse_preprocess
 from edge_runtime.contract.tensor import TensorSpec
 from edge_runtime.inference.preprocessing.preprocess import compile_preprocess
 

@@ -24,6 +24,7 @@ from converters.preflight.versions import MIN_QUANTISABLE_OPSET
 from converters.release.draft import Draft
 from converters.release.variants import Built
 from edge_runtime.contract.ids import parse_variant_id
+from edge_runtime.contract.image_steps import Cast, Layout, Normalize
 from edge_runtime.contract.release import (
     EngineRequirement,
     FileEntry,
@@ -33,7 +34,7 @@ from edge_runtime.contract.release import (
     TensorMap,
     VariantManifest,
 )
-from edge_runtime.contract.steps import Cast, Layout, Normalize, PreStep, parse_preprocess
+from edge_runtime.contract.steps import PreStep, parse_preprocess
 from edge_runtime.contract.target import Target
 from edge_runtime.inference.backend import BackendOptions, Tensors, load_backend
 from edge_runtime.inference.predictor import Predictor, load_predictor

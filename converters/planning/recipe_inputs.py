@@ -13,19 +13,8 @@ import msgspec
 from converters.planning.configuration import Table
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.steps import (
-    Color,
-    ColorStep,
-    Crop,
-    Decode,
-    Layout,
-    Normalize,
-    PreStep,
-    RawStep,
-    Resize,
-    parse_preprocess,
-    raw_steps,
-)
+from edge_runtime.contract.image_steps import ColorStep, Crop, Decode, Layout, Normalize, Resize
+from edge_runtime.contract.steps import Color, PreStep, RawStep, parse_preprocess, raw_steps
 from edge_runtime.contract.table_steps import Columns
 
 DECODE, RESIZE, CROP, NORMALIZE, LAYOUT = "decode", "resize", "crop", "norm", "layout"

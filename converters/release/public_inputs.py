@@ -13,8 +13,9 @@ from converters.errors import BadRecipe
 from converters.model.source import Port
 from converters.planning.recipe_inputs import InputRecipe, columns_of, final_color, preprocess_of
 from edge_runtime.contract.errors import ContractError
+from edge_runtime.contract.image_steps import Decode, Layout
 from edge_runtime.contract.sound_steps import Frame
-from edge_runtime.contract.steps import Decode, Layout, PreStep, RawStep, parse_preprocess
+from edge_runtime.contract.steps import PreStep, RawStep, parse_preprocess
 from edge_runtime.contract.tensor import AxisRange, InputSpec, TensorSpec
 from edge_runtime.inference.preprocessing.geometry import place
 

@@ -17,7 +17,8 @@ from converters.starter.sequences import (
     memory_lines,
 )
 from converters.starter.toml_text import COLUMN, commented, inline, one_line, quoted, value_text
-from edge_runtime.contract.steps import Detect, RawStep
+from edge_runtime.contract.question_steps import Detect
+from edge_runtime.contract.steps import RawStep
 
 _HEAD = (
     "# Recipe for edge-convert build. Paths are relative to this file. Lines with CHANGE need your knowledge:",

@@ -61,7 +61,7 @@ def run(
 
 
 def _answer_document(path: Path, answer: Answer | InferenceError) -> dict[str, object]:
-    from edge_runtime.inference.postprocessing.results import as_json
+    from edge_runtime.inference.postprocessing.rendering import as_json
 
     if isinstance(answer, InferenceError):
         return {"input": str(path), "error": str(answer)}
@@ -73,7 +73,7 @@ def _print_answers(title: str, answers: Iterable[tuple[Path, Answer | InferenceE
     from rich.table import Table
     from rich.text import Text
 
-    from edge_runtime.inference.postprocessing.results import as_text
+    from edge_runtime.inference.postprocessing.rendering import as_text
 
     # Text, not str: rich would take a file name's brackets for its own markup and drop them.
     table = Table("input", "output", "answer", title=Text(title), title_justify="left")

@@ -21,7 +21,6 @@ RawStep = dict[str, object]
 Color = Literal["rgb", "bgr", "gray"]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
 """At least one, and no more than memory can be taken for."""
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Preparing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="op"):
@@ -33,190 +32,16 @@ class Preparing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, t
     """Public input the chain starts from; only on the first step."""
 
 
-class Decode(Preparing, frozen=True, kw_only=True, tag="decode"):
-    """Encoded image bytes (or an array) to uint8 HWC."""
-
-    color: Color
-    exif: Literal["apply", "ignore"]
-    reduced: Literal["never", "exact_scale", "allowed"]
-    formats: list[str] = []
-
-
-class Resize(Preparing, frozen=True, kw_only=True, tag="resize"):
-    """Image to a fixed size; `antialias` true is Pillow's filter, false OpenCV's."""
-
-    mode: Literal["stretch", "fit_pad", "fit_crop", "shortest_side", "none"]
-    size: tuple[Count, Count]
-    """Height, width."""
-    filter: Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
-    antialias: bool
-    pad_value: list[float] | None = None
-    pad_anchor: Literal["center", "top_left"] | None = None
-    stride: int | None = None
-    tolerance_lsb: int = 0
-
-
-class Crop(Preparing, frozen=True, kw_only=True, tag="crop"):
-    """Cut a window out of an image."""
-
-    mode: Literal["center", "boxes"]
-    size: tuple[Count, Count] | None = None
-    margin: float | None = None
-
-
-class ColorStep(Preparing, frozen=True, kw_only=True, tag="color"):
-    """Change the colour order or reduce to grey."""
-
-    to: Color
-
-
-class Normalize(Preparing, frozen=True, kw_only=True, tag="normalize"):
-    """y = (x · scale − mean) / std, per channel; all in units of the value after `scale`."""
-
-    scale: float
-    mean: list[float]
-    std: list[float]
-
-
-class Layout(Preparing, frozen=True, kw_only=True, tag="layout"):
-    """Permute axes."""
-
-    to: Literal["NCHW", "NHWC", "CHW", "HWC", "NT", "NTC"]
-
-
-class Cast(Preparing, frozen=True, kw_only=True, tag="cast"):
-    """Change the dtype with a stated rounding."""
-
-    dtype: str
-    rounding: Literal["half_even", "floor"]
-    saturate: bool
-
-
-class Tokenize(Preparing, frozen=True, kw_only=True, tag="tokenize"):
-    """Text to token ids; needs the feature `tokenizer`."""
-
-    tokenizer: str
-    max_length: int
-    padding: str
-    truncation: str
-    outputs: list[str]
-
-
 class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="op"):
     """What all postprocessing steps say."""
 
     from_: str = msgspec.field(name="from")
     """Canonical tensor (or the result of an earlier step) this reads."""
 
-
-class TopK(Reading, frozen=True, kw_only=True, tag="top_k"):
-    """Best classes with their scores."""
-
-    activation: Literal["none", "softmax", "sigmoid"]
-    k: int
-    min_score: float = 0.0
-    ignore: list[int] = []
-    labels_offset: int = 0
-
-
-class Detect(Reading, frozen=True, kw_only=True, tag="detect"):
-    """Raw detector tensors to scored boxes; `from` names the boxes, or the one tensor that holds everything."""
-
-    family: Literal[
-        "tflite_postprocess",
-        "ssd_priors",
-        "ultraface",
-        "ultraface_raw",
-        "fastestdet",
-        "yolo_v5",
-        "yolo_v8",
-        "yolox",
-        "raw",
-    ]
-    score: str
-    """`cls`, `obj*cls` or `obj^a*cls^b`."""
-    activation: Literal["none", "softmax", "sigmoid"]
-    box_format: Literal["xyxy", "yxyx", "cxcywh", "ltrb", "offsets"]
-    box_units: Literal["normalized", "input_px", "grid"]
-    min_score: float
-    max: Count
-    """Most objects that an answer holds."""
-    scores: str | None = None
-    """Canonical tensor of class scores, where they are no part of `from`."""
-    classes: str | None = None
-    """Canonical tensor of class indices, where the model chose the class itself."""
-    count: str | None = None
-    """Canonical tensor that says how many boxes are valid."""
-    strides: list[Count] = []
-    """Input pixels per cell of each grid, finest first."""
-    anchors: str | None = None
-    anchor_sizes: list[list[float]] = []
-    """For each stride, sides of its square priors in input pixels."""
-    priors: str | None = None
-    """`layer:<title>` of a .npy, float32 [A, 4]: centre x, centre y, width, height, normalised."""
-    variances: list[float] = []
-    """Of the centre, of the size."""
-
-
-class Nms(Reading, frozen=True, kw_only=True, tag="nms"):
-    """Non-maximum suppression of what `from` names, an earlier step; boxes leave as xyxy pixels of the caller's image.
-
-    `soft` is the linear form: a box that overlaps a better one by more than `iou` keeps 1 − overlap of its score.
-    """
-
-    iou: Share
-    per_class: bool
-    kind: Literal["hard", "soft"]
-    in_graph: bool
-
-
-class Segment(Reading, frozen=True, kw_only=True, tag="segment"):
-    """Per-pixel classes."""
-
-    source: Literal["logits", "classmap"]
-    resize_to: Literal["input", "original"]
-    axis: int | None = None
-    """Axis of the classes, the batch axis being 0; needed for logits."""
-    ignore: list[int] = []
-    """Classes that a summary leaves out."""
-
-
-class Reconstruction(Reading, frozen=True, kw_only=True, tag="reconstruction"):
-    """Distance between input and reconstruction (anomaly score)."""
-
-    metric: Literal["mse", "mae"]
-    over: str
-    """Canonical input tensor that was to be reconstructed."""
-    aggregate: Literal["mean", "max"]
-    """Over the windows of one sample."""
-    threshold: float | None = None
-
-
-class Hysteresis(Reading, frozen=True, kw_only=True, tag="hysteresis"):
-    """Scores over time to segments."""
-
-    on: float
-    off: float
-    min_on_ms: float
-    min_off_ms: float
-    pad_ms: float
-
-
-class Score(Reading, frozen=True, kw_only=True, tag="score"):
-    """One number between 0 and 1."""
-
-
-class Regression(Reading, frozen=True, kw_only=True, tag="regression"):
-    """Numbers with a unit."""
-
-    unit: str
-    scale: float
-
-
-class Embedding(Reading, frozen=True, kw_only=True, tag="embedding"):
-    """A vector, optionally of unit length."""
-
-    normalise: Literal["none", "l2"]
+    @property
+    def tensors(self) -> frozenset[str]:
+        """All that it reads."""
+        return frozenset({self.from_})
 
 
 class RawTensor(Reading, frozen=True, kw_only=True, tag="raw"):
@@ -224,8 +49,12 @@ class RawTensor(Reading, frozen=True, kw_only=True, tag="raw"):
 
 
 if TYPE_CHECKING:
+    from edge_runtime.contract.answer_steps import Embedding, Hysteresis, Regression, Score, TopK
+    from edge_runtime.contract.image_steps import Cast, ColorStep, Crop, Decode, Layout, Normalize, Resize
+    from edge_runtime.contract.question_steps import Detect, Nms, Reconstruction, Segment
     from edge_runtime.contract.sound_steps import Amplitude, Dct, Frame, Log, Mel, Mono, Resample, Stack, Stft
     from edge_runtime.contract.table_steps import Columns, Relative, Standardize
+    from edge_runtime.contract.text_steps import Tokenize
 
     PreStep: TypeAlias = (
         Decode | Resize | Crop | ColorStep | Normalize | Layout | Cast | Tokenize | Resample | Mono | Amplitude | Frame
@@ -237,24 +66,25 @@ if TYPE_CHECKING:
 else:
     PreStep, PostStep = Preparing, Reading
 
-_SOUNDS: Final = "edge_runtime.contract.sound_steps"
-_TABLES: Final = "edge_runtime.contract.table_steps"
-# By operation: msgspec looks into the types of those steps alone that a release takes, and whoever asks about pictures
-# waits for no steps on sounds.
-PREPROCESS: Final[Mapping[str, type[Preparing] | str]] = {
-    "decode": Decode, "resize": Resize, "crop": Crop, "color": ColorStep, "normalize": Normalize, "layout": Layout,
-    "cast": Cast, "tokenize": Tokenize,
-    "resample": f"{_SOUNDS}:Resample", "mono": f"{_SOUNDS}:Mono", "amplitude": f"{_SOUNDS}:Amplitude",
-    "frame": f"{_SOUNDS}:Frame", "stft": f"{_SOUNDS}:Stft", "mel": f"{_SOUNDS}:Mel", "log": f"{_SOUNDS}:Log",
-    "dct": f"{_SOUNDS}:Dct", "stack": f"{_SOUNDS}:Stack",
-    "columns": f"{_TABLES}:Columns", "standardize": f"{_TABLES}:Standardize", "relative": f"{_TABLES}:Relative",
+# By operation, where its type stands: whoever asks about pictures waits for no steps on sounds, and who takes and gets
+# tensors as they are for neither.
+PREPROCESS: Final[Mapping[str, str]] = {
+    "decode": "image_steps:Decode", "resize": "image_steps:Resize", "crop": "image_steps:Crop",
+    "color": "image_steps:ColorStep", "normalize": "image_steps:Normalize", "layout": "image_steps:Layout",
+    "cast": "image_steps:Cast", "tokenize": "text_steps:Tokenize",
+    "resample": "sound_steps:Resample", "mono": "sound_steps:Mono", "amplitude": "sound_steps:Amplitude",
+    "frame": "sound_steps:Frame", "stft": "sound_steps:Stft", "mel": "sound_steps:Mel", "log": "sound_steps:Log",
+    "dct": "sound_steps:Dct", "stack": "sound_steps:Stack",
+    "columns": "table_steps:Columns", "standardize": "table_steps:Standardize", "relative": "table_steps:Relative",
 }  # fmt: skip
-"""Types of preprocessing steps by operation, some as `module:Class`."""
-POSTPROCESS: Final[Mapping[str, type[Reading]]] = {
-    "top_k": TopK, "detect": Detect, "nms": Nms, "segment": Segment, "reconstruction": Reconstruction,
-    "hysteresis": Hysteresis, "score": Score, "regression": Regression, "embedding": Embedding, "raw": RawTensor,
+"""Types of preprocessing steps by operation, as `module:Class` of this package."""
+POSTPROCESS: Final[Mapping[str, str]] = {
+    "top_k": "answer_steps:TopK", "hysteresis": "answer_steps:Hysteresis", "score": "answer_steps:Score",
+    "regression": "answer_steps:Regression", "embedding": "answer_steps:Embedding",
+    "detect": "question_steps:Detect", "nms": "question_steps:Nms", "segment": "question_steps:Segment",
+    "reconstruction": "question_steps:Reconstruction", "raw": "steps:RawTensor",
 }  # fmt: skip
-"""Types of postprocessing steps by operation."""
+"""Types of postprocessing steps by operation, likewise."""
 
 
 def parse_preprocess(steps: list[RawStep]) -> tuple[PreStep, ...]:
@@ -284,14 +114,12 @@ def op_of(step: PreStep | PostStep) -> str:
     return str(type(step).__struct_config__.tag)
 
 
-def _parse(step: RawStep, known: Mapping[str, type[msgspec.Struct] | str], where: str) -> Any:  # of a known type
+def _parse(step: RawStep, known: Mapping[str, str], where: str) -> Any:  # of a known type
     op = step.get("op")
-    kind = known.get(op) if isinstance(op, str) else None
-    if isinstance(kind, str):
-        module, _, name = kind.partition(":")
-        kind = getattr(import_module(module), name)
-    if kind is None:
+    if not isinstance(op, str) or op not in known:
         raise UnsupportedFeature(f"run {where} step {shown(op)}", "this runtime does not know it", "update the runtime")
+    module, _, name = known[op].partition(":")
+    kind = getattr(import_module(f"edge_runtime.contract.{module}"), name)
     try:
         return msgspec.convert(step, type=kind)
     except msgspec.ValidationError as error:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.postprocessing.results import Answer, Boxes, Classes, Json, as_json
+from edge_runtime.inference.postprocessing.rendering import Json, as_json
+from edge_runtime.inference.postprocessing.results import Answer, Boxes, Classes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

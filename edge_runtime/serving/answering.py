@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from edge_runtime.inference.postprocessing.results import as_json
+from edge_runtime.inference.postprocessing.rendering import as_json
 from edge_runtime.inference.preprocessing.given import one_by_one
 from edge_runtime.inference.requests.accounting import INTERPRET, PREPARE, RUN, SAMPLES
 from edge_runtime.inference.requests.drift import grid_of

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from edge_runtime.contract.answer_steps import TopK
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.steps import TopK, parse_postprocess
+from edge_runtime.contract.steps import parse_postprocess
 from edge_runtime.serving.calls import BYTES, VARIES, BadCall, TensorMeta, Values
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edge_runtime.contract.ids import shown
-from edge_runtime.inference.postprocessing.results import as_json
+from edge_runtime.inference.postprocessing.rendering import as_json
 from edge_runtime.inference.requests.accounting import RUN, SAMPLES
 from edge_runtime.serving.calls import BadCall, Call, SequenceStep, Values
 from edge_runtime.serving.describing import WantedOutputs, only_arrays

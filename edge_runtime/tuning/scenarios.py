@@ -20,7 +20,8 @@ import msgspec
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.evidence import CheckResult
 from edge_runtime.inference.model import Model
-from edge_runtime.inference.postprocessing.results import Answer, as_json
+from edge_runtime.inference.postprocessing.rendering import as_json
+from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.preprocessing.preprocess import Inputs
 from edge_runtime.inference.requests.asker import Asker
 from edge_runtime.interrupt import wait_for

@@ -12,7 +12,7 @@ from statistics import median
 import cv2
 
 from edge_runtime.inference.model import Model
-from edge_runtime.inference.postprocessing.results import as_json
+from edge_runtime.inference.postprocessing.rendering import as_json
 from edge_runtime.pipelines.opening import open_pipeline, plan_pipeline
 from edge_runtime.pipelines.reading import parse_description
 from examples.camera_counter.video import write_belt

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from converters.planning.recipe import parse_recipe
-from edge_runtime.contract.steps import POSTPROCESS, PREPROCESS, Detect
+from edge_runtime.contract.question_steps import Detect
+from edge_runtime.contract.steps import POSTPROCESS, PREPROCESS
 from tests.unit.converters.test_recipe import GOOD
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "how-to"

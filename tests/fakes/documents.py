@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+from edge_runtime.contract.answer_steps import TopK
 from edge_runtime.contract.codec import Document, encode
 from edge_runtime.contract.device_profile import DeviceFacts, DeviceProfile, EngineFact
 from edge_runtime.contract.device_state import (
@@ -32,6 +33,7 @@ from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.evidence import Accuracy, By, CheckResult, Evidence, EvidenceFile, Latency, Where
 from edge_runtime.contract.golden import GoldenCheck, GoldenSpec, write_golden
 from edge_runtime.contract.ids import DeviceId, LayerName, ModelName, SlotId, VariantId, Version, target_path
+from edge_runtime.contract.image_steps import Decode, Layout, Normalize, Resize
 from edge_runtime.contract.layout import RELEASE_CONFIG, VARIANT_CONFIG, LayoutWriter, variant_annotations
 from edge_runtime.contract.release import (
     BatchSpec,
@@ -52,7 +54,7 @@ from edge_runtime.contract.release import (
     Waiver,
 )
 from edge_runtime.contract.sketch import Sketch
-from edge_runtime.contract.steps import Decode, Layout, Normalize, Resize, TopK, raw_steps
+from edge_runtime.contract.steps import raw_steps
 from edge_runtime.contract.target import Target
 from edge_runtime.contract.telemetry import Sample, TelemetryAck, TelemetryBatch
 from edge_runtime.contract.tensor import AxisRange, InputSpec, OutputSpec, Signature, TensorSpec

@@ -17,9 +17,10 @@ from converters.evaluation.metrics.regression import R2, MeanAbsoluteError, Numb
 from converters.evaluation.metrics.segmentation import MeanIou, PixelAgreement
 from converters.evaluation.metrics.streams import SegmentAgreement
 from converters.evaluation.metrics.tensors import MeanCosine
-from edge_runtime.contract import steps
+from edge_runtime.contract import answer_steps, question_steps
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.release import ReleaseManifest
+from edge_runtime.contract.steps import PostStep, parse_postprocess
 
 Family = Literal["classes", "boxes", "mask", "anomaly", "score", "segments", "track", "values", "tensor"]
 """What an output answers with."""
@@ -85,7 +86,7 @@ def task_of(release: ReleaseManifest, *, metric: str | None, is_labelled: bool, 
         BadRecipe: there is no such metric, or it does not fit the output.
     """
     output = release.signature.outputs[0]
-    first = steps.parse_postprocess(release.postprocess[output.name])[0]
+    first = parse_postprocess(release.postprocess[output.name])[0]
     is_heard = release.stream is not None and release.stream.unit == "frame"
     family = _family(first, is_heard=is_heard)
     tensor = release.tensors[first.from_]
@@ -95,8 +96,8 @@ def task_of(release: ReleaseManifest, *, metric: str | None, is_labelled: bool, 
         family=family,
         tensor=first.from_,
         metric=(metric or USUAL.get(family)) if is_labelled else None,
-        ignore=tuple(first.ignore) if isinstance(first, steps.TopK) else (),
-        min_score=first.min_score if isinstance(first, steps.Detect) else 0.0,
+        ignore=tuple(first.ignore) if isinstance(first, answer_steps.TopK) else (),
+        min_score=first.min_score if isinstance(first, question_steps.Detect) else 0.0,
         is_long=is_heard or len(sizes) < len(tensor.shape[1:]) or _product(sizes) >= _FEW,
         folder=folder,
     )
@@ -143,23 +144,23 @@ def _check_metric(metric: str, task: Task) -> None:
         )  # fmt: skip
 
 
-def _family(step: steps.PostStep, *, is_heard: bool) -> Family:
+def _family(step: PostStep, *, is_heard: bool) -> Family:
     match step:
-        case steps.Hysteresis():
+        case answer_steps.Hysteresis():
             return "segments"
-        case steps.Score() if is_heard:
+        case answer_steps.Score() if is_heard:
             return "track"
-        case steps.TopK():
+        case answer_steps.TopK():
             return "classes"
-        case steps.Detect():
+        case question_steps.Detect():
             return "boxes"
-        case steps.Segment():
+        case question_steps.Segment():
             return "mask"
-        case steps.Reconstruction():
+        case question_steps.Reconstruction():
             return "anomaly"
-        case steps.Score():
+        case answer_steps.Score():
             return "score"
-        case steps.Regression():
+        case answer_steps.Regression():
             return "values"
         case _:
             return "tensor"

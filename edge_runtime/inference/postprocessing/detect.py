@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.steps import Detect
+from edge_runtime.contract.question_steps import Detect
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.postprocessing.priors import cell_centres, square_priors
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from edge_runtime.contract.answer_steps import Hysteresis
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.steps import Hysteresis
 from edge_runtime.inference.postprocessing.results import Segment
 
 _ROUNDING: float = 1e-9

@@ -8,9 +8,10 @@ from typing import Final
 
 import numpy as np
 
+from edge_runtime.contract.answer_steps import Hysteresis, Score
 from edge_runtime.contract.errors import InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.steps import Hysteresis, PostStep, RawTensor, Score, op_of
+from edge_runtime.contract.steps import PostStep, RawTensor, op_of
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.postprocessing.hysteresis import SegmentFinder, check_hysteresis
 from edge_runtime.inference.postprocessing.results import Answer, Result, Segments, TensorAnswer, Track

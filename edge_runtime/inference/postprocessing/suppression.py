@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_runtime.contract.steps import Nms
+from edge_runtime.contract.question_steps import Nms
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.postprocessing.detect import Candidates
 

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from edge_runtime.contract.errors import UnsupportedFeature
-from edge_runtime.contract.steps import Crop, PreStep, Resize
+from edge_runtime.contract.image_steps import Crop, Resize
+from edge_runtime.contract.steps import PreStep
 from edge_runtime.inference.backend import Array
 
 

@@ -8,18 +8,9 @@ from typing import Final
 import numpy as np
 
 from edge_runtime.contract.errors import ContractError, UnsupportedFeature
-from edge_runtime.contract.steps import (
-    Cast,
-    Color,
-    ColorStep,
-    Crop,
-    Layout,
-    Normalize,
-    PreStep,
-    Resize,
-    Tokenize,
-    op_of,
-)
+from edge_runtime.contract.image_steps import Cast, ColorStep, Crop, Layout, Normalize, Resize
+from edge_runtime.contract.steps import Color, PreStep, op_of
+from edge_runtime.contract.text_steps import Tokenize
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.preprocessing.images import center_crop, recolour, resize
 from edge_runtime.inference.preprocessing.values import Step, Value, permute

@@ -18,7 +18,8 @@ import numpy as np
 
 from edge_runtime.contract.errors import EdgeError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
-from edge_runtime.contract.steps import Color, Decode, Resize
+from edge_runtime.contract.image_steps import Decode, Resize
+from edge_runtime.contract.steps import Color
 from edge_runtime.importing import uncollected
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.preprocessing.geometry import Fit, crop_corner, fit_of

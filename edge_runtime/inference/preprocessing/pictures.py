@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from edge_runtime.contract.steps import Decode, Resize
+from edge_runtime.contract.image_steps import Decode, Resize
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.preprocessing.given import with_batch
 from edge_runtime.inference.preprocessing.images import open_picture, resize_picture

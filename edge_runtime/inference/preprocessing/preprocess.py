@@ -16,7 +16,7 @@ import numpy as np
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.release import ReleaseManifest, TensorBinding, VariantManifest
-from edge_runtime.contract.steps import Decode, PreStep, op_of, parse_preprocess
+from edge_runtime.contract.steps import PreStep, op_of, parse_preprocess
 from edge_runtime.contract.tensor import AxisRange, InputSpec, TensorSpec
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.preprocessing.given import (
@@ -30,6 +30,7 @@ from edge_runtime.inference.preprocessing.given import (
 from edge_runtime.inference.preprocessing.values import Step, Value, permute, with_axes
 
 if TYPE_CHECKING:
+    from edge_runtime.contract.image_steps import Decode
     from edge_runtime.contract.table_steps import Columns
     from edge_runtime.inference.preprocessing.geometry import Placement
     from edge_runtime.inference.preprocessing.quantising import Quantiser
@@ -284,7 +285,7 @@ def _compile_chain(name: str, release: ReleaseManifest, variant: VariantManifest
         raise ContractError(f"prepare tensor {shown(name)}", "the manifest does not declare it")
     steps = parse_preprocess(release.preprocess[name])
     source = _source(name, steps, release)
-    decode = steps[0] if steps and isinstance(steps[0], Decode) else None
+    decode = cast("Decode", steps[0]) if steps and op_of(steps[0]) == "decode" else None
     spec, quantise = release.tensors[name], None
     if variant is None:
         layout, kept, dtype = spec.layout, steps, spec.dtype

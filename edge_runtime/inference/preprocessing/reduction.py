@@ -6,8 +6,9 @@ from typing import Final
 
 import msgspec
 
+from edge_runtime.contract.image_steps import Decode, Resize
 from edge_runtime.contract.release import ReleaseManifest
-from edge_runtime.contract.steps import Decode, PreStep, Resize
+from edge_runtime.contract.steps import PreStep
 from edge_runtime.contract.tensor import AxisRange, InputSpec
 
 _IN_THE_PICTURE: Final = frozenset({"detect", "nms", "segment"})

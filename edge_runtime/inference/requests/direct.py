@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy import ndarray
 
-from edge_runtime.contract.steps import ColorStep, Crop, Layout, Resize
+from edge_runtime.contract.steps import op_of
 from edge_runtime.inference.backend import Array, DirectCall, DirectSession, Session, Tensors
 from edge_runtime.inference.predictor import Predictor, Reader
 from edge_runtime.inference.preprocessing.given import batched_layout, check_named
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MOST_SHAPES: Final = 64
 """Shapes remembered for one input; a caller with more of them takes the long way."""
 
-_SHAPE_ONLY: Final = (Resize, Crop, ColorStep, Layout)
+_SHAPE_ONLY: Final = frozenset({"resize", "crop", "color", "layout"})
 """Steps for which an array's shape decides whether they change it."""
 
 Shape = tuple[int, ...]
@@ -157,7 +157,7 @@ def direct_call(session: Session) -> DirectCall:
 def _passing(predictor: Predictor) -> Sequence[Chain]:
     """The chains by which arrays of some shapes go through all steps unchanged; none unless all are such."""
     preprocess = predictor.preprocess
-    passing = [chain for chain in preprocess.chains if all(isinstance(step, _SHAPE_ONLY) for step in chain.kept)]
+    passing = [chain for chain in preprocess.chains if all(op_of(step) in _SHAPE_ONLY for step in chain.kept)]
     sources = {chain.source.name for chain in passing}
     is_alone = predictor.sequencer is None and not preprocess.constants and len(sources) == len(preprocess.chains)
     return passing if is_alone else ()

@@ -7,7 +7,7 @@ import sys
 from typing import Final, TextIO
 
 from edge_runtime.contract.errors import InferenceError, printable
-from edge_runtime.inference.postprocessing.results import as_text
+from edge_runtime.inference.postprocessing.rendering import as_text
 from edge_runtime.pipelines.records import Finding, Record
 from edge_runtime.terminal import fitted
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_runtime.contract.errors import ContractError, InferenceError
-from edge_runtime.contract.steps import Decode
+from edge_runtime.contract.image_steps import Decode
 from edge_runtime.inference.preprocessing.images import decode_image
 from edge_runtime.pipelines.description import FilesSource, FolderSource
 from edge_runtime.pipelines.records import Frame, Unreadable

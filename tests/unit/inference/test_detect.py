@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
-from edge_runtime.contract.steps import Crop, Detect, Nms, Resize
+from edge_runtime.contract.image_steps import Crop, Resize
+from edge_runtime.contract.question_steps import Detect, Nms
 from edge_runtime.inference.postprocessing.detect import Asked, Candidates, check_detect, find_candidates
 from edge_runtime.inference.postprocessing.priors import square_priors
 from edge_runtime.inference.postprocessing.suppression import iou_with, suppress

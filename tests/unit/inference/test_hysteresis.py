@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_runtime.contract.steps import Hysteresis
+from edge_runtime.contract.answer_steps import Hysteresis
 from edge_runtime.inference.postprocessing.hysteresis import SegmentFinder, segment_overlap
 from edge_runtime.inference.postprocessing.results import Segment
 

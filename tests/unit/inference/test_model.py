@@ -20,7 +20,8 @@ from edge_runtime.inference.answer_files import answer_files
 from edge_runtime.inference.blame import BadInput
 from edge_runtime.inference.checks.golden import pack_golden, pack_own
 from edge_runtime.inference.opening import estimate_peak_bytes
-from edge_runtime.inference.postprocessing.results import Classes, as_json
+from edge_runtime.inference.postprocessing.rendering import as_json
+from edge_runtime.inference.postprocessing.results import Classes
 from edge_runtime.inference.preprocessing.given import one_by_one
 from tests.fakes.models import (
     WEIGHTS,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_runtime.contract.errors import InferenceError
-from edge_runtime.contract.steps import Decode, Normalize
+from edge_runtime.contract.image_steps import Decode, Normalize
 from edge_runtime.contract.tensor import AxisRange
 from edge_runtime.inference.preprocessing import images, opencv
 from edge_runtime.inference.preprocessing.image_steps import build_image_step

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
-from edge_runtime.contract.steps import ColorStep, Decode, Resize
+from edge_runtime.contract.image_steps import ColorStep, Decode, Resize
 from edge_runtime.contract.tensor import TensorSpec
 from edge_runtime.inference.preprocessing.images import center_crop, decode_image, open_picture, recolour, resize
 from edge_runtime.inference.preprocessing.preprocess import compile_preprocess
