@@ -45,7 +45,8 @@ def test_an_answer_to_a_tensor_waits_for_no_pictures_sounds_tests_or_command_lin
     parts = {
         "images", "image_steps", "opencv", "jpeg_header", "pictures", "geometry", "reduction",
         "agreement", "arrays", "drift", "finite", "prepared", "streams", "audio_steps", "table_steps",
-        "detect", "segment", "sound_steps", "text_steps", "answer_steps", "question_steps", "plain_answers", "rendering",
+        "detect", "segment", "sound_steps", "text_steps", "answer_steps", "question_steps", "plain_answers",
+        "question_answers", "rendering",
     }  # fmt: skip
 
     assert foreign & tensor_answer == set()
