@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from edge_runtime.contract.errors import ContractError
-from edge_runtime.contract.ids import SlotId, parse_slot_id
+from edge_runtime.contract.ids import SlotId, parse_slot_id, shown
 from edge_runtime.contract.layout import BlobSource, OpenRelease, open_release
 
 if TYPE_CHECKING:
@@ -27,6 +27,20 @@ POINTERS: Final = "pointers"
 def is_state_folder(path: Path) -> bool:
     """Whether a folder is an agent's `state_dir`."""
     return (path / DATABASE).is_file()
+
+
+def slot_of(path: Path, slot: str | None) -> SlotId | None:
+    """The slot that is meant of a `state_dir`, `main` where none was named; None: it is a release folder.
+
+    Raises:
+        ContractError: a slot was named of a release folder, which has none, or by what is no name.
+    """
+    if is_state_folder(path):
+        return parse_slot_id("main" if slot is None else slot)
+    if slot is None:
+        return None
+    because = f"{path} is no device's state_dir, and only that has slots"
+    raise ContractError(f"choose slot {shown(slot)}", because, "leave --slot out, or name the state_dir of a device")
 
 
 class InstalledBuild(msgspec.Struct, frozen=True):

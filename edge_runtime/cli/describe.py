@@ -27,7 +27,7 @@ def describe(
     release: Release,
     *,
     tuned: Tuned = None,
-    slot: Slot = "main",
+    slot: Slot = None,
     as_json: Json = False,
 ) -> None:
     """Say what a release takes and answers, and which variant is taken here, as tuned; no model is loaded."""
@@ -40,18 +40,17 @@ def describe(
         _print(found)
 
 
-def _described(release: Path, slot: str, tuned: Path | None) -> Description:
-    from edge_runtime.contract.ids import parse_slot_id
+def _described(release: Path, slot: str | None, tuned: Path | None) -> Description:
     from edge_runtime.contract.layout import LayoutFolder
     from edge_runtime.inference.description import describe as description_of
-    from edge_runtime.installed import installed_builds, is_state_folder
+    from edge_runtime.installed import installed_builds, slot_of
 
-    if not is_state_folder(release):
+    if (mine := slot_of(release, slot)) is None:
         layout = LayoutFolder(release)
         return description_of(layout.open(), layout, folder=release, tuned=tuned)
     builds = installed_builds(release)
-    if (build := builds.get(parse_slot_id(slot))) is None:
-        because = f"nothing is installed in slot {slot} of {release}"
+    if (build := builds.get(mine)) is None:
+        because = f"nothing is installed in slot {mine} of {release}"
         raise ContractError(f"describe {release}", because, f"name one of {', '.join(builds)}")
     return description_of(build.release, build.source, installed=build.activation.variant, tuned=tuned)
 

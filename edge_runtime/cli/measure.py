@@ -67,7 +67,7 @@ def bench(
         float | None, typer.Option(min=0.001, max=1e6, help="Of server, for 99 % of the answers.")
     ] = None,
     loadgen_out: Annotated[Path | None, typer.Option(help="Folder in which LoadGen's own files are kept.")] = None,
-    slot: Slot = "main",
+    slot: Slot = None,
     as_json: Json = False,
 ) -> None:
     """Measure a release stage by stage, beside the bare engine in the same run."""
@@ -253,7 +253,7 @@ def tune(
         Path | None, typer.Option(help="Folder in which it is kept; default: $XDG_STATE_HOME/edgefleet.")
     ] = None,
     forget: Annotated[bool, typer.Option("--forget", help="Forget what was tuned for this release, and end.")] = False,
-    slot: Slot = "main",
+    slot: Slot = None,
     as_json: Json = False,
 ) -> None:
     """Find the variant, threads and batch that are best here, and keep them for whoever opens the release."""

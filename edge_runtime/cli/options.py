@@ -13,7 +13,7 @@ from edge_runtime.contract.ids import shown
 Release = Annotated[
     Path, typer.Argument(help="Folder that edge-convert wrote, or a device's state_dir: what it runs now.")
 ]
-Slot = Annotated[str, typer.Option(help="With a state_dir: which of the device's models.")]
+Slot = Annotated[str | None, typer.Option(help="With a state_dir: which of the device's models; default: main.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads inside one call.")]
 
 

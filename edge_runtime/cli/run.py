@@ -27,7 +27,7 @@ def run(
     backend: Backends = None,
     threads: Threads = None,
     tuned: Tuned = None,
-    slot: Slot = "main",
+    slot: Slot = None,
     as_json: Json = False,
 ) -> None:
     """Answer once for each input file."""
@@ -36,12 +36,12 @@ def run(
     with uncollected():
         from edge_runtime.inference.answer_files import answer_files
         from edge_runtime.inference.model import Model
-        from edge_runtime.installed import is_state_folder, open_installed
+        from edge_runtime.installed import open_installed, slot_of
 
-    if is_state_folder(release):
+    if (mine := slot_of(release, slot)) is not None:
         if variant is not None:
             raise ContractError(f"choose variant {variant}", f"{release} runs the one it chose", "leave --variant out")
-        opened = open_installed(release, slot, threads=threads, backends=backend or None, tuned=tuned)
+        opened = open_installed(release, mine, threads=threads, backends=backend or None, tuned=tuned)
     else:
         opened = Model.open(release, variant=variant, threads=threads, backends=backend or None, tuned=tuned)
     with opened as model:

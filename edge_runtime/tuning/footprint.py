@@ -23,11 +23,11 @@ _PEAK: Final = "print([line for line in open('/proc/self/status') if line.starts
 _OURS: Final = """
 import json, os, sys
 from pathlib import Path
-from edge_runtime.installed import is_state_folder, open_installed
+from edge_runtime.installed import open_installed
 path, slot, variant, wishes = Path(sys.argv[1]), sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
 if wishes["tuned"]:
     wishes["tuned"] = Path(wishes["tuned"])
-if is_state_folder(path):
+if slot:
     model = open_installed(path, slot, **wishes)
 else:
     from edge_runtime import Model
@@ -95,7 +95,7 @@ def measure_footprint(
         tuned: folder from which it took what was tuned.
     """
     wishes = {"threads": model.threads, "backends": backends and sorted(backends), "tuned": tuned and str(tuned)}
-    told = _told(_OURS, str(target.path), target.slot, model.variant_id, json.dumps(wishes))
+    told = _told(_OURS, str(target.path), target.slot or "", model.variant_id, json.dumps(wishes))
     if told is None or len(told) != 2:
         return None
     workers, own = told

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from edge_runtime.contract.errors import ContractError, InferenceError
-from edge_runtime.contract.ids import parse_slot_id
 from edge_runtime.contract.layout import FILE_MAX_BYTES, LayoutFolder, OpenRelease, OpenVariant
 from edge_runtime.inference.answer_files import read_input
 from edge_runtime.inference.backend import Tensors
@@ -17,7 +16,7 @@ from edge_runtime.inference.model import Model
 from edge_runtime.inference.opening import read_layer
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.preprocess import Inputs
-from edge_runtime.installed import STORE, installed_builds, is_state_folder
+from edge_runtime.installed import STORE, installed_builds, slot_of
 from edge_runtime.update.store import ContentStore
 
 
@@ -27,7 +26,8 @@ class Target:
 
     path: Path
     """Release folder or state_dir."""
-    slot: str
+    slot: str | None
+    """None: a release folder has none."""
     release: OpenRelease
     source: LayoutFolder | ContentStore
     variant: str | None
@@ -44,16 +44,16 @@ class Questions:
     """Whether `decode` has something to do."""
 
 
-def open_target(path: Path, slot: str = "main") -> Target:
+def open_target(path: Path, slot: str | None = None) -> Target:
     """Read a release folder, or what a slot of an agent's state_dir runs. Raises: ContractError, DigestMismatch."""
-    if not is_state_folder(path):
+    if (mine := slot_of(path, slot)) is None:
         folder = LayoutFolder(path)
-        return Target(path, slot, folder.open(), folder, None)
+        return Target(path, mine, folder.open(), folder, None)
     builds = installed_builds(path)
-    if (build := builds.get(parse_slot_id(slot))) is None:
+    if (build := builds.get(mine)) is None:
         remedy = f"name one of {', '.join(builds)}"
-        raise ContractError(f"open slot {slot} of {path}", "nothing is installed there", remedy)
-    return Target(path, slot, build.release, ContentStore(path / STORE), build.activation.variant)
+        raise ContractError(f"open slot {mine} of {path}", "nothing is installed there", remedy)
+    return Target(path, mine, build.release, ContentStore(path / STORE), build.activation.variant)
 
 
 def variant_files(target: Target, variant: OpenVariant) -> Mapping[str, bytes]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
 from edge_runtime.cli.main import assemble
-from edge_runtime.contract.errors import InferenceError
+from edge_runtime.contract.errors import ContractError, InferenceError
+from tests.fakes.pixels import write_pixels
 
 
 @pytest.mark.parametrize("command", ["bench", "run", "serve", "tune"])
@@ -26,3 +29,15 @@ def test_engines_that_exist_are_let_through_to_the_release() -> None:
     )
 
     assert "there is no such folder" in str(done.exception)
+
+
+@pytest.mark.parametrize("command", ["bench", "describe", "run", "tune"])
+def test_a_slot_of_a_release_folder_is_refused(tmp_path: Path, command: str) -> None:
+    write_pixels(tmp_path, "1.0.0")
+    wanted = [command, str(tmp_path), *(["photo.jpg"] if command == "run" else []), "--slot", "main"]
+
+    done = CliRunner().invoke(assemble(command), wanted)
+
+    assert isinstance(done.exception, ContractError)
+    assert str(done.exception).startswith("cannot choose slot 'main': ")
+    assert "is no device's state_dir, and only that has slots; leave --slot out" in str(done.exception)
