@@ -6,13 +6,15 @@ dies is replaced at once and asked again; that it dies of one question twice, or
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple, final
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, Final, NamedTuple, final
 
 from edge_runtime.contract.device_profile import EngineFact
 from edge_runtime.contract.errors import InferenceError
@@ -31,6 +33,7 @@ from edge_runtime.inference.backend import (
     threads_for,
 )
 from edge_runtime.inference.blame import EngineFault
+from edge_runtime.inference.environments.last_words import last_words
 from edge_runtime.inference.environments.named import TFLITE_RUNTIME, named_python
 from edge_runtime.inference.libraries import tflite
 from edge_runtime.inference.libraries.tflite_variants import (
@@ -47,6 +50,7 @@ _LIBRARY: Final = "tflite-runtime"
 _INSTALL: Final = f"edge-runtime engine install {TFLITE_RUNTIME}"
 _ANSWER_WITHIN_S: Final = 30.0
 _LOAD_WITHIN_S: Final = 300.0
+_WRITTEN_MAX_BYTES: Final = 4096
 
 
 class TfliteRuntimeBackend:
@@ -80,11 +84,8 @@ class TfliteRuntimeBackend:
     def tried(self, python: Path) -> EngineFact:
         """Version and providers that really ran in the environment of this interpreter. Raises: InferenceError."""
         try:
-            worker = _Worker(python, self._package)
-            try:
-                told = worker.ask({})
-            finally:
-                worker.end()
+            with TemporaryFile() as written:
+                told = _told(python, self._package, written)
             return EngineFact(
                 name=self.name, version=str(told["version"]), providers=list(told["providers"]), library=_LIBRARY
             )
@@ -128,11 +129,25 @@ class TfliteRuntimeBackend:
             raise refused(manifest, _LIBRARY, str(error)) from error
 
 
+def _told(python: Path, package: str, written: BinaryIO) -> dict[str, Any]:
+    """What a worker says of its library; `written` takes what it complains of. Raises: _Refused, _Gone, OSError."""
+    worker = _Worker(python, package, written)
+    try:
+        return worker.ask({})
+    except _Gone as error:
+        worker.end()
+        written.seek(max(0, written.seek(0, os.SEEK_END) - _WRITTEN_MAX_BYTES))
+        said = last_words(written.read())
+        raise _Gone(f"{error}: {said}" if said else str(error)) from error
+    finally:
+        worker.end()
+
+
 def _unusable(python: Path, because: str) -> InferenceError:
     """The error for an environment that does not do what it is named for."""
     return InferenceError(
         f"run {_LIBRARY} with {python}",
-        shown(because, 200),
+        shown(because, 500),
         f"install it there with a numpy below 2, or both anew: {_INSTALL}",
         code=LOAD_FAILED,
     )
@@ -154,8 +169,8 @@ class _Hung(_Gone):
 class _Worker:
     """One process, with one interpreter at most; one caller at a time."""
 
-    def __init__(self, python: Path, package: str) -> None:
-        """Start it. Raises: OSError."""
+    def __init__(self, python: Path, package: str, written: BinaryIO | None = None) -> None:
+        """Start it; `written` takes what it complains of. Raises: OSError."""
         self.is_gone = False
         self._channel, theirs = socket.socketpair()
         self._channel.settimeout(_LOAD_WITHIN_S)
@@ -164,7 +179,8 @@ class _Worker:
             command = [str(python), "-I", tflite.__file__, str(theirs.fileno()), package]
             try:
                 self._child = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL if written is None else written,
                     pass_fds=[theirs.fileno()],
                 )  # fmt: skip
             except BaseException:

@@ -22,11 +22,11 @@ import msgspec
 
 from edge_runtime.contract.digest import digest_of
 from edge_runtime.contract.errors import EdgeError
+from edge_runtime.inference.environments.last_words import last_words
 
 INSTALL_TIMEOUT_S: Final = 1800.0
 _PROBE_TIMEOUT_S: Final = 180.0
 _STAMP: Final = "ready.json"
-_SHOWN_LINES: Final = 3
 # Tells a 32-bit system on a 64-bit kernel, and musl from glibc, which the kernel's own name does not.
 _PLATFORM: Final = sysconfig.get_config_var("MULTIARCH") or sysconfig.get_platform()
 
@@ -217,9 +217,8 @@ def _run(
     except OSError as error:
         raise CannotInstall(what, f"{command[0]} does not start: {error.strerror}") from error
     if finished.returncode != 0:
-        lines = [line.strip() for line in finished.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-        because = " / ".join(lines[-_SHOWN_LINES:]) or f"{command[0]} ended with code {finished.returncode}"
-        raise CannotInstall(what, because[:400], "check the network, the disk, and that Python has venv and pip")
+        because = last_words(finished.stderr) or f"{command[0]} ended with code {finished.returncode}"
+        raise CannotInstall(what, because, "check the network, the disk, and that Python has venv and pip")
 
 
 def _find_uv() -> str | None:

@@ -261,6 +261,16 @@ def test_an_environment_without_the_wheel_is_not_named(folder: Path) -> None:
     assert named_python(TFLITE_RUNTIME) is None
 
 
+def test_what_a_worker_wrote_before_it_died_is_said(folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho 'Traceback:\nImportError: numpy.core.umath failed' >&2\nexit 3\n")
+    broken.chmod(0o755)
+
+    done = CliRunner().invoke(assemble(), ["engine", "install", TFLITE_RUNTIME, "--python", str(broken)])
+
+    assert "'its worker ended with status 3: Traceback: / ImportError: numpy.core.umath failed'" in str(done.exception)
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"python": 7}'])
 def test_a_damaged_name_is_no_environment(folder: Path, content: bytes) -> None:
     name_python(TFLITE_RUNTIME, Path(sys.executable))
