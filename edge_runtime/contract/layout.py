@@ -8,7 +8,7 @@ by digest and length before it is parsed.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -66,11 +66,16 @@ class _OciManifest(Document, frozen=True, kw_only=True):
     mediaType: str | None = None  # noqa: N815
 
 
-class BlobSource(Protocol):
-    """Where blobs come from; what it returns is checked by its caller."""
+if TYPE_CHECKING:
 
-    def read_blob(self, descriptor: Descriptor, *, max_bytes: int) -> bytes:
-        """The bytes of one blob. Raises: ContractError, TransportError or UpdateError when it cannot be had."""
+    class BlobSource(Protocol):
+        """Where blobs come from; what it returns is checked by its caller."""
+
+        def read_blob(self, descriptor: Descriptor, *, max_bytes: int) -> bytes:
+            """The bytes of one blob. Raises: ContractError, TransportError or UpdateError when it cannot be had."""
+
+else:
+    BlobSource = object  # a Protocol costs each start more than it tells at run time
 
 
 class VariantEntry(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ import importlib
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
 import numpy as np
@@ -19,6 +19,8 @@ from edge_runtime.contract.release import VariantManifest
 from edge_runtime.inference.blame import BadInput
 
 if TYPE_CHECKING:
+    from typing import TypeGuard
+
     import numpy.typing as npt
 
     Array = npt.NDArray[Any]
@@ -69,91 +71,102 @@ class TensorInfo(msgspec.Struct, frozen=True):
     """None for a size that may vary."""
 
 
-class Session(Protocol):
-    """A loaded model; as many callers at a time as `concurrency_for` says."""
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """Tensors that every call must bring."""
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        """Tensors that every call returns."""
-
-    def run(self, inputs: Tensors) -> dict[str, Array]:
-        """Outputs by file tensor name, owned by the caller. Raises: BadInput: it was not asked, EngineFault."""
-
-    def close(self) -> None:
-        """Free the engine's memory; later calls of `run` raise InferenceError."""
-
-
 DirectCall = Callable[[dict[str, Array]], Sequence[Array]]
 """Answers in the order of `Session.outputs`, owned by the caller, to inputs that were already checked."""
 
+if TYPE_CHECKING:
+    class Session(Protocol):
+        """A loaded model; as many callers at a time as `concurrency_for` says."""
 
-class Binding(Protocol):
-    """Memory that a session reads from and writes to, for one caller at a time."""
+        @property
+        def inputs(self) -> tuple[TensorInfo, ...]:
+            """Tensors that every call must bring."""
 
-    @property
-    def inputs(self) -> Mapping[str, Array]:
-        """Buffers to fill, by file tensor name."""
+        @property
+        def outputs(self) -> tuple[TensorInfo, ...]:
+            """Tensors that every call returns."""
 
-    def run(self) -> Mapping[str, Array]:
-        """Run on what the inputs hold now; outputs by file tensor name, valid until the next run.
+        def run(self, inputs: Tensors) -> dict[str, Array]:
+            """Outputs by file tensor name, owned by the caller. Raises: BadInput: it was not asked, EngineFault."""
 
-        Raises:
-            EngineFault: the engine failed.
-        """
+        def close(self) -> None:
+            """Free the engine's memory; later calls of `run` raise InferenceError."""
+
+    class Binding(Protocol):
+        """Memory that a session reads from and writes to, for one caller at a time."""
+
+        @property
+        def inputs(self) -> Mapping[str, Array]:
+            """Buffers to fill, by file tensor name."""
+
+        def run(self) -> Mapping[str, Array]:
+            """Run on what the inputs hold now; outputs by file tensor name, valid until the next run.
+
+            Raises:
+                EngineFault: the engine failed.
+            """
+
+    class DirectSession(Session, Protocol):
+        """A session that can also be asked without the checks of `run`, or on memory that stays."""
+
+        @property
+        def call(self) -> DirectCall:
+            """`run` without its checks; raises InferenceError as `run` does."""
+
+        def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> Binding:
+            """Buffers for inputs of these shapes, by file tensor name. Raises: InferenceError."""
+
+    class Backend(Protocol):
+        """Adapter to one inference engine; cheap to construct, imports its engine on first use."""
+
+        @property
+        def name(self) -> str:
+            """Name of the engine in `Target.engine`."""
+
+        def probe(self) -> EngineFact | None:
+            """What really works here, as a tiny session showed; None when the engine is absent or broken."""
+
+        def open(self, files: Files, manifest: VariantManifest, options: BackendOptions) -> Session:
+            """Load a model whose bytes were already checked.
+
+            Raises:
+                InferenceError: code `load_failed`; the engine is missing or refuses the model.
+                UnsupportedFeature: an engine option that this adapter does not know.
+            """
+
+    class QuickBackend(Backend, Protocol):
+        """A backend that can look for some of its execution providers only."""
+
+        def find(self, providers: Collection[str]) -> EngineFact | None:
+            """As `probe`, for these providers alone; the plain CPU is believed: the model that follows is its proof."""
+
+    class AdvisingBackend(Backend, Protocol):
+        """A backend whose engine does not come with a wheel into our own environment."""
+
+        def advice(self) -> str:
+            """What a person can do where `probe` finds nothing, and what is wrong here."""
+
+else:
+    # What nobody asks for at run time costs no start anything: a Protocol takes longer to make than most of a module.
+    Session = Binding = Backend = object
 
 
-@runtime_checkable
-class DirectSession(Session, Protocol):
-    """A session that can also be asked without the checks of `run`, or on memory that stays."""
-
-    @property
-    def call(self) -> DirectCall:
-        """`run` without its checks; raises InferenceError as `run` does."""
-
-    def bind(self, shapes: Mapping[str, tuple[int, ...]]) -> Binding:
-        """Buffers for inputs of these shapes, by file tensor name. Raises: InferenceError."""
+def is_direct(session: Session) -> TypeGuard[DirectSession]:
+    """Whether a session has the shorter ways."""
+    return hasattr(session, "call") and hasattr(session, "bind")
 
 
-class Backend(Protocol):
-    """Adapter to one inference engine; cheap to construct, imports its engine on first use."""
-
-    @property
-    def name(self) -> str:
-        """Name of the engine in `Target.engine`."""
-
-    def probe(self) -> EngineFact | None:
-        """What really works here, found by constructing a tiny session; None when the engine is absent or broken."""
-
-    def open(self, files: Files, manifest: VariantManifest, options: BackendOptions) -> Session:
-        """Load a model whose bytes were already checked.
-
-        Raises:
-            InferenceError: code `load_failed`; the engine is missing or refuses the model.
-            UnsupportedFeature: an engine option that this adapter does not know.
-        """
+def is_quick(backend: Backend) -> TypeGuard[QuickBackend]:
+    """Whether a backend can look for some of its execution providers only."""
+    return hasattr(backend, "find")
 
 
-@runtime_checkable
-class QuickBackend(Backend, Protocol):
-    """A backend that can look for some of its execution providers only."""
-
-    def find(self, providers: Collection[str]) -> EngineFact | None:
-        """As `probe`, for these providers alone; the plain CPU is believed, for the model that follows is its proof."""
+def gives_advice(backend: Backend) -> TypeGuard[AdvisingBackend]:
+    """Whether a backend says what a person can do where its engine is missing."""
+    return hasattr(backend, "advice")
 
 
-@runtime_checkable
-class AdvisingBackend(Backend, Protocol):
-    """A backend whose engine does not come with a wheel into our own environment."""
-
-    def advice(self) -> str:
-        """What a person can do where `probe` finds nothing, and what is wrong here."""
-
-
-Registry = Mapping[str, str | Backend]
+Registry = Mapping[str, "str | Backend"]
 """Backends by engine name: `module:Class`, imported when first needed, or an instance."""
 
 BACKENDS: Final[Registry] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_runtime.contract.device_profile import DeviceFacts, EngineFact
-from edge_runtime.inference.backend import BACKENDS, AdvisingBackend, QuickBackend, Registry, allowed, load_backend
+from edge_runtime.inference.backend import BACKENDS, Registry, allowed, gives_advice, is_quick, load_backend
 
 _ACCELERATORS: Final = {
     ("litert", "edgetpu"): "edgetpu-v1",
@@ -42,7 +42,7 @@ def engines(
     usable = allowed(registry, names)
     for name in usable:
         backend = load_backend(name, usable)
-        if providers is not None and isinstance(backend, QuickBackend):
+        if providers is not None and is_quick(backend):
             found.append(backend.find(providers))
         else:
             found.append(backend.probe())
@@ -79,8 +79,8 @@ def what_would_help(
     missing = sorted(set(engines) - {fact.name for fact in facts.engines})
     advice = [f"allow {' or '.join(sorted(barred))} (--backend)"] if barred else []
     own = {name: load_backend(name, registry) for name in missing if name in registry}
-    advice += [backend.advice() for backend in own.values() if isinstance(backend, AdvisingBackend)]
-    wheels = [name for name in missing if name in _EXTRAS and not isinstance(own.get(name), AdvisingBackend)]
+    advice += [backend.advice() for backend in own.values() if gives_advice(backend)]
+    wheels = [name for name in missing if name in _EXTRAS and not (name in own and gives_advice(own[name]))]
     advice += [f"pip install {' or '.join(_wheel(name) for name in wheels)}"] if wheels else []
     return ", or ".join([*advice, "build the release for this machine"])
 

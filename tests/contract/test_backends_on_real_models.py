@@ -13,7 +13,7 @@ import pytest
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.release import VariantManifest
-from edge_runtime.inference.backend import Backend, BackendOptions, DirectSession, Session, TensorInfo, load_backend
+from edge_runtime.inference.backend import Backend, BackendOptions, Session, TensorInfo, is_direct, load_backend
 from tests.fakes.shared_recipes import RECIPES
 from tests.fakes.shared_releases import ENGINES, described, shared_variant
 
@@ -157,7 +157,7 @@ def test_as_many_callers_as_were_asked_for_get_their_own_answers(loaded: Loaded)
 @pytest.mark.parametrize("loaded", DIRECT, indirect=True, ids=map(identity, DIRECT))
 def test_without_its_checks_and_on_bound_memory_a_session_says_the_same(loaded: Loaded) -> None:
     session, question, expected = loaded.session, loaded.question(3), loaded.answer(3)
-    assert isinstance(session, DirectSession)
+    assert is_direct(session)
 
     direct = dict(zip([info.name for info in session.outputs], session.call(question), strict=True))
     binding = session.bind({name: array.shape for name, array in question.items()})

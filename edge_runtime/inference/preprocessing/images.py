@@ -22,13 +22,13 @@ from edge_runtime.contract.image_steps import Decode, Resize
 from edge_runtime.contract.steps import Color
 from edge_runtime.importing import uncollected
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.preprocessing.geometry import Fit, crop_corner, fit_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
     from PIL.Image import Resampling
     from PIL.ImageFile import ImageFile
 
+    from edge_runtime.inference.preprocessing.geometry import Fit
     from edge_runtime.inference.preprocessing.reduction import Reduction
 
 MAX_PIXELS: Final = 64 * 1024 * 1024
@@ -232,6 +232,8 @@ def resize(images: Array, step: Resize) -> Array:
     """
     if step.stride is not None:
         raise UnsupportedFeature("run preprocess step resize", "`stride` is not built in this runtime")
+    from edge_runtime.inference.preprocessing.geometry import fit_of  # not for pictures that are taken as they are
+
     height, width = images.shape[1:3]
     fit = fit_of(step, height, width)
     if step.mode == "none" and step.size != (height, width):
@@ -245,6 +247,8 @@ def resize(images: Array, step: Resize) -> Array:
 
 def resize_picture(picture: PilImage, step: Resize) -> Array:
     """As `resize` with antialiasing, from Pillow's image: uint8 [1, H, W, C]. Raises: as `resize`."""
+    from edge_runtime.inference.preprocessing.geometry import fit_of
+
     fit = fit_of(step, picture.height, picture.width)
     height, width = fit.inner
     _check_size(width, height)
@@ -269,6 +273,8 @@ def center_crop(images: Array, size: tuple[int, int]) -> Array:
     if height < size[0] or width < size[1]:
         because = f"it is {_size(height, width)}, smaller than the crop, which is {_size(*size)}"
         raise InferenceError("prepare an image", because, "give a larger one")
+    from edge_runtime.inference.preprocessing.geometry import crop_corner
+
     top, left = crop_corner((height, width), size)
     return images[:, top : top + size[0], left : left + size[1]]
 

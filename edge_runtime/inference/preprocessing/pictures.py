@@ -52,14 +52,7 @@ def prepare(preprocess: Preprocessor, inputs: Inputs) -> Prepared:
 
 
 def _may_shorten(chain: Chain, inputs: Inputs) -> bool:
-    first = chain.kept[0] if chain.kept else None
-    return (
-        chain.decode is not None
-        and isinstance(first, Resize)
-        and first.antialias
-        and chain.decode.color in {"rgb", "gray"}
-        and isinstance(inputs.get(chain.source.name), bytes)
-    )
+    return chain.is_resized_by_pillow and isinstance(inputs.get(chain.source.name), bytes)
 
 
 def _shortened(preprocess: Preprocessor, chain: Chain, content: bytes) -> tuple[Array, Array, Array]:

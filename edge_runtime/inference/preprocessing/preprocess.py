@@ -30,7 +30,7 @@ from edge_runtime.inference.preprocessing.given import (
 from edge_runtime.inference.preprocessing.values import Step, Value, permute, with_axes
 
 if TYPE_CHECKING:
-    from edge_runtime.contract.image_steps import Decode
+    from edge_runtime.contract.image_steps import Decode, Resize
     from edge_runtime.contract.table_steps import Columns
     from edge_runtime.inference.preprocessing.geometry import Placement
     from edge_runtime.inference.preprocessing.quantising import Quantiser
@@ -70,6 +70,13 @@ class Chain(msgspec.Struct, frozen=True):
     """How far a JPEG may be reduced while it is decoded; None: not at all."""
     quantise: Quantiser | None
     """What makes the file's numbers of the tensor; None where it takes them as they are."""
+
+    @property
+    def is_resized_by_pillow(self) -> bool:
+        """Whether the picture of a file may stay Pillow's until it has the model's size."""
+        if self.decode is None or self.decode.color == "bgr" or not self.kept or op_of(self.kept[0]) != "resize":
+            return False
+        return cast("Resize", self.kept[0]).antialias
 
     def finish(self, value: Value) -> Array:
         """The prepared value as the file takes it: its axes, its dtype, quantised where it says so."""

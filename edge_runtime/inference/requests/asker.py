@@ -84,7 +84,9 @@ class Asker:
         # Counting is one step of the interpreter, so no lock is needed to share it.
         self._requests = count(1)
         # Whoever compares the answer with the picture needs all of its pixels.
-        self._has_short_pictures = not predictor.postprocess.compares and predictor.sequencer is None
+        needs_pixels = predictor.postprocess.compares or predictor.sequencer is not None
+        chains = predictor.preprocess.chains
+        self._has_short_pictures = not needs_pixels and any(chain.is_resized_by_pillow for chain in chains)
         self.check: FiniteCheck | None = None
         """The NaN policy, for whoever asks without this class; None where nothing is looked at."""
         if nan != "off":

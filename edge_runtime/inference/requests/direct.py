@@ -15,7 +15,7 @@ import numpy as np
 from numpy import ndarray
 
 from edge_runtime.contract.steps import op_of
-from edge_runtime.inference.backend import Array, DirectCall, DirectSession, Session, Tensors
+from edge_runtime.inference.backend import Array, DirectCall, Session, Tensors, is_direct
 from edge_runtime.inference.predictor import Predictor, Reader
 from edge_runtime.inference.preprocessing.given import batched_layout, check_named
 from edge_runtime.inference.preprocessing.preprocess import Chain, Inputs
@@ -143,7 +143,7 @@ class Direct:
 
 def direct_call(session: Session) -> DirectCall:
     """The session's own call, or its checked one where it has no other."""
-    if isinstance(session, DirectSession):
+    if is_direct(session):
         return session.call
     names = [info.name for info in session.outputs]
 

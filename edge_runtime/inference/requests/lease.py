@@ -12,7 +12,7 @@ import numpy as np
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.tensor import AxisRange
-from edge_runtime.inference.backend import Array, Binding, DirectSession, Session
+from edge_runtime.inference.backend import Array, Binding, Session, is_direct
 from edge_runtime.inference.blame import BadInput, blame_engine, blame_question
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.given import check_named
@@ -219,7 +219,7 @@ class LeasePool:
             raise InferenceError("lease buffers", because, "start a session (start_session)")
         shapes = buffer_shapes(self._predictor, axes)
         session = self._predictor.session
-        binding = session.bind(shapes) if isinstance(session, DirectSession) else CopiedBinding(session, shapes)
+        binding = session.bind(shapes) if is_direct(session) else CopiedBinding(session, shapes)
         return Lease(binding, self._predictor, self._admission, self._accounting, self._check)
 
 
