@@ -148,6 +148,18 @@ def test_half_a_message_is_cut_off_and_its_connection_goes_on(opened: Open) -> N
         assert peer.hear_until(h2.events.StreamEnded)
 
 
+def test_a_stream_without_a_request_ends_at_its_deadline_and_gives_its_place_back(opened: Open) -> None:
+    with connected(opened.door) as peer:
+        peer.greet()
+        peer.wire.send_headers(1, [*head(f"/{SERVICE}/ModelStreamInfer"), ("grpc-timeout", "1m")])
+        peer.socket.sendall(peer.wire.data_to_send())
+
+        told = dict(peer.hear_until(h2.events.ResponseReceived).headers)
+
+        assert told["grpc-status"] == "4"
+        until(lambda: opened.door._calls is not None and opened.door._calls._streams == 0)
+
+
 def test_an_answer_for_which_no_window_is_ever_opened_is_given_up(opened: Open) -> None:
     with connected(opened.door) as peer:
         peer.wire.local_settings.initial_window_size = 0

@@ -14,7 +14,6 @@ from typing import Final, Protocol, cast
 
 from edge_runtime.doors.loan import Loan
 from edge_runtime.doors.round import Round
-from edge_runtime.doors.v2 import http2_cutter as frames
 from edge_runtime.doors.v2.grpc_head import CallRefused
 from edge_runtime.doors.v2.grpc_limits import GrpcLimits
 from edge_runtime.doors.v2.grpc_stream import Buffer, Event, House, Stream
@@ -232,16 +231,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if now >= self._deadline:
             drop(self._transport)
             return
-        ended = []
         limits = self._server.limits
         with self._lock:
-            for stream in self._wire.streams:
-                if stream.since is not None and stream.deadline is not None and stream.deadline < now:
-                    self._wire.refuse(stream, _TOO_LATE)
-                elif stream.is_stuck(now, limits.patience_s, limits.send_s):
-                    self._wire.reset(stream, frames.CANCEL)
-                if stream.is_over:
-                    ended.append(Event(stream, is_gone=True))
+            ended = self._wire.expire(now, limits)
             if now - self._active_at > limits.keep_body_s:
                 self._wire.release()
             if not self._is_lent:
@@ -408,6 +400,3 @@ class GrpcConnection(asyncio.BufferedProtocol):
             left, self._left = self._left, []
         if left and self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(left)
-
-
-_TOO_LATE: Final = CallRefused("DEADLINE_EXCEEDED", "cannot answer: the deadline passed before the request had come")

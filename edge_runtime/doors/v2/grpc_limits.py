@@ -25,7 +25,9 @@ class GrpcLimits:
     handshake_s: float = 10.0
     """For TLS and HTTP/2 to shake hands."""
     send_s: float = 60.0
-    """For an answer that the client does not fetch."""
+    """For an answer that the client does not fetch: in which something of it moves, and as much more for all of it as
+    that takes at `send_bytes_per_s`."""
+    send_bytes_per_s: float = 64 * 1024.0
     linger_s: float = 2.0
     """In which a client can read why its connection ends, and hang up."""
     keep_body_s: float = 5.0

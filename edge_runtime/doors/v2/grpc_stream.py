@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol, final
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.doors.budget import Budget
 from edge_runtime.doors.v2.grpc_head import CallHead, CallRefused, Header, refusal_of
+from edge_runtime.doors.v2.grpc_limits import GrpcLimits
 from edge_runtime.doors.v2.http_body import Body
 
 Buffer = bytes | bytearray | memoryview
@@ -110,8 +111,8 @@ class Stream:
     """
 
     __slots__ = (
-        "alarm", "call", "deadline", "has_begun", "has_ended", "head", "is_deaf", "is_over", "is_streaming", "number",
-        "pending", "queue", "sent_since", "shares", "since", "trailers", "unread", "window",
+        "alarm", "call", "deadline", "has_begun", "has_ended", "head", "is_deaf", "is_over", "is_streaming", "moved_at",
+        "number", "pending", "queue", "sent", "sent_since", "shares", "since", "trailers", "unread", "window",
     )  # fmt: skip
 
     def __init__(self, number: int, head: CallHead, *, is_streaming: bool, now: float, window: int) -> None:
@@ -137,19 +138,30 @@ class Stream:
         """Bytes in it, which the client's windows hold back."""
         self.trailers: tuple[Header, ...] | None = None
         """What goes behind them."""
-        self.sent_since = now
+        self.sent_since = self.moved_at = now
+        """When the message in it was put there, and when the client's windows last let something of it through."""
+        self.sent = 0
+        """Bytes of it since."""
 
-    def put(self, parts: Sequence[Buffer], size: int) -> None:
+    def put(self, parts: Sequence[Buffer], size: int, now: float) -> None:
         """A message that is to be sent, of so many bytes."""
+        self.sent_since, self.moved_at, self.sent = now, now, 0
         self.queue.append(memoryview(b"\0" + size.to_bytes(4, "big")))
         self.queue.extend(memoryview(part).cast("B") for part in parts if len(part))
         self.pending += _PREFIX_BYTES + size
 
-    def is_stuck(self, now: float, patience_s: float, send_s: float) -> bool:
-        """Whether its client neither goes on with a message nor fetches one for so long."""
-        if self.since is not None and self.since + patience_s < now:
+    def is_late(self, now: float) -> bool:
+        """Whether its deadline has passed while it waits for its client: what a model is asked ends by itself."""
+        is_waiting = self.since is not None or (self.is_streaming and not self.unread)
+        return is_waiting and self.deadline is not None and self.deadline < now
+
+    def is_stuck(self, now: float, limits: GrpcLimits) -> bool:
+        """Whether its client takes too long over a message of its own, or over fetching one."""
+        if self.since is not None and self.since + limits.patience_s < now:
             return True
-        return self.pending > 0 and self.sent_since + send_s < now
+        # Who opens a byte of the window a minute moves on, and would keep the message for ever.
+        until = min(self.moved_at, self.sent_since + self.sent / limits.send_bytes_per_s) + limits.send_s
+        return self.pending > 0 and until < now
 
     def left_us(self, now: float) -> int:
         """Microseconds until its deadline; 0: it has none."""

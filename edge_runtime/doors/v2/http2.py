@@ -18,6 +18,7 @@ import h2.exceptions
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.doors.v2 import http2_cutter as frames
 from edge_runtime.doors.v2.grpc_head import SUCCESS, CallRefused, read_head
+from edge_runtime.doors.v2.grpc_limits import GrpcLimits
 from edge_runtime.doors.v2.grpc_stream import Arrived, Assembly, Buffer, Event, House, Stream
 from edge_runtime.doors.v2.http2_cutter import BrokenProtocol, FrameCutter
 from edge_runtime.doors.v2.http2_library import STREAM_WINDOW, new_connection
@@ -35,6 +36,8 @@ _BLOCK_MAX_BYTES: Final = 64 * 1024
 _DEAF_MAX: Final = 256
 
 _SMALL_BYTES: Final = 16
+
+_TOO_LATE: Final = CallRefused("DEADLINE_EXCEEDED", "cannot answer: the deadline passed before a request had come")
 
 
 @final
@@ -122,8 +125,7 @@ class Http2Connection:
             self.refuse(stream, CallRefused("RESOURCE_EXHAUSTED", told))
             return
         self._sender.begin(stream)
-        stream.put(parts, size)
-        stream.sent_since = self._now
+        stream.put(parts, size, self._now)
         self._pump(stream)
 
     def finish(self, stream: Stream) -> None:
@@ -148,6 +150,19 @@ class Http2Connection:
         """End a call without a word."""
         if not stream.is_over:
             self._leave(stream, code)
+
+    def expire(self, now: float, limits: GrpcLimits) -> list[Event]:
+        """End calls whose client takes too long; which."""
+        self._now = now
+        ended = []
+        for stream in self.streams:
+            if stream.is_late(now):
+                self.refuse(stream, _TOO_LATE)
+            elif stream.is_stuck(now, limits):
+                self.reset(stream, frames.CANCEL)
+            if stream.is_over:
+                ended.append(Event(stream, is_gone=True))
+        return ended
 
     def took(self, stream: Stream) -> None:
         """A message of it has been answered: the next one may come."""

@@ -83,7 +83,8 @@ class Sender:
             wire.outbound_flow_control_window -= size
             flow.outbound_flow_control_window -= size
             stream.pending -= size
-            stream.sent_since = now
+            stream.sent += size
+            stream.moved_at = now
             self._out.append(_FRAME.pack(size >> 8, size & 0xFF, frames.DATA, 0, stream.number))
             self._move(stream, size)
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from edge_runtime.doors.budget import Budget
 from edge_runtime.doors.v2 import http2_cutter as frames
 from edge_runtime.doors.v2.grpc_head import CallHead, CallRefused
+from edge_runtime.doors.v2.grpc_limits import GrpcLimits
 from edge_runtime.doors.v2.grpc_stream import Event, MessageRules, Stream
 from edge_runtime.doors.v2.http2 import Http2Connection
 from edge_runtime.doors.v2.http2_library import STREAM_WINDOW, STREAMS_MAX
@@ -261,6 +262,55 @@ def test_an_answer_waits_for_the_windows_that_the_client_opens() -> None:
     assert held_back == len(answer) + 5 - 65_535
     assert sum(len(one.data) for one in peer.said if isinstance(one, h2.events.DataReceived)) == len(answer) + 5
     assert peer.trailers(number) == {"grpc-status": "0"}
+
+
+@pytest.mark.parametrize(("in_ten_seconds", "given_up_at"), [(10_000, None), (1, 130.0)])
+def test_an_answer_is_fetched_as_slowly_as_the_limit_says(in_ten_seconds: int, given_up_at: float | None) -> None:
+    limits = GrpcLimits(send_s=60.0, send_bytes_per_s=1000.0)
+    peer = Peer()
+    number = peer.call()
+    peer.message(number, b"question")
+    (stream,) = peer.server.streams
+    peer.server.answer(stream, [bytes(200_000)], 200_000)
+    ended: list[float] = []
+
+    while peer.server.calls:
+        peer.now += 10.0
+        peer.client.increment_flow_control_window(in_ten_seconds)
+        peer.client.increment_flow_control_window(in_ten_seconds, number)
+        peer.exchange()
+        ended += [peer.now for _ in peer.server.expire(peer.now, limits)]
+
+    # A minute, and 65 seconds for the 65,535 bytes that its first window held.
+    assert ended == ([] if given_up_at is None else [given_up_at])
+
+
+def test_an_answer_of_which_nothing_is_fetched_any_more_is_given_up() -> None:
+    peer = Peer()
+    peer.message(peer.call(), b"question")
+    (stream,) = peer.server.streams
+    peer.server.answer(stream, [bytes(1 << 20)], 1 << 20)
+
+    first = peer.server.expire(60.0, GrpcLimits(send_s=60.0))
+    then = peer.server.expire(60.1, GrpcLimits(send_s=60.0))
+
+    assert (first, then) == ([], [Event(stream, is_gone=True)])
+
+
+def test_a_stream_on_which_nothing_is_asked_ends_at_its_deadline() -> None:
+    peer = Peer()
+    number = peer.call(STREAMING, ("grpc-timeout", "10S"))
+    peer.message(number, b"question", is_end=False)
+    (stream,) = peer.server.streams
+
+    under_way = peer.server.expire(10.1, GrpcLimits())
+    peer.server.took(stream)
+    ended = peer.server.expire(10.1, GrpcLimits())
+    peer.hear()
+
+    assert (under_way, ended) == ([], [Event(stream, is_gone=True)])
+    assert peer.trailers(number)["grpc-status"] == "4"
+    assert peer.house.under_way == 0
 
 
 def test_long_messages_never_wait_for_a_window_and_their_calls_are_refused_beyond_their_size() -> None:
