@@ -25,7 +25,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     write_pixels(folder / "pixels", "1.0.0")
     Hearing().write(folder / "vad")
     plan = ServePlan(
-        (folder / "pixels", folder / "vad"), http=Listen("127.0.0.1", 0), uds=folder / "run" / "models.sock"
+        (folder / "pixels", folder / "vad"), http=Listen("127.0.0.1", 0), uds=folder / "models.sock"
     )
     with serving(plan) as running:
         by_kind = {door.kind: door.address for door in running.doors}

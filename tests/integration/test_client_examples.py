@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served")
     write_pixels(folder / "release", "1.0.0")
     Image.fromarray(picture(3)[:, :, 0]).save(folder / "photo.png")
-    with serving(folder / "release", folder / "run" / "s") as addresses:
+    with serving(folder / "release", folder / "s") as addresses:
         yield Server(folder / "release", addresses, folder / "photo.png")
 
 

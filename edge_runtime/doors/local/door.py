@@ -23,6 +23,9 @@ from edge_runtime.doors.local.limits import Limits
 from edge_runtime.doors.round import Round
 from edge_runtime.serving.host import ModelHost
 
+RUNTIME_FOLDER: Final = Path("/run")
+"""Emptied when the machine starts (Filesystem Hierarchy Standard): who listens below it makes its own folder there."""
+
 _PEER: Final = struct.Struct("3i")
 _PATH_MAX_BYTES: Final = 107
 """unix(7): `sun_path` has 108 bytes, the last of them zero."""
@@ -39,7 +42,7 @@ class LocalDoor:
 
     Args:
         host: answers; outlives the door.
-        path: of the socket file; its folder is made when it is missing.
+        path: of the socket file; its folder is made when it is missing below `/run`, and is there elsewhere.
         users: ids of users who may connect besides this process's own and root.
         limits: what clients are granted.
         identify: tells the user of a peer; the kernel does.
@@ -85,13 +88,18 @@ class LocalDoor:
         return f"unix:{self.path}"
 
     def start(self) -> None:
-        """Listen and answer from now on; a folder that is missing is made, and taken away at the end.
+        """Listen and answer from now on; a folder that was made for that is taken away at the end.
 
         Raises:
             TransportError: the socket cannot be opened there, or somebody already listens on it.
         """
         with contextlib.suppress(OSError):  # whoever listens there is told why it cannot
             self._made = _missing(self.path.parent)
+        if self._made and not self.path.resolve().is_relative_to(RUNTIME_FOLDER.resolve()):
+            # As root a mistyped path would become a tree of folders.
+            because = f"there is no folder {self.path.parent}"
+            remedy = f"make it, or choose a path in a folder that exists or below {RUNTIME_FOLDER}"
+            raise TransportError(f"listen on {self.path}", because, remedy)
         try:
             self._listener, self._identity = _listen(self.path, is_private=self._is_private)
         except BaseException:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.doors.local import door as local_door
 from edge_runtime.doors.local.door import LocalDoor
 from edge_runtime.serving.host import ModelHost
 from tests.fakes.models import Build, write_release
@@ -19,6 +20,12 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelHost]:
     with ModelHost() as host:
         host.load(folder)
         yield host
+
+
+@pytest.fixture(autouse=True)
+def runtime_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(local_door, "RUNTIME_FOLDER", tmp_path / "run")
+    return tmp_path / "run"
 
 
 @pytest.fixture

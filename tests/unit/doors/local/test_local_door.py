@@ -32,19 +32,31 @@ def test_only_its_own_user_can_reach_the_socket(door: LocalDoor) -> None:
     assert _mode(door.path.parent) == 0o700
 
 
-def test_folders_that_were_made_for_the_socket_go_with_it_and_no_others(host: ModelHost, tmp_path: Path) -> None:
-    (tmp_path / "own").mkdir()
-    shared = tmp_path / "shared" / "s"
+def test_folders_that_were_made_for_the_socket_go_with_it_and_no_others(
+    host: ModelHost, runtime_folder: Path
+) -> None:
+    (runtime_folder / "own").mkdir(parents=True)
+    shared = runtime_folder / "shared" / "s"
 
-    for path in (tmp_path / "a" / "b" / "s", tmp_path / "own" / "s", shared):
+    for path in (runtime_folder / "a" / "b" / "s", runtime_folder / "own" / "s", shared):
         with LocalDoor(host, path):
             if path is shared:
                 (path.parent / "neighbour").touch()
-    with pytest.raises(TransportError, match="listen on"), LocalDoor(host, tmp_path / "c" / ("s" * 200)):
+    with pytest.raises(TransportError, match="listen on"), LocalDoor(host, runtime_folder / "c" / ("s" * 200)):
         pass
 
-    assert sorted(one.name for one in tmp_path.iterdir() if one.is_dir()) == ["own", "shared"]
+    assert sorted(one.name for one in runtime_folder.iterdir() if one.is_dir()) == ["own", "shared"]
     assert [one.name for one in shared.parent.iterdir()] == ["neighbour"]
+
+
+def test_a_folder_that_is_missing_elsewhere_is_not_made(host: ModelHost, tmp_path: Path) -> None:
+    path = tmp_path / "mistyped" / "edge" / "s"
+
+    with pytest.raises(TransportError) as refused:
+        LocalDoor(host, path).start()
+
+    assert f"cannot listen on {path}: there is no folder {path.parent}; make it, or" in str(refused.value)
+    assert not (tmp_path / "mistyped").exists()
 
 
 def test_another_user_is_turned_away(host: ModelHost, tmp_path: Path) -> None:
