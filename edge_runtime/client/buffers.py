@@ -12,7 +12,7 @@ from edge_runtime.client.errors import BadRequest
 from edge_runtime.client.exchange import AnswerReader, described_places
 from edge_runtime.client.frames import CallHead, Kind, Room, TensorRecord, aligned
 from edge_runtime.client.local_connection import LocalConnection
-from edge_runtime.client.model import Answer, Array, ModelDescription, time_left_us
+from edge_runtime.client.model import Answer, Array, ModelDescription, as_priority, time_left_us
 from edge_runtime.client.regions import OwnRegion
 
 _ANSWER_ROOM = 64 * 1024
@@ -71,7 +71,8 @@ class SharedBuffers(Mapping[str, Array]):
             Refused, TransportError: as `Client.infer`.
         """
         head = self._heads.get(outputs) or self._head(outputs)
-        frame = self._connection.ask(Kind.CALL, head, priority=priority, left_us=time_left_us(deadline_s))
+        left_us = time_left_us(deadline_s)
+        frame = self._connection.ask(Kind.CALL, head, priority=as_priority(priority), left_us=left_us)
         return self._reader.read(frame, self._region, owns=False)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from edge_runtime.client.elements import as_elements
 from edge_runtime.client.errors import BadRequest, NotUnderstood, Refused, ServerGone, refused
 from edge_runtime.client.http_connection import HttpConnection, Reply, Server
 from edge_runtime.client.model import (
+    MIDDLE_LEVEL,
     Answer,
     Array,
     Inputs,
@@ -24,6 +25,7 @@ from edge_runtime.client.model import (
     Step,
     TensorDescription,
     Values,
+    as_priority,
     time_left_us,
     wanted_names,
 )
@@ -48,8 +50,6 @@ _CODES: Final = {
     400: "bad_input", 401: "unauthorized", 403: "unauthorized", 404: "unknown_model", 408: "deadline",
     413: "bad_input", 429: "overloaded", 503: "overloaded", 504: "deadline",
 }  # fmt: skip
-_MIDDLE_LEVEL: Final = 10
-"""The protocol counts priorities from 1, the most urgent; our 0 is its level when none is named."""
 _REMEMBERED: Final = 32
 
 
@@ -107,6 +107,7 @@ class HttpClient:
         """Ask a model, as `Client.infer`."""
         records, parts = _as_parts(inputs)
         wanted = wanted_names(outputs)
+        priority = as_priority(priority)
         key = (model, version, wanted, deadline_s, priority, step, records)
         head = self._heads.get(key)
         if head is None:
@@ -256,7 +257,7 @@ def _question(
     if left_us := time_left_us(deadline_s):
         parameters["timeout"] = left_us
     if priority:
-        parameters["priority"] = max(1, _MIDDLE_LEVEL - priority)
+        parameters["priority"] = MIDDLE_LEVEL - priority
     if step is not None:
         parameters |= {"sequence_id": step.sequence, "sequence_start": step.first, "sequence_end": step.last}
     if not outputs:

@@ -19,6 +19,7 @@ from edge_runtime.client.model import (
     ModelDescription,
     Step,
     TensorDescription,
+    as_priority,
     time_left_us,
     wanted_names,
 )
@@ -62,7 +63,7 @@ class LocalClient:
     ) -> Answer:
         """Ask a model, as `Client.infer`."""
         wanted = wanted_names(outputs)
-        question = Question(model, version, wanted, time_left_us(deadline_s), priority, step)
+        question = Question(model, version, wanted, time_left_us(deadline_s), as_priority(priority), step)
         # A step of a sequence is never sent twice: the model's state would move twice.
         return self._with_one(lambda one: one.infer(question, inputs), may_repeat=step is None)
 

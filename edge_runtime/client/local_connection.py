@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Sequence
 from typing import Any
 
 from edge_runtime.client import frames
-from edge_runtime.client.errors import BadRequest, NoAnswerInTime, NotUnderstood, Refused, ServerGone, refused
+from edge_runtime.client.errors import NoAnswerInTime, NotUnderstood, Refused, ServerGone, refused
 from edge_runtime.client.frames import Kind
 from edge_runtime.client.regions import OwnRegion
 from edge_runtime.client.stream import Frame, FrameStream, Stalled
 from edge_runtime.contract.errors import ContractError, TransportError
-from edge_runtime.contract.ids import shown
 
 
 class LocalConnection:
@@ -49,7 +47,7 @@ class LocalConnection:
         """Send a question and return its answer, whose body has not been read yet.
 
         Raises:
-            Refused: the door says why there is no answer, or no message holds the priority; the connection goes on.
+            Refused: the door says why there is no answer; the connection goes on.
             TransportError: the connection is of no more use.
         """
         self._number = number = (self._number + 1) & 0xFFFFFFFF
@@ -64,10 +62,6 @@ class LocalConnection:
                     raise
             else:
                 frame = stream.receive()
-        except struct.error as error:
-            # Of a header's numbers this one alone is the caller's as it stands; nothing has been sent.
-            because = f"priority is {shown(priority)}"
-            raise BadRequest("ask a model", because, "use a whole number of 32 bits", code="bad_input") from error
         except (TransportError, ContractError) as error:
             raise self._failure(error) from error
         return self._checked(frame, kind | 128, number)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy.typing as npt
 
 from edge_runtime.client.errors import BadRequest, too_late
+from edge_runtime.contract.ids import shown
 
 if TYPE_CHECKING:
     from typing import Self  # from Python 3.11 on
 
 _FAR_S: Final = 1e9
 """A deadline beyond thirty years is none: no count of microseconds of any door holds every float."""
+
+MIDDLE_LEVEL: Final = 10
+"""The v2 protocol counts priorities from 1, the most urgent; our 0 is its level when none is named."""
+_PRIORITIES: Final = 1 << 31
 
 Array = npt.NDArray[Any]
 """An array whose dtype and shape its docstring states."""
@@ -81,6 +87,18 @@ def time_left_us(deadline_s: float | None) -> int:
     return max(1, int(deadline_s * 1e6))
 
 
+def as_priority(priority: int) -> int:
+    """A priority as every door can tell it. Raises: BadRequest: it is no whole number of 32 bits."""
+    try:
+        whole = index(priority)
+    except TypeError:
+        whole = None
+    if whole is None or not -_PRIORITIES <= whole < _PRIORITIES:
+        because = f"priority is {shown(priority)}"
+        raise BadRequest("ask a model", because, "use a whole number of 32 bits", code="bad_input")
+    return min(whole, MIDDLE_LEVEL - 1)
+
+
 def wanted_names(outputs: Iterable[str] | None) -> tuple[str, ...]:
     """Names of wanted outputs; none: those that the model gives by default. Raises: BadRequest: they are one text."""
     if isinstance(outputs, str | bytes):
@@ -110,7 +128,7 @@ class Client(Protocol):
             outputs: wanted outputs; None: those that the model gives by default.
             deadline_s: seconds from now by which the model must have begun; None: whenever it can.
             version: exactly this one; empty: the one in front, across every swap.
-            priority: a higher one is answered earlier when calls wait.
+            priority: a higher one is answered earlier when calls wait; from 9 on all are alike.
             step: place in a sequence, for stateful models.
 
         Raises:

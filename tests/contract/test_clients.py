@@ -126,11 +126,15 @@ def test_a_deadline_beyond_every_life_is_none(client: Client, deadline_s: float)
 
 
 def test_a_priority_that_no_message_holds_is_refused_and_the_client_goes_on(client: Client) -> None:
-    for priority in (-(10**12), 1.5):
-        with pytest.raises(BadRequest, match="priority is"):
-            client.infer("pixels", {"image": picture(0)[None]}, priority=priority)  # type: ignore[arg-type]
+    asked = {"image": picture(0)[None]}
+    for priority in (10**12, -(10**12), 1.0, 1.5, "high"):
+        with pytest.raises(BadRequest) as refused:
+            client.infer("pixels", asked, priority=priority)  # type: ignore[arg-type]
+        told = f"cannot ask a model: priority is {priority!r}; use a whole number of 32 bits"
+        assert (str(refused.value), refused.value.code) == (told, "bad_input")
 
-    assert client.infer("pixels", {"image": picture(0)[None]}).model == "pixels"
+    for priority in (-(1 << 31), (1 << 31) - 1, np.int8(3)):
+        assert client.infer("pixels", asked, priority=priority).model == "pixels"
 
 
 def heard(client: Client, name: str, parts: list[npt.NDArray[np.float32]], turn: int) -> npt.NDArray[Any]:
