@@ -314,10 +314,13 @@ class ModelHost:
             check_batchable(name, origin)
         wished = self._batching.get(name) or self._batching.get(ANY_MODEL)
         rows = None if wished is None else wished.max_rows
-        origin = replace(origin, tuned=as_wished(origin.tuned, self._opener.threads, rows))
+        tuned = as_wished(origin.tuned, self._opener.threads, rows)
+        origin = replace(origin, tuned=tuned)
         version = str(origin.release.manifest.version)
 
         def unbatched(one: VariantId) -> None:
+            if (settings := tuned.pop(one, None)) is not None:
+                tuned.update(as_wished({one: settings}, None, 1))  # of its batch nothing is used any more
             detail = "it cannot be asked by several at once, though its release says so"
             self._keeper.tell(Event(Happened.UNBATCHED, name, version, one, detail=detail))
 

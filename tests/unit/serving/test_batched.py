@@ -513,6 +513,26 @@ def test_without_a_wish_calls_are_gathered_as_it_was_tuned_here(
     assert (tuned.threads, tuned.batch) == (None, 4), "its variant fixes the threads"
 
 
+@pytest.mark.parametrize(("threads", "left"), [(2, (2, None)), (None, None)])
+def test_of_what_was_tuned_a_variant_that_takes_no_batch_after_all_shows_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None, left: tuple[int, None] | None
+) -> None:
+    release = tmp_path / "release"
+    write_pixels(release, "1.0.0", builds=[Build("ort-fp32", samples=8, content=averaging_classifier())])
+    tuned_here(release, tmp_path / "edgefleet", threads=threads, batch=4)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    with ModelHost() as host:
+        served = host.load(release)
+        before = served.tuned
+        instance_of(served)._ask_alone()
+        after = served.tuned
+
+    assert before is not None
+    assert (before.threads, before.batch) == (threads, 4)
+    assert (after and (after.threads, after.batch)) == left
+
+
 @pytest.mark.parametrize(
     ("batching", "policy"),
     [({"*": ALONE}, None), ({"probe": ALONE}, None), ({"probe": BatchPolicy(2)}, BatchPolicy(2)),
