@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge_runtime.contract.errors import UnsupportedFeature
 from edge_runtime.doors.door import Door
-from edge_runtime.inference.requests.accounting import Histogram, middle_of
+from edge_runtime.inference.requests.statistics import Histogram, middle_of
 from edge_runtime.serving.events import Event
 from edge_runtime.serving.host import ModelHost
 from edge_runtime.serving.seating import ServedState

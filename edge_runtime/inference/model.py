@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from _thread import allocate_lock
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
@@ -28,10 +28,9 @@ from edge_runtime.inference.opening import Opened, Release, Wishes, open_release
 from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.preprocess import Batch, Inputs
-from edge_runtime.inference.requests.accounting import Accounting, Statistics
+from edge_runtime.inference.requests.accounting import Accounting
 from edge_runtime.inference.requests.admission import Admission
 from edge_runtime.inference.requests.asker import Asker
-from edge_runtime.inference.requests.turns import Ticket
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from edge_runtime.inference.requests.drift import DriftSketches
     from edge_runtime.inference.requests.finite import NanPolicy
     from edge_runtime.inference.requests.lease import Lease, LeasePool
+    from edge_runtime.inference.requests.statistics import Statistics
+    from edge_runtime.inference.requests.turns import Ticket
     from edge_runtime.inference.streams import ModelSession
     from edge_runtime.inference.tuned import TunedFrom
     from edge_runtime.inference.tuned_choice import TunedChoice
@@ -53,7 +54,7 @@ STATELESS: Final = "stateless"
 
 _T = TypeVar("_T")
 
-_POOLING: Final = Lock()
+_POOLING: Final = allocate_lock()
 """Held while a model gets its pool of buffers, which it has one of."""
 
 
@@ -365,7 +366,9 @@ class Model:
 
     def statistics(self) -> Statistics:
         """Counters and stage times since the model was opened."""
-        return self._accounting.statistics()
+        from edge_runtime.inference.requests.statistics import statistics_of
+
+        return statistics_of(self._accounting)
 
     def drift(self) -> DriftSketches:
         """How sure the model was and what its inputs looked like, sampled, since it was opened."""

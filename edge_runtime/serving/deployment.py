@@ -19,8 +19,9 @@ from edge_runtime.inference.requests.accounting import (
     SUCCESS,
     WAITED_NS,
     Accounting,
+    count_failure,
 )
-from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Refused, count_failure, outcome_of
+from edge_runtime.inference.requests.refusals import Closed, DeadlinePassed, Refused, outcome_of
 from edge_runtime.serving.calls import Call, Reply, Ticket
 from edge_runtime.serving.describing import describe_inputs, describe_outputs, tensor_labels
 from edge_runtime.serving.instance import Open

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_runtime.inference.requests.accounting import ANSWERED_NS, FAILED_NS, WAITED_NS, Accounting, Histogram
+from edge_runtime.inference.requests.accounting import ANSWERED_NS, FAILED_NS, WAITED_NS, Accounting
+from edge_runtime.inference.requests.statistics import Histogram, statistics_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class ServedStatistics:
 
 def read_statistics(accounting: Accounting, *, last_inference_ms: int) -> ServedStatistics:
     """What was counted, as clients are told."""
-    counted = accounting.statistics()
+    counted = statistics_of(accounting)
     stages = counted.stages
     steps = [Spent(stages[name].count, stages[name].total_ns) for name in ("prepare", "run", "interpret")]
     turned_away = counted.expired + counted.cancelled + counted.rejected

@@ -338,7 +338,7 @@ def _closed_loop(ask: Callable[[int], None], callers: int) -> tuple[int, float]:
 
 
 def _queue_figures(waited: object) -> Figures | None:
-    from edge_runtime.inference.requests.accounting import Histogram
+    from edge_runtime.inference.requests.statistics import Histogram
 
     if not isinstance(waited, Histogram) or not waited.count:
         return None

@@ -150,6 +150,7 @@ print("none lost")
 def test_an_interrupt_at_any_instruction_of_submitting_loses_neither_slot_nor_line() -> None:
     program = """
 import signal, sys
+from edge_runtime.inference.requests import waiting_line  # loaded before anybody interrupts
 from edge_runtime.inference.requests.admission import Admission
 
 def is_interrupted_at(number, act):

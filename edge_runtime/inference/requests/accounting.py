@@ -6,15 +6,12 @@ to the next new one, so there are never more of them than there were threads at 
 
 from __future__ import annotations
 
-import threading
+from _thread import _local  # what `threading.local` is: a first answer would wait for the rest of that module
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final, NoReturn
 
-import msgspec
-
-if TYPE_CHECKING:
-    from edge_runtime.contract.sketch import Sketch
+from edge_runtime.inference.blame import BadInput
 
 SUCCESS: Final = 0
 FAILED: Final = 1
@@ -40,28 +37,19 @@ STAGES: Final = ("queue", "prepare", "run", "interpret")
 
 # 64 buckets for each doubling: a bucket's middle is within 1/128 of each of its values, which is finer than the
 # sketches that telemetry carries.
-_BITS: Final = 6
-_PARTS: Final = 1 << _BITS
+BITS: Final = 6
+PARTS: Final = 1 << BITS
 _MAX_NS: Final = (1 << 40) - 1  # 18 minutes: longer calls count as this long
-BUCKETS: Final = ((_MAX_NS.bit_length() - _BITS - 1) << _BITS) + 2 * _PARTS
+BUCKETS: Final = ((_MAX_NS.bit_length() - BITS - 1) << BITS) + 2 * PARTS
 
 
 def bucket_of(ns: int) -> int:
     """The bucket that counts durations of so many nanoseconds."""
-    if ns < 2 * _PARTS:
+    if ns < 2 * PARTS:
         return max(0, ns)
     ns = min(ns, _MAX_NS)
-    shift = ns.bit_length() - _BITS - 1
-    return (shift << _BITS) + (ns >> shift)
-
-
-def middle_of(bucket: int) -> float:
-    """The middle of a bucket, in nanoseconds."""
-    if bucket < 2 * _PARTS:
-        return float(bucket)
-    shift = (bucket >> _BITS) - 1
-    first = ((bucket & (_PARTS - 1)) + _PARTS) << shift
-    return first + ((1 << shift) - 1) / 2
+    shift = ns.bit_length() - BITS - 1
+    return (shift << BITS) + (ns >> shift)
 
 
 class Record:
@@ -83,11 +71,11 @@ class Record:
 
     def answered(self, run_ns: int, samples: int) -> None:
         """Count a request that the engine answered: the shortest way to do it, for it stands on the hot path."""
-        shift = run_ns.bit_length() - _BITS - 1
+        shift = run_ns.bit_length() - BITS - 1
         if shift <= 0:
             bucket = run_ns
         elif run_ns <= _MAX_NS:
-            bucket = (shift << _BITS) + (run_ns >> shift)
+            bucket = (shift << BITS) + (run_ns >> shift)
         else:
             bucket = BUCKETS - 1
         self.histograms[RUN][bucket] += 1
@@ -115,71 +103,11 @@ class _Seat:
         self._free.append(self.record)
 
 
-class Histogram(msgspec.Struct, frozen=True):
-    """Durations of one stage, added up over all threads."""
-
-    buckets: Mapping[int, int]
-    """Count by bucket, without empty ones, in order."""
-    total_ns: int
-
-    @property
-    def count(self) -> int:
-        """How many durations were counted."""
-        return sum(self.buckets.values())
-
-    def quantile_s(self, q: float) -> float | None:
-        """The q-quantile (0 ≤ q ≤ 1) in seconds, within 1 %; None when nothing was counted."""
-        rank, seen = q * (self.count - 1), 0
-        for bucket, count in self.buckets.items():
-            seen += count
-            if rank < seen:
-                return middle_of(bucket) / 1e9
-        return None
-
-    def since(self, earlier: Histogram) -> Histogram:
-        """What was counted after an earlier reading of the same stage."""
-        fresh = {bucket: count - earlier.buckets.get(bucket, 0) for bucket, count in self.buckets.items()}
-        return Histogram({bucket: count for bucket, count in fresh.items() if count}, self.total_ns - earlier.total_ns)
-
-    def sketch(self, unit_s: float = 1.0) -> Sketch:
-        """The same as the sketch that telemetry carries, in units of so many seconds."""
-        from edge_runtime.contract.sketch import Sketch
-
-        sketch = Sketch()
-        for bucket, count in self.buckets.items():
-            sketch.add(middle_of(bucket) / 1e9 / unit_s, count)
-        return sketch
-
-
-class Statistics(msgspec.Struct, frozen=True):
-    """What a model did since it was opened."""
-
-    success: int
-    """Requests that were answered."""
-    failed: int
-    """Requests that the model could not answer, though they were right: its engine failed, or memory was short."""
-    bad_input: int
-    """Requests whose names, shapes, dtypes or bytes it does not take; whoever asked is to blame."""
-    expired: int
-    """Requests whose deadline passed before they ran."""
-    cancelled: int
-    rejected: int
-    """Requests that met a full queue or a closed model."""
-    samples: int
-    """Samples in the requests that were answered."""
-    not_finite: int
-    """Requests in which NaN or an infinity was found, where the NaN policy looks."""
-    faults: int
-    """Times that the model or its engine was to blame; where another variant answered then, the request succeeded."""
-    stages: Mapping[str, Histogram]
-    """By stage (`queue, prepare, run, interpret`); a stage that a request skips is not counted for it."""
-
-
 class Accounting:
     """Counters and stage histograms of one model; any thread may count and read."""
 
     def __init__(self) -> None:
-        self._local = threading.local()
+        self._local = _local()
         self._records: list[Record] = []
         self._free: deque[Record] = deque()
 
@@ -191,22 +119,9 @@ class Accounting:
             return self._take_seat()
         return record
 
-    def statistics(self) -> Statistics:
-        """Everything counted so far; calls in flight may be missing."""
-        records = list(self._records)
-        counted = [self.total(counter) for counter in range(_COUNTERS)]
-        return Statistics(
-            success=counted[SUCCESS],
-            failed=counted[FAILED],
-            bad_input=counted[BAD_INPUT],
-            expired=counted[EXPIRED],
-            cancelled=counted[CANCELLED],
-            rejected=counted[REJECTED],
-            samples=counted[SAMPLES],
-            not_finite=counted[NOT_FINITE],
-            faults=counted[FAULTS],
-            stages={name: _added(records, index) for index, name in enumerate(STAGES)},
-        )
+    def records(self) -> list[Record]:
+        """What each thread counted so far, each as it goes on counting."""
+        return list(self._records)
 
     def total(self, counter: int) -> int:
         """One of the counters alone, which costs next to nothing."""
@@ -222,11 +137,22 @@ class Accounting:
         return record
 
 
-def _added(records: Sequence[Record], stage: int) -> Histogram:
-    buckets: dict[int, int] = {}
-    for record in records:
-        # A copy, because its thread goes on counting.
-        for bucket, count in enumerate(record.histograms[stage].copy()):
-            if count:
-                buckets[bucket] = buckets.get(bucket, 0) + count
-    return Histogram(dict(sorted(buckets.items())), sum(record.totals_ns[stage] for record in records))
+def fail(record: Record, blame: Callable[[BaseException], NoReturn], error: BaseException) -> NoReturn:
+    """Raise what `blame` makes of an error, counted as a request that has no answer."""
+    try:
+        blame(error)
+    except BaseException as blamed:
+        count_failure(record, blamed)
+        raise
+
+
+def count_failure(record: Record, error: BaseException) -> None:
+    """Count a request that has no answer; what is neither its own fault nor a refusal is the model's."""
+    if isinstance(error, BadInput):
+        record.count(BAD_INPUT)
+        return
+    from edge_runtime.inference.requests.refusals import DeadlinePassed, Refused  # where something failed
+
+    record.count(EXPIRED if isinstance(error, DeadlinePassed) else FAILED)
+    if isinstance(error, Exception) and not isinstance(error, Refused):
+        record.count(FAULTS)

@@ -23,9 +23,8 @@ from edge_runtime.inference.postprocessing.results import Answer, TensorAnswer
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.given import are_listed, check_named, one_by_one
 from edge_runtime.inference.preprocessing.preprocess import Batch, Inputs
-from edge_runtime.inference.requests.accounting import INTERPRET, PREPARE, Accounting, Record
+from edge_runtime.inference.requests.accounting import INTERPRET, PREPARE, Accounting, Record, count_failure, fail
 from edge_runtime.inference.requests.direct import Direct, Gate, direct_call
-from edge_runtime.inference.requests.refusals import DeadlinePassed, count_failure, fail
 from edge_runtime.inference.requests.rows import longest
 from edge_runtime.inference.requests.together import Together
 
@@ -317,8 +316,7 @@ class Asker:
             began = perf_counter_ns()
             made = [self._checked(question, record) for question in questions]
             prepared = perf_counter_ns()
-            if deadline is not None and monotonic() >= deadline:
-                raise DeadlinePassed
+            _check_time(deadline)
             tensors = self.together.run_all([one.feeds or {} for one in made])
             ended = perf_counter_ns()
         except BaseException as error:
@@ -347,8 +345,7 @@ class Asker:
         except BaseException as error:  # noqa: BLE001 - raised again
             blame_question(error)
         prepared = perf_counter_ns()
-        if deadline is not None and monotonic() >= deadline:
-            raise DeadlinePassed
+        _check_time(deadline)
         try:
             tensors = made.run()
         except BaseException as error:  # noqa: BLE001 - raised again
@@ -395,6 +392,13 @@ class Asker:
             if name not in known:
                 because, remedy = "the model has no such tensor", f"choose one of {', '.join(known)}"
                 raise BadInput(f"give output {shown(name)}", because, remedy)
+
+
+def _check_time(deadline: float | None) -> None:
+    if deadline is not None and monotonic() >= deadline:
+        from edge_runtime.inference.requests.refusals import DeadlinePassed
+
+        raise DeadlinePassed
 
 
 def _only(answers: list[Answer]) -> Answer:

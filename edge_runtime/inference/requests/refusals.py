@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Final, NoReturn, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import INTERNAL
-from edge_runtime.inference.blame import BadInput
-from edge_runtime.inference.requests.accounting import BAD_INPUT, EXPIRED, FAILED, FAULTS, Record
 
 DEADLINE: Final = "deadline"
 CANCELLED: Final = "cancelled"
@@ -32,25 +30,6 @@ def outcome_of(work: Callable[[], _T]) -> _T | EdgeError:
         return error
     except Exception as error:  # noqa: BLE001 (nobody may wait for ever)
         return unforeseen(error)
-
-
-def fail(record: Record, blame: Callable[[BaseException], NoReturn], error: BaseException) -> NoReturn:
-    """Raise what `blame` makes of an error, counted as a request that has no answer."""
-    try:
-        blame(error)
-    except BaseException as blamed:
-        count_failure(record, blamed)
-        raise
-
-
-def count_failure(record: Record, error: BaseException) -> None:
-    """Count a request that has no answer; what is neither its own fault nor a refusal is the model's."""
-    if isinstance(error, BadInput):
-        record.count(BAD_INPUT)
-        return
-    record.count(EXPIRED if isinstance(error, DeadlinePassed) else FAILED)
-    if isinstance(error, Exception) and not isinstance(error, Refused):
-        record.count(FAULTS)
 
 
 class Refused(InferenceError):

@@ -28,7 +28,8 @@ from edge_runtime.doors.metrics import BOUNDS_S, EventCounter, ServingMetrics
 from edge_runtime.doors.serve import ServePlan, serving
 from edge_runtime.inference.blame import BadInput, EngineFault
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.requests.accounting import Histogram, bucket_of, middle_of
+from edge_runtime.inference.requests.accounting import bucket_of
+from edge_runtime.inference.requests.statistics import Histogram, middle_of
 from edge_runtime.serving.calls import Call
 from edge_runtime.serving.host import ModelHost
 from tests.fakes.pixels import picture, write_pixels

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.inference.requests.accounting import BUCKETS, FAILED, RUN, Accounting, bucket_of, middle_of
+from edge_runtime.inference.requests.accounting import BUCKETS, FAILED, RUN, Accounting, bucket_of
+from edge_runtime.inference.requests.statistics import middle_of, statistics_of
 
 
 @given(st.integers(min_value=0, max_value=1 << 62))
@@ -51,7 +52,7 @@ def test_nothing_that_several_threads_count_is_lost() -> None:
             accounting.record().count(FAILED)
 
     in_threads(8, work)
-    found = accounting.statistics()
+    found = statistics_of(accounting)
 
     assert (found.success, found.samples, found.failed) == (8000, 16000, 8000)
     assert found.stages["run"].count == 8000
@@ -64,7 +65,7 @@ def test_threads_that_come_and_go_take_no_memory_of_their_own() -> None:
     for _ in range(50):
         in_threads(2, lambda: accounting.record().count(FAILED))
 
-    assert accounting.statistics().failed == 100
+    assert statistics_of(accounting).failed == 100
     assert len(accounting._records) <= 4
 
 
@@ -72,13 +73,13 @@ def test_quantiles_come_in_seconds_and_a_window_holds_only_what_is_new() -> None
     accounting = Accounting()
     for microseconds in range(1, 101):
         accounting.record().time(RUN, microseconds * 1000)
-    before = accounting.statistics().stages["run"]
+    before = statistics_of(accounting).stages["run"]
     accounting.record().time(RUN, 5_000_000)
 
-    window = accounting.statistics().stages["run"].since(before)
+    window = statistics_of(accounting).stages["run"].since(before)
 
     assert before.quantile_s(0.5) == pytest.approx(50e-6, rel=0.02)
     assert before.quantile_s(0.99) == pytest.approx(99e-6, rel=0.02)
     assert (window.count, window.total_ns) == (1, 5_000_000)
     assert window.sketch(1e-3).quantile(0.5) == pytest.approx(5.0, rel=0.02)
-    assert accounting.statistics().stages["queue"].quantile_s(0.5) is None
+    assert statistics_of(accounting).stages["queue"].quantile_s(0.5) is None

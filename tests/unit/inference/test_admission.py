@@ -15,6 +15,7 @@ import pytest
 from edge_runtime.inference.requests.accounting import Accounting
 from edge_runtime.inference.requests.admission import Admission
 from edge_runtime.inference.requests.refusals import Cancelled, Closed, DeadlinePassed, Overloaded, Refused
+from edge_runtime.inference.requests.statistics import statistics_of
 
 FAR_S = 60.0
 
@@ -56,13 +57,13 @@ def test_work_whose_deadline_passes_in_the_line_never_runs_and_is_counted() -> N
     line = Line()
     line.submit("late", deadline=time.monotonic() + 0.001)
     line.submit("patient", deadline=time.monotonic() + FAR_S)
-    while time.monotonic() < line.admission._soonest + 0.001:  # type: ignore[operator]
+    while time.monotonic() < line.admission.soonest + 0.001:  # type: ignore[operator]
         pass
 
     line.free()
 
     assert line.done == [("late", "deadline"), "patient"]
-    assert line.accounting.statistics().expired == 1
+    assert statistics_of(line.accounting).expired == 1
 
 
 def test_a_deadline_in_the_past_is_refused_at_once_even_where_a_slot_is_free() -> None:
@@ -94,7 +95,7 @@ def test_a_thread_stops_waiting_at_its_deadline() -> None:
         line.admission.enter(deadline=time.monotonic() + 0.01)
 
     assert line.admission.waiting == 0
-    assert line.accounting.statistics().expired == 1
+    assert statistics_of(line.accounting).expired == 1
 
 
 def test_cancelled_work_never_runs_and_says_so_once() -> None:
@@ -106,7 +107,7 @@ def test_cancelled_work_never_runs_and_says_so_once() -> None:
     line.free()
 
     assert line.done == [("withdrawn", "cancelled")]
-    assert line.accounting.statistics().cancelled == 1
+    assert statistics_of(line.accounting).cancelled == 1
 
 
 def test_work_that_has_run_cannot_be_cancelled() -> None:
@@ -131,13 +132,13 @@ def test_a_full_line_refuses_with_a_hint_when_to_come_again() -> None:
     assert caught.value.retry_after_s > 0
     line.free()
     assert line.done == ["a", "b"]
-    assert line.accounting.statistics().rejected == 2
+    assert statistics_of(line.accounting).rejected == 2
 
 
 def test_those_who_are_late_make_room_in_a_full_line() -> None:
     line = Line(queue_limit=1)
     line.submit("late", deadline=time.monotonic() + 0.001)
-    while time.monotonic() < line.admission._soonest + 0.001:  # type: ignore[operator]
+    while time.monotonic() < line.admission.soonest + 0.001:  # type: ignore[operator]
         pass
 
     line.submit("next")
@@ -152,7 +153,7 @@ def test_withdrawn_work_does_not_pile_up_while_the_model_is_busy() -> None:
     for _ in range(100):
         line.submit("x").cancel()
 
-    assert len(line.admission._line) <= 9
+    assert len(line.admission.line) <= 9
 
 
 def test_closing_refuses_whoever_waits_and_whoever_comes_but_not_who_runs() -> None:
@@ -226,21 +227,21 @@ def test_a_system_without_threads_refuses_work_and_keeps_no_slot(monkeypatch) ->
 
     assert line.admission.wait_idle(5)
     assert line.done == [("a", "overloaded"), ("b", "overloaded"), "d"]
-    assert line.accounting.statistics().rejected == 3
+    assert statistics_of(line.accounting).rejected == 3
 
 
 def test_an_interrupt_as_soon_as_a_slot_is_taken_loses_none() -> None:
     admission = Admission(1, 10)
-    take = admission._take
+    take = admission.take
 
     def interrupted() -> None:
         take()
         raise KeyboardInterrupt
 
-    admission._take = interrupted
+    admission.take = interrupted
     with pytest.raises(KeyboardInterrupt):
         admission.enter()
-    admission._take = take
+    admission.take = take
     admission.enter()
 
     assert admission.running == 1
@@ -248,7 +249,7 @@ def test_an_interrupt_as_soon_as_a_slot_is_taken_loses_none() -> None:
 
 def test_an_interrupt_as_soon_as_a_waiter_finds_a_slot_loses_none() -> None:
     admission = Admission(1, 10)
-    take = admission._take
+    take = admission.take
     tries = [IndexError, KeyboardInterrupt]
 
     def interrupted() -> None:
@@ -256,7 +257,7 @@ def test_an_interrupt_as_soon_as_a_waiter_finds_a_slot_loses_none() -> None:
             take()
         raise error
 
-    admission._take = interrupted
+    admission.take = interrupted
     with pytest.raises(KeyboardInterrupt):
         admission.enter()
 

@@ -21,6 +21,7 @@ from edge_runtime.inference.predictor import load_predictor
 from edge_runtime.inference.preprocessing.values import Value
 from edge_runtime.inference.requests.accounting import Accounting
 from edge_runtime.inference.requests.asker import Asker
+from edge_runtime.inference.requests.statistics import statistics_of
 from edge_runtime.serving.calls import Call
 from edge_runtime.serving.host import ModelHost
 from tests.fakes.litert_models import adder_of_namesakes, custom_operator, four_pixel_tflite, int8_four_pixel_tflite
@@ -84,7 +85,7 @@ def test_numbers_that_are_quantised_on_the_short_way_are_counted_as_prepared() -
     for _ in range(3):
         asker.infer_tensors({"x": np.full((1, 1, 2, 2), 0.5, np.float32)})
 
-    counted = accounting.statistics()
+    counted = statistics_of(accounting)
     assert (counted.success, counted.stages["prepare"].count) == (3, 3)
 
 

@@ -44,7 +44,7 @@ def test_an_answer_to_a_tensor_waits_for_no_pictures_sounds_tests_or_command_lin
     foreign = {
         "PIL", "cv2", "typer", "rich", "tarfile", "zipfile", "asyncio", "logging", "json", "pydantic", "subprocess",
         "hashlib", "_hashlib", "dataclasses", "importlib.metadata", "tempfile", "shutil", "heapq", "queue", "copy",
-        "signal",
+        "signal", "threading",
     }  # fmt: skip
     parts = {
         "images", "image_steps", "opencv", "jpeg_header", "pictures", "geometry", "reduction",
@@ -68,7 +68,7 @@ ON_THE_WAY = {
     "inference.libraries": "onnxruntime_session",
     "inference.postprocessing": "postprocess results",
     "inference.preprocessing": "given preprocess values",
-    "inference.requests": "accounting admission asker direct refusals rows together turns whole",
+    "inference.requests": "accounting admission asker direct rows together",
 }
 
 
