@@ -93,8 +93,10 @@ def install(toolchain: Pinned, progress: Progress, folder: Path | None = None) -
     parent = folder or toolchains_folder()
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        return pinned.install(toolchain, f"install toolchain {toolchain.name}", parent, progress)
+        installed = pinned.install(toolchain, f"install toolchain {toolchain.name}", parent, progress)
     except OSError as error:
         raise BadToolchain(f"write to {parent}", error.strerror or str(error), "set EDGEFLEET_TOOLCHAINS") from error
     except CannotInstall as error:
         raise BadToolchain(error.cannot, error.because, error.remedy) from error
+    pinned.remove_old(toolchain, parent, progress)
+    return installed

@@ -10,7 +10,7 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backends.tflite_runtime import TfliteRuntimeBackend
 from edge_runtime.inference.environments.named import TFLITE_RUNTIME, engines_folder, name_python, named_python
-from edge_runtime.inference.environments.pinned import Pinned, Progress, install
+from edge_runtime.inference.environments.pinned import Pinned, Progress, install, remove_old
 
 # The last version of the wheel, built for Python 3.8 to 3.11 and numpy 1, whose own last version begins with 3.9.
 _TFLITE_RUNTIME: Final = Pinned(
@@ -45,6 +45,8 @@ def install_engine(name: str, python: Path | None, progress: Progress) -> tuple[
     chosen = python or _made(progress)
     fact = TfliteRuntimeBackend().tried(chosen)
     name_python(name, chosen)
+    if python is None:
+        remove_old(_TFLITE_RUNTIME, engines_folder(), progress)
     return chosen, fact
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from edge_runtime.inference.environments.last_words import last_words
 INSTALL_TIMEOUT_S: Final = 1800.0
 _PROBE_TIMEOUT_S: Final = 180.0
 _STAMP: Final = "ready.json"
+_DIGEST_LETTERS: Final = 12
+_DIGEST: Final = re.compile(f"[0-9a-f]{{{_DIGEST_LETTERS}}}")
 # Tells a 32-bit system on a 64-bit kernel, and musl from glibc, which the kernel's own name does not.
 _PLATFORM: Final = sysconfig.get_config_var("MULTIARCH") or sysconfig.get_platform()
 
@@ -61,7 +64,7 @@ class Pinned:
     @property
     def any_key(self) -> str:
         """What the names of its folders begin with, whichever Python they are for."""
-        return f"{self.name}-{digest_of(' '.join(self.pins).encode()).removeprefix('sha256:')[:12]}"
+        return f"{self.name}-{digest_of(' '.join(self.pins).encode()).removeprefix('sha256:')[:_DIGEST_LETTERS]}"
 
     @property
     def versions(self) -> tuple[tuple[int, int], ...]:
@@ -160,6 +163,14 @@ def install(pinned: Pinned, what: str, parent: Path, progress: Progress) -> Inst
             shutil.rmtree(place, ignore_errors=True)
             raise
     return Installed(pinned, place)
+
+
+def remove_old(pinned: Pinned, parent: Path, progress: Progress) -> None:
+    """Remove what was made below `parent` when the digest of its pins was all that named an environment."""
+    for folder in sorted(parent.glob(f"{pinned.name}-*")):
+        if _DIGEST.fullmatch(folder.name.removeprefix(f"{pinned.name}-")) and folder.is_dir():
+            progress(f"removing {folder}, which nothing uses any more")
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _works(installed: Installed) -> bool:

@@ -118,6 +118,21 @@ def test_an_environment_of_another_python_or_machine_is_not_ours(tmp_path: Path)
     assert why_missing(made, tmp_path) == f"the environment {place} was made for another Python or machine"
 
 
+def test_environments_that_only_their_pins_named_are_removed_once_there_is_another(tmp_path: Path) -> None:
+    made, chains = toolchain(str(wheel(tmp_path, "isolated_thing", ">=3.8"))), tmp_path / "chains"
+    others = [f"{made.any_key}-cp32-mips-linux-gnu", "t-runtime-0123456789ab", "t-0123456789abcdef"]
+    for name in (made.any_key, "t-0123456789ab", *others):
+        (chains / name / "bin").mkdir(parents=True)
+    (chains / "t-ba9876543210").touch()
+    said: list[str] = []
+
+    installed = install(made, said.append, chains)
+
+    kept = {one.name for one in chains.iterdir() if one.is_dir()}
+    assert kept == {installed.folder.name, *others}
+    assert f"removing {chains / 't-0123456789ab'}, which nothing uses any more" in said
+
+
 def test_one_that_is_ready_and_broken_is_made_anew_when_it_is_asked_for(tmp_path: Path) -> None:
     made = toolchain(str(wheel(tmp_path, "isolated_thing", ">=3.8")), probe="import isolated_thing")
     installed = install(made, lambda _: None, tmp_path / "chains")
