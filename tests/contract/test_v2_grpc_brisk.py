@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from edge_runtime.contract.release import VariantManifest
 from edge_runtime.doors import loan, pace
 from edge_runtime.doors.access import Access
 from edge_runtime.doors.door import Listen
@@ -24,37 +23,14 @@ from edge_runtime.doors.v2.grpc import GrpcDoor
 from edge_runtime.doors.v2.grpc_calls import GrpcCalls
 from edge_runtime.doors.v2.grpc_service import GrpcService
 from edge_runtime.doors.v2.service import V2Service
-from edge_runtime.inference.backend import BackendOptions, Files, Session, Tensors
 from edge_runtime.serving.host import ModelHost
 from tests.contract.test_v2_grpc import request
 from tests.contract.test_v2_grpc_sockets import connected
 from tests.contract.test_v2_grpc_under_load import until
-from tests.fakes.faulty_backend import Faults, FaultyBackend
+from tests.fakes.hanging_backend import Hanging
 from tests.fakes.pixels import write_pixels
 
 ANSWER = [0.0, 2.0, 1.0, 0.5]
-
-
-class Hanging(FaultyBackend):
-    """Hangs in the next run while `go` is not set."""
-
-    def __init__(self) -> None:
-        super().__init__(Faults(), "onnxruntime")
-        self.go, self.is_hanging = threading.Event(), threading.Event()
-        self.go.set()
-
-    def open(self, files: Files, manifest: VariantManifest, options: BackendOptions) -> Session:
-        session = super().open(files, manifest, options)
-        run = session.run
-
-        def hung(inputs: Tensors) -> dict[str, Any]:
-            if not self.go.is_set() and not self.is_hanging.is_set():
-                self.is_hanging.set()
-                self.go.wait(60)
-            return run(inputs)
-
-        session.run = hung  # type: ignore[method-assign]
-        return session
 
 
 @dataclass

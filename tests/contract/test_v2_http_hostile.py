@@ -31,7 +31,7 @@ from edge_runtime.doors.door import Listen
 from edge_runtime.doors.v2 import listening
 from edge_runtime.doors.v2.http import HttpDoor
 from edge_runtime.doors.v2.http_body import FIRST_BYTES
-from edge_runtime.doors.v2.http_connection import HttpLimits
+from edge_runtime.doors.v2.http_limits import HttpLimits
 from edge_runtime.inference.requests.admission import Admission
 from edge_runtime.serving.host import ModelHost
 from tests.fakes.faulty_backend import Faults, FaultyBackend

@@ -15,7 +15,7 @@ import numpy as np
 from edge_runtime.doors.access import Access
 from edge_runtime.doors.door import Listen
 from edge_runtime.doors.v2.http import HttpDoor
-from edge_runtime.doors.v2.http_connection import HttpLimits
+from edge_runtime.doors.v2.http_limits import HttpLimits
 from edge_runtime.doors.v2.repository import Repository
 from edge_runtime.doors.v2.service import V2Service
 from edge_runtime.serving.host import ModelHost

@@ -176,11 +176,6 @@ def json_values(name: str, values: Values) -> list[Any]:
         ) from None
 
 
-def shape_of(values: Values) -> tuple[int, ...]:
-    """The shape that a client is told."""
-    return (len(values),) if isinstance(values, list) else values.shape
-
-
 def _from_values(name: str, datatype: str, shape: Sequence[int], values: Sequence[Any], depth: int) -> Values:
     count = element_count(name, shape)
     if datatype == BYTES:

@@ -11,10 +11,16 @@ from typing import Final
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.doors.access import Access
 from edge_runtime.doors.door import DoorStatistics, Listen
+from edge_runtime.doors.pace import HURRIED_US
+from edge_runtime.doors.round import Round
+from edge_runtime.doors.tally import Tally
 from edge_runtime.doors.v2.http_answer import HttpAnswer, error_answer, http_error_answer, method_answer
 from edge_runtime.doors.v2.http_body import HttpError, MemoryBudget
-from edge_runtime.doors.v2.http_connection import Connection, Exchange, HttpLimits
-from edge_runtime.doors.v2.http_infer import JSON_LENGTH, Asked, TooHeavy, infer_answer, is_heavy, read_infer
+from edge_runtime.doors.v2.http_connection import Connection
+from edge_runtime.doors.v2.http_exchange import Exchange
+from edge_runtime.doors.v2.http_infer import JSON_LENGTH, Asked, InferReader, TooHeavy, infer_answer, is_heavy
+from edge_runtime.doors.v2.http_lent import LentConnection
+from edge_runtime.doors.v2.http_limits import HttpLimits
 from edge_runtime.doors.v2.http_parser import Admitted, Head, Request
 from edge_runtime.doors.v2.http_routes import PLAIN_BODY_MAX_BYTES, InferRoute, Route, find_route
 from edge_runtime.doors.v2.listening import Entrance, Household, Listener
@@ -94,8 +100,10 @@ class _Server(Household[Connection]):
         self.limits = limits
         self.budget = MemoryBudget(limits.bodies_bytes)
         self._service = service
+        self._reader = InferReader(service.regions, self.budget, limits.body_bytes)
         self._access = access
-        self._successes = self._errors = self._strangers = self._overflow = 0
+        self._tally = Tally()
+        self.round = Round(LentConnection.go_home, "v2-http")
 
     def connect(self) -> Connection:
         """A connection, for a client that is about to come in."""
@@ -106,9 +114,9 @@ class _Server(Household[Connection]):
         if len(self._connections) >= self.limits.connections:
             idle = [one for one in self._connections if one.is_idle]
             if not idle:
-                self._overflow += 1
+                self._tally.turned_away()
                 return False
-            longest = min(idle, key=lambda one: one.since)
+            longest = min(idle, key=lambda one: one.idle_since)
             longest.abort()
             # Now, not when the loop gets round to it: several may come in one of its turns.
             self._connections.discard(longest)
@@ -116,23 +124,21 @@ class _Server(Household[Connection]):
         return True
 
     def count(self, status: int) -> None:
-        """A request got an answer of that status."""
+        """A request got an answer of that status; from any thread."""
         if status < 400:
-            self._successes += 1
+            self._tally.answered()
         elif status == 401:
-            self._strangers += 1
+            self._tally.turned_away()
         else:
-            self._errors += 1
+            self._tally.refused()
 
     def count_left_outside(self) -> None:
         """A client made room for another before it was connected."""
-        self._strangers += 1
+        self._tally.turned_away()
 
     def statistics(self) -> DoorStatistics:
         """Counters since it was opened; from any thread."""
-        # Who finds no room is told so like anybody else whose request fails.
-        refused, turned_away = self._errors - self._overflow, self._strangers + self._overflow
-        return DoorStatistics(self._successes, refused, turned_away, len(self._connections))
+        return self._tally.read(len(self._connections))
 
     def gate(self, head: Head) -> Admitted:
         """Token and size, before a body is received. Raises: HttpError."""
@@ -166,6 +172,26 @@ class _Server(Household[Connection]):
         else:
             finish(self._worked(route, bytes(request.body)))
 
+    def answer_here(self, request: Request) -> tuple[HttpAnswer, float] | None:
+        """Answer in this thread if it is a short question, whose model is free."""
+        route = self._route(request.head.path)
+        if not isinstance(route, InferRoute) or request.head.method != "POST" or is_heavy(request):
+            return None
+        began = time.monotonic()
+        try:
+            served = self._service.find(route.model, route.version)
+            asked = self._reader.read(request, served, began, is_aside=False)
+            # To fold an answer takes its time. Whose deadline is near must not wait for another's slow answer.
+            if served.is_busy or asked.coding is not None or 0 < _left_us(asked, began) < HURRIED_US:
+                return None
+            began = time.monotonic()
+            answer = infer_answer(asked, served.call(asked.call), self._service.regions)
+        except TooHeavy:
+            return None
+        except Exception as error:  # noqa: BLE001 - the client must hear of it, whatever it is
+            answer = _failure(error)
+        return answer, time.monotonic() - began
+
     def _infer(self, connection: Connection, exchange: Exchange, request: Request, route: InferRoute) -> None:
         arrived = time.monotonic()
         if not is_heavy(request):
@@ -189,15 +215,8 @@ class _Server(Household[Connection]):
     ) -> None:
         try:
             served = self._service.find(route.model, route.version)
-            asked = read_infer(
-                request,
-                served,
-                self._service.regions,
-                arrived,
-                max_bytes=self.limits.body_bytes,
-                budget=self.budget,
-                is_aside=is_aside,
-            )
+            asked = self._reader.read(request, served, arrived, is_aside=is_aside)
+            exchange.asked_at, exchange.left_us = arrived, _left_us(asked, arrived)
             exchange.ticket = served.submit(asked.call, partial(self._answered, connection, exchange, asked))
             if asked.call.deadline is not None:
                 self._loop.call_soon_threadsafe(connection.watch, exchange, asked.call.deadline)
@@ -228,6 +247,12 @@ class _Server(Household[Connection]):
             return route.work(self._service, body)
         except Exception as error:  # noqa: BLE001 - the client must hear of it, whatever it is
             return _failure(error)
+
+
+def _left_us(asked: Asked, now: float) -> int:
+    """Microseconds until the deadline, at least one; 0: there is none."""
+    deadline = asked.call.deadline
+    return 0 if deadline is None else max(1, int((deadline - now) * 1e6))
 
 
 def _failure(error: Exception) -> HttpAnswer:

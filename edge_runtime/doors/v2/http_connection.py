@@ -1,4 +1,7 @@
-"""One client's connection: receives into one buffer, asks, sends header, JSON and tensors with one call."""
+"""One client's connection: receives into one buffer, asks, sends header, JSON and tensors with one call.
+
+While its client is brisk it is lent to the round, whose thread receives and answers then, and the event loop does not.
+"""
 
 from __future__ import annotations
 
@@ -7,88 +10,35 @@ import os
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from math import inf
 from typing import Final, Literal, Protocol, cast
 
+from edge_runtime.doors.loan import Loan
+from edge_runtime.doors.round import Round
 from edge_runtime.doors.v2.http_answer import CONTINUE, HttpAnswer, http_error_answer, render
 from edge_runtime.doors.v2.http_body import HttpError, MemoryBudget
+from edge_runtime.doors.v2.http_exchange import Exchange
+from edge_runtime.doors.v2.http_lent import PARTS_MAX, AnswererHere, LentConnection
+from edge_runtime.doors.v2.http_limits import HttpLimits
 from edge_runtime.doors.v2.http_parser import Admitted, Head, Request, RequestReader
 from edge_runtime.doors.v2.listening import drop
-from edge_runtime.serving.calls import Ticket
 
 _SCRAP_BYTES: Final = 64 * 1024
-_PARTS_MAX: Final = 64
-"""Buffers in one system call; Linux takes 1024."""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """What a stranger may take of this server."""
-
-    body_bytes: int = 256 * 1024 * 1024
-    """Of one request, as sent and unfolded."""
-    bodies_bytes: int = 512 * 1024 * 1024
-    """Of all requests at once."""
-    connections: int = 256
-    """Each holds two file descriptors, of which a process often may have 1024."""
-    head_s: float = 10.0
-    """From the first byte of a request to the end of its headers."""
-    body_s: float = 20.0
-    """For the body, and as much more as it takes at `body_bytes_per_s`."""
-    body_bytes_per_s: float = 64 * 1024.0
-    idle_s: float = 3600.0
-    """Between requests; who comes once an hour need not connect again."""
-    send_s: float = 60.0
-    """For an answer that the client does not fetch."""
-    linger_s: float = 2.0
-    """In which a client that was refused while it still sends can read why."""
-    keep_body_s: float = 5.0
-    """After which an idle connection gives its buffer back."""
-
-
-class Exchange:
-    """One request under way, between event loop and workers."""
-
-    __slots__ = ("alarm", "head", "is_direct", "is_gone", "status", "ticket")
-
-    def __init__(self, head: Head) -> None:
-        self.head = head
-        self.is_gone = False
-        """Nobody waits for the answer any more."""
-        self.is_direct = False
-        """Nothing waits to be sent before its answer: a worker may send it."""
-        self.status = 0
-        """Of its answer."""
-        self.ticket: Ticket | None = None
-        self.alarm: asyncio.TimerHandle | None = None
-
-    def withdraw(self) -> bool:
-        """Cancel it if it waits; True when it will not run."""
-        return self.ticket is not None and self.ticket.cancel()
-
-    def end(self) -> None:
-        """It is over: nothing may keep its tensors, whose memory the next request takes."""
-        self.is_gone = True
-        if self.alarm is not None:
-            self.alarm.cancel()
-        self.ticket = self.alarm = None
-
-
-class Server(Protocol):
+class Server(AnswererHere, Protocol):
     """What a connection needs of the door it came through."""
 
     limits: HttpLimits
     budget: MemoryBudget
+    round: Round[LentConnection]
+    """Where brisk clients are answered."""
 
     def admit(self, connection: Connection) -> bool:
         """Whether there is room for one more."""
 
     def leave(self, connection: Connection) -> None:
         """It is closed."""
-
-    def count(self, status: int) -> None:
-        """A request got an answer of that status."""
 
     def gate(self, head: Head) -> Admitted:
         """Look at a head before its body is received. Raises: HttpError."""
@@ -109,10 +59,16 @@ class Connection(asyncio.BufferedProtocol):
         """A second descriptor of the socket: no other can take its number while a worker writes."""
         self._writing = threading.Lock()
         self._exchange: Exchange | None = None
+        self._unanswered: Request | None = None
+        """Came while the connection was lent, and was not answered there."""
+        self._loan = Loan()
+        self._lent: LentConnection | None = None
+        """Who has the reader while the connection is lent."""
+        self._is_lost = self._is_coming_home = False
         self._phase: Literal["idle", "head", "body", "busy", "ending"] = "idle"
-        self.since = loop.time()
+        self._since = time.monotonic()
         """When the phase began."""
-        self.deadline = inf
+        self._deadline = inf
         """When the sweep may end it."""
         self._received = 0
         self._is_polling = self._is_paused = self._is_last = self._has_continued = False
@@ -121,7 +77,12 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def is_idle(self) -> bool:
         """Whether no request has begun."""
-        return self._phase == "idle"
+        return self._phase == "idle" and not (self._lent is not None and self._lent.began)
+
+    @property
+    def idle_since(self) -> float:
+        """When its last request was answered, `time.monotonic()` seconds."""
+        return self._since if self._lent is None else self._lent.active_at
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is here."""
@@ -129,7 +90,7 @@ class Connection(asyncio.BufferedProtocol):
         if transport.get_extra_info("sslcontext") is None:
             self._fd = os.dup(transport.get_extra_info("socket").fileno())
         if not self._server.admit(self):
-            self._refuse(HttpError(503, "as many clients are connected as this server takes"))
+            self._turn_away(HttpError(503, "as many clients are connected as this server takes"))
             self._loop.call_later(self._server.limits.linger_s, self.abort)
             return
         self._enter("idle", self._server.limits.idle_s)
@@ -169,24 +130,27 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the signature is asyncio's)
         """The client has gone; what waits for it is withdrawn."""
-        self._phase, self.deadline = "ending", inf
+        self._phase, self._deadline = "ending", inf
         exchange, self._exchange = self._exchange, None
         with self._writing:
             if exchange is not None:
                 exchange.is_gone = True
-            if self._fd >= 0:
-                os.close(self._fd)
-                self._fd = -1
+            self._is_lost = True
+            if (lent := self._lent) is None or self._is_coming_home:
+                self._close_descriptor()
+            else:
+                lent.hang_up()
         self._server.leave(self)
         if exchange is not None:
             exchange.withdraw()
             exchange.end()
-        self._reader.release()
+        if lent is None:
+            self._reader.release()
 
     def pause_writing(self) -> None:
         """The client does not fetch its answer."""
         self._is_paused = True
-        self.deadline = self._loop.time() + self._server.limits.send_s
+        self._deadline = time.monotonic() + self._server.limits.send_s
 
     def resume_writing(self) -> None:
         """The client goes on."""
@@ -210,7 +174,8 @@ class Connection(asyncio.BufferedProtocol):
         with self._writing:
             if exchange.is_gone:
                 return
-            if exchange.is_direct and len(parts) <= _PARTS_MAX:
+            # Else there, so that the client is lent before its next question is here.
+            if exchange.is_direct and not self._loan.is_due and len(parts) <= PARTS_MAX:
                 with suppress(OSError):
                     # What is wrong with the socket, the loop will find.
                     sent = os.writev(self._fd, parts)
@@ -231,6 +196,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._exchange, self._has_continued = None, False
         self._server.count(exchange.status)
+        if exchange.asked_at:
+            self._loan.note(exchange.asked_at, time.monotonic(), exchange.left_us)
         exchange.end()
         if sent:
             self._send_rest(parts, sent)
@@ -244,8 +211,11 @@ class Connection(asyncio.BufferedProtocol):
     def expire(self, now: float) -> None:
         """End what takes too long, give back what is not needed."""
         limits = self._server.limits
-        if now < self.deadline:
-            if self._phase == "idle" and now - self.since > limits.keep_body_s:
+        if (lent := self._lent) is not None:
+            if lent.is_due(now, limits):
+                self._call_back(lent)
+        elif now < self._deadline:
+            if self._phase == "idle" and now - self._since > limits.keep_body_s:
                 self._reader.release()
         elif self._phase in {"head", "body"} and not self._is_paused:
             self._refuse(HttpError(408, "the request did not come in time"))
@@ -255,14 +225,16 @@ class Connection(asyncio.BufferedProtocol):
     def close(self) -> None:
         """End the connection once what was written is sent."""
         self._phase = "ending"
-        self.deadline = self._loop.time() + self._server.limits.send_s
+        self._deadline = time.monotonic() + self._server.limits.send_s
         if self._transport is not None:
             self._transport.close()
 
     def drain(self) -> None:
         """End the connection after the answer to what has begun, or now."""
         self._is_last = True
-        if self._phase == "idle":
+        if self._lent is not None:
+            self._call_back(self._lent)
+        elif self._phase == "idle":
             self.close()
 
     def abort(self) -> None:
@@ -274,11 +246,11 @@ class Connection(asyncio.BufferedProtocol):
         self._is_polling = True
         try:
             while self._exchange is None and not self._is_paused and self._phase != "ending":
-                request = self._reader.poll()
+                request, self._unanswered = self._unanswered or self._reader.poll(), None
                 if request is None:
                     self._wait()
                     break
-                self._phase, self.deadline = "busy", inf
+                self._phase, self._deadline = "busy", inf
                 self._exchange = Exchange(request.head)
                 self._exchange.is_direct = self._fd >= 0 and not self._pending()
                 self._server.answer(self, self._exchange, request)
@@ -293,12 +265,14 @@ class Connection(asyncio.BufferedProtocol):
             if self._phase != "body":
                 self._enter("body", limits.body_s)
             # Slow links are given time by what they bring; a trickle is not.
-            self.deadline = self.since + limits.body_s + self._received / limits.body_bytes_per_s
+            self._deadline = self._since + limits.body_s + self._received / limits.body_bytes_per_s
             if awaited.expects_continue and not self._has_continued:
                 self._has_continued = True
                 self._send([CONTINUE])
         elif self._reader.is_idle:
             self._enter("idle", limits.idle_s)
+            if self._lend():
+                return
         elif self._phase != "head":
             self._enter("head", limits.head_s)
         if self._transport is not None and not self._transport.is_reading():
@@ -306,19 +280,72 @@ class Connection(asyncio.BufferedProtocol):
 
     def _enter(self, phase: Literal["idle", "head", "body"], seconds: float) -> None:
         self._phase, self._received = phase, 0
-        self.since = self._loop.time()
-        self.deadline = self.since + seconds
+        self._since = time.monotonic()
+        self._deadline = self._since + seconds
+
+    def _lend(self) -> bool:
+        """Leave receiving and answering to the round, if the client is brisk and nothing is under way."""
+        transport = self._transport
+        if not self._loan.is_due or self._fd < 0 or self._is_last or transport is None or self._pending():
+            return False
+        transport.pause_reading()
+        self._loan.begin()
+        lent = LentConnection(self._fd, self._reader, self._server, self._loan, self._give_back)
+        self._lent = lent
+        if not self._server.round.join(lent):
+            self._lent = None
+            self._loan.stay()
+        return self._lent is not None
+
+    def _call_back(self, lent: LentConnection) -> None:
+        lent.is_recalled = True
+        self._server.round.recall(lent)
+
+    def _give_back(self, lent: LentConnection) -> None:
+        """On the round's thread: have the event loop go on."""
+        with self._writing:
+            if self._is_lost:
+                self._close_descriptor()
+                return
+            self._is_coming_home = True
+        # A loop that has ended has nobody to tell.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._take_back, lent)
+
+    def _take_back(self, lent: LentConnection) -> None:
+        self._lent, self._is_coming_home = None, False
+        self._loan.end()
+        if self._phase == "ending" or self._transport is None:
+            return
+        self._transport.resume_reading()
+        self._send_rest(lent.parts, lent.sent)
+        if lent.failed is not None:
+            self._refuse(lent.failed)
+        elif lent.is_last or (self._is_last and lent.request is None and self._reader.is_idle):
+            self.close()
+        else:
+            self._unanswered = lent.request
+            self._next()
+
+    def _close_descriptor(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def _refuse(self, error: HttpError) -> None:
+        if self._phase != "ending":
+            self._server.count(error.status)
+            self._turn_away(error)
+
+    def _turn_away(self, error: HttpError) -> None:
         """Say why, and read on for a moment: an answer that meets unread bytes is lost to a reset."""
         transport = self._transport
         if self._phase == "ending" or transport is None:
             return
         self._phase = "ending"
-        self._server.count(error.status)
         self._reader.release()
         self._send(render(http_error_answer(error), keeps_alive=False, is_head=False))
-        self.deadline = self._loop.time() + self._server.limits.linger_s
+        self._deadline = time.monotonic() + self._server.limits.linger_s
         if not transport.is_closing() and transport.can_write_eof():
             with suppress(OSError, RuntimeError):
                 transport.write_eof()
@@ -330,7 +357,7 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if self._fd < 0 or len(parts) > _PARTS_MAX or self._pending():
+        if self._fd < 0 or len(parts) > PARTS_MAX or self._pending():
             transport.writelines(parts)
             return
         # Past the transport, which would join the parts first (asyncio before 3.12), or wait for the loop's next turn.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -22,8 +21,8 @@ from edge_runtime.doors.v2.datatypes import (
 from edge_runtime.doors.v2.http_answer import BINARY, JSON, HttpAnswer
 from edge_runtime.doors.v2.http_body import HttpError, MemoryBudget, fold, unfold, wanted_coding
 from edge_runtime.doors.v2.http_parser import Request
-from edge_runtime.doors.v2.protocol import Wish, call_of, outputs_of, read_schedule, read_wishes
-from edge_runtime.doors.v2.regions import SystemRegions, read_range
+from edge_runtime.doors.v2.protocol import Wish, check_room, names_of, outputs_of, read_schedule, read_wishes
+from edge_runtime.doors.v2.regions import RegionRange, SystemRegions, read_range
 from edge_runtime.serving.calls import VARIES, BadCall, Call, Reply, TensorMeta, Values
 from edge_runtime.serving.served import Served
 
@@ -35,6 +34,12 @@ _HEAVY_JSON_BYTES: Final = 32 * 1024
 _HEAVY_COPY_BYTES: Final = 2 * 1024 * 1024
 _HEAVY_ELEMENTS: Final = 1024
 _FOLDED_MIN_BYTES: Final = 1024
+_FORMS_MAX: Final = 64
+_TEXT_MAX: Final = 4096
+"""Bytes of JSON up to which it is remembered, and the number of those."""
+
+
+_NO_DATA: Final = msgspec.Raw()
 
 
 class _Tensor(msgspec.Struct):
@@ -42,7 +47,7 @@ class _Tensor(msgspec.Struct):
     shape: list[int]
     datatype: str
     parameters: dict[str, Any] = {}
-    data: msgspec.Raw = msgspec.Raw()
+    data: msgspec.Raw = _NO_DATA
 
 
 class _Wished(msgspec.Struct):
@@ -64,21 +69,50 @@ class TooHeavy(Exception):
     """Reading the request would keep an event loop busy for long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request, read: what to call, and how to answer."""
+class _Input(NamedTuple):
+    """One tensor of a request, without its numbers."""
 
-    call: Call
+    name: str
+    datatype: str
+    shape: list[int]
+    size: int | None
+    """Bytes that it takes behind the JSON; None: it is elsewhere."""
+    part: RegionRange | None
+    """Where it lies in shared memory."""
+    data: msgspec.Raw
+    """Its numbers, when they are in the JSON."""
+
+
+class Form(NamedTuple):
+    """The JSON of a request, understood."""
+
     id: str
+    inputs: tuple[_Input, ...]
+    parameters: dict[str, Any]
     wishes: tuple[Wish, ...]
+    names: tuple[str, ...] | None
+    """Of the outputs that are wanted; None: all of them."""
     binary: tuple[bool, ...]
     """By wish: as binary data, or as JSON."""
     is_binary: bool
     """The same for outputs that nobody named."""
+    takes_long: bool
+    """Much has to be copied out of shared memory, or many elements be made."""
+
+
+class Asked(NamedTuple):
+    """A request, read: what to call, and how to answer."""
+
+    call: Call
+    form: Form
     coding: str | None
     """What to fold the answer in."""
     labels: Callable[[str], Sequence[str]]
     """What the classes of an output are called."""
+
+
+_BARE: Final = Form("", (), {}, (), None, (), is_binary=True, takes_long=False)
+"""Of a request without JSON."""
 
 
 def json_length(headers: dict[str, str], size: int) -> int:
@@ -107,65 +141,106 @@ def is_heavy(request: Request) -> bool:
         return False
 
 
-def read_infer(
-    request: Request,
-    served: Served,
-    regions: SystemRegions,
-    now: float,
-    *,
-    max_bytes: int,
-    budget: MemoryBudget,
-    is_aside: bool,
-) -> Asked:
-    """Read an inference request.
+class InferReader:
+    """Reads inference requests; JSON that came before is not understood anew.
 
     Args:
-        request: as it came; tensors are views of its body where they can be.
-        served: the model it is for.
-        regions: shared memory that it may name.
-        now: `time.monotonic()` seconds when it arrived.
-        max_bytes: size up to which a folded body is unfolded.
-        budget: what memory for that is taken from.
-        is_aside: whether this may take its time.
-
-    Raises:
-        TooHeavy: it may not, and would.
-        BadCall: it is no inference request, or does not fit together.
-        HttpError: its content coding cannot be undone.
+        regions: shared memory that tensors may lie in.
+        budget: what memory for folded bodies is taken from.
+        max_bytes: size up to which they are unfolded.
     """
-    headers = request.head.headers
-    body = unfold(request.body, headers.get("content-encoding", ""), max_bytes, budget)
-    end = json_length(headers, len(body))
-    if end > JSON_MAX_BYTES:
-        raise HttpError(413, f"{end} bytes of JSON came, at most {JSON_MAX_BYTES} are read; send binary data")
-    coding = wanted_coding(headers.get("accept-encoding", ""))
-    if end == 0 and len(body):
-        return Asked(Call(_raw_input(served, body)), "", (), (), is_binary=True, coding=coding, labels=served.labels)
+
+    def __init__(self, regions: SystemRegions, budget: MemoryBudget, max_bytes: int) -> None:
+        self._regions = regions
+        self._budget = budget
+        self._max_bytes = max_bytes
+        self._forms: dict[bytes, Form] = {}
+
+    def read(self, request: Request, served: Served, now: float, *, is_aside: bool) -> Asked:
+        """Read an inference request.
+
+        Args:
+            request: as it came; tensors are views of its body where they can be.
+            served: the model it is for.
+            now: `time.monotonic()` seconds when it arrived.
+            is_aside: whether this may take its time.
+
+        Raises:
+            TooHeavy: it may not, and would.
+            BadCall: it is no inference request, or does not fit together.
+            HttpError: its content coding cannot be undone.
+        """
+        headers = request.head.headers
+        body = unfold(request.body, headers.get("content-encoding", ""), self._max_bytes, self._budget)
+        end = json_length(headers, len(body))
+        if end > JSON_MAX_BYTES:
+            raise HttpError(413, f"{end} bytes of JSON came, at most {JSON_MAX_BYTES} are read; send binary data")
+        coding = wanted_coding(headers.get("accept-encoding", ""))
+        if end == 0 and len(body):
+            return Asked(Call(_raw_input(served, body)), _BARE, coding, served.labels)
+        form = self._form(body[:end])
+        if form.takes_long and not is_aside:
+            raise TooHeavy
+        inputs = _inputs(form.inputs, body[end:], self._regions)
+        schedule = read_schedule(form.parameters, now)
+        call = Call(inputs, form.names, schedule.deadline, schedule.priority, schedule.sequence)
+        return Asked(call, form, coding, served.labels)
+
+    def _form(self, text: memoryview) -> Form:
+        if len(text) > _TEXT_MAX:
+            return _understand(text, self._regions)
+        key = bytes(text)
+        form = self._forms.get(key)
+        if form is not None:
+            check_room(form.wishes, self._regions)
+            return form
+        form = _understand(text, self._regions)
+        # Numbers in JSON are others each time.
+        if all(one.size is not None or one.part is not None for one in form.inputs):
+            if len(self._forms) >= _FORMS_MAX:
+                self._forms.clear()
+            self._forms[key] = form
+        return form
+
+
+def _understand(text: memoryview, regions: SystemRegions) -> Form:
     try:
-        question = _READER.decode(body[:end])
+        question = _READER.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadCall("read the request", f"its JSON is no inference request ({shown(str(error), 300)})") from None
     wishes = read_wishes(((wish.name, wish.parameters) for wish in question.outputs), regions)
-    if not is_aside and _takes_long(question):
-        raise TooHeavy
     default = _flag(question.parameters, "binary_data_output", default=False)
-    return Asked(
-        call_of(_inputs(question, body[end:], regions), wishes, read_schedule(question.parameters, now)),
+    inputs = tuple(map(_input, question.inputs))
+    return Form(
         question.id,
+        inputs,
+        question.parameters,
         wishes,
+        names_of(wishes),
         tuple(_flag(wish.parameters, "binary_data", default=default) for wish in question.outputs),
         is_binary=default,
-        coding=coding,
-        labels=served.labels,
+        takes_long=_takes_long(inputs),
     )
+
+
+def _input(tensor: _Tensor) -> _Input:
+    size = tensor.parameters.get("binary_data_size") if tensor.parameters else None
+    if size is not None:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise BadCall(f"read tensor {shown(tensor.name)}", f"its binary_data_size is {shown(size)}")
+        return _Input(tensor.name, tensor.datatype, tensor.shape, size, None, _NO_DATA)
+    part = read_range(tensor.name, tensor.parameters)
+    # A view of the whole request, which none may keep that is remembered.
+    data = tensor.data if part is None else _NO_DATA
+    return _Input(tensor.name, tensor.datatype, tensor.shape, None, part, data)
 
 
 def infer_answer(asked: Asked, reply: Reply, regions: SystemRegions) -> HttpAnswer:
     """The answer to an inference request. Raises: BadCall when an output cannot be given as it was asked for."""
     described: list[dict[str, Any]] = []
     tail: list[memoryview] = []
-    for place, output in enumerate(outputs_of(reply, asked.wishes, asked.labels)):
-        wish = asked.wishes[place] if asked.wishes else Wish(output.name)
+    for place, output in enumerate(outputs_of(reply, asked.form.wishes, asked.labels)):
+        wish = asked.form.wishes[place] if asked.form.wishes else Wish(output.name)
         one: dict[str, Any] = {"name": output.name, "datatype": output.datatype, "shape": output.shape}
         if wish.region is not None:
             content = raw_bytes(output.values)
@@ -175,7 +250,7 @@ def infer_answer(asked: Asked, reply: Reply, regions: SystemRegions) -> HttpAnsw
                 "shared_memory_offset": wish.region.offset,
                 "shared_memory_byte_size": len(content),
             }
-        elif asked.binary[place] if asked.wishes else asked.is_binary:
+        elif asked.form.binary[place] if asked.form.wishes else asked.form.is_binary:
             content = raw_bytes(output.values)
             one["parameters"] = {"binary_data_size": len(content)}
             tail.append(content)
@@ -183,8 +258,8 @@ def infer_answer(asked: Asked, reply: Reply, regions: SystemRegions) -> HttpAnsw
             one["data"] = json_values(output.name, output.values)
         described.append(one)
     document: dict[str, Any] = {"model_name": reply.model, "model_version": reply.version, "outputs": described}
-    if asked.id:
-        document["id"] = asked.id
+    if asked.form.id:
+        document["id"] = asked.form.id
     return _assembled(msgspec.json.encode(document), tail, asked.coding)
 
 
@@ -197,48 +272,37 @@ def _assembled(head: bytes, tail: list[memoryview], coding: str | None) -> HttpA
     return HttpAnswer(200, parts, kind, headers)
 
 
-def _inputs(question: _Question, tail: memoryview, regions: SystemRegions) -> dict[str, Values]:
+def _inputs(described: Sequence[_Input], tail: memoryview, regions: SystemRegions) -> dict[str, Values]:
     inputs: dict[str, Values] = {}
     at = 0
-    for tensor in question.inputs:
-        if tensor.name in inputs:
-            raise BadCall("read the request", f"input {shown(tensor.name)} comes twice")
-        size = tensor.parameters.get("binary_data_size") if tensor.parameters else None
+    for name, datatype, shape, size, part, data in described:
+        if name in inputs:
+            raise BadCall("read the request", f"input {shown(name)} comes twice")
         if size is not None:
-            if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(tail) - at:
+            if size > len(tail) - at:
                 raise BadCall(
-                    f"read tensor {shown(tensor.name)}",
-                    f"its binary_data_size is {shown(size)}, {len(tail) - at} bytes are left of the body",
+                    f"read tensor {shown(name)}",
+                    f"its binary_data_size is {size}, {len(tail) - at} bytes are left of the body",
                 )
-            inputs[tensor.name] = tensor_from_bytes(tensor.name, tensor.datatype, tensor.shape, tail[at : at + size])
+            inputs[name] = tensor_from_bytes(name, datatype, shape, tail[at : at + size])
             at += size
+        elif part is not None:
+            inputs[name] = tensor_from_bytes(name, datatype, shape, regions.read(part))
+        elif memoryview(data).nbytes == 0:
+            raise BadCall(
+                f"read tensor {shown(name)}", "it has no data", "send data, binary_data_size or shared memory"
+            )
         else:
-            inputs[tensor.name] = _input_elsewhere(tensor, regions)
+            inputs[name] = tensor_from_json(name, datatype, shape, memoryview(data))
     if at != len(tail):
         raise BadCall("read the request", f"{len(tail) - at} bytes of the body belong to no input")
     return inputs
 
 
-def _takes_long(question: _Question) -> bool:
-    """Whether much has to be copied out of shared memory, or many elements be made."""
-    parts = (read_range(tensor.name, tensor.parameters) for tensor in question.inputs if tensor.parameters)
-    if sum(part.size for part in parts if part is not None) > _HEAVY_COPY_BYTES:
+def _takes_long(inputs: Sequence[_Input]) -> bool:
+    if sum(one.part.size for one in inputs if one.part is not None) > _HEAVY_COPY_BYTES:
         return True
-    return any(
-        tensor.datatype == BYTES and element_count(tensor.name, tensor.shape) > _HEAVY_ELEMENTS
-        for tensor in question.inputs
-    )
-
-
-def _input_elsewhere(tensor: _Tensor, regions: SystemRegions) -> Values:
-    part = read_range(tensor.name, tensor.parameters)
-    if part is not None:
-        return tensor_from_bytes(tensor.name, tensor.datatype, tensor.shape, regions.read(part))
-    if memoryview(tensor.data).nbytes == 0:
-        raise BadCall(
-            f"read tensor {shown(tensor.name)}", "it has no data", "send data, binary_data_size or shared memory"
-        )
-    return tensor_from_json(tensor.name, tensor.datatype, tensor.shape, memoryview(tensor.data))
+    return any(one.datatype == BYTES and element_count(one.name, one.shape) > _HEAVY_ELEMENTS for one in inputs)
 
 
 def _raw_input(served: Served, body: memoryview) -> dict[str, Values]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from edge_runtime.contract.ids import shown
-from edge_runtime.doors.v2.datatypes import BYTES, datatype_of, shape_of
+from edge_runtime.doors.v2.datatypes import BYTES, datatype_of
 from edge_runtime.doors.v2.regions import RegionRange, SystemRegions, read_range
 from edge_runtime.inference.backend import Array
 from edge_runtime.serving.calls import BadCall, Call, Reply, SequenceStep, TensorMeta, Values
@@ -61,8 +62,7 @@ class Wish:
     """Write it into this shared memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutputTensor:
+class OutputTensor(NamedTuple):
     """One output as it is answered."""
 
     name: str
@@ -120,12 +120,17 @@ def read_wish(name: str, parameters: Mapping[str, object]) -> Wish:
     return Wish(name, count, region)
 
 
-def call_of(inputs: dict[str, Values], wishes: Iterable[Wish], schedule: Schedule) -> Call:
-    """The call that a request makes. Raises: BadCall when it wants an output twice."""
+def names_of(wishes: Iterable[Wish]) -> tuple[str, ...] | None:
+    """The outputs that are wished for; None: all there are. Raises: BadCall when one is wanted twice."""
     names = tuple(wish.name for wish in wishes)
     if len(set(names)) != len(names):
         raise BadCall("answer", "the request names an output twice")
-    return Call(inputs, names or None, schedule.deadline, schedule.priority, schedule.sequence)
+    return names or None
+
+
+def call_of(inputs: dict[str, Values], wishes: Iterable[Wish], schedule: Schedule) -> Call:
+    """The call that a request makes. Raises: BadCall when it wants an output twice."""
+    return Call(inputs, names_of(wishes), schedule.deadline, schedule.priority, schedule.sequence)
 
 
 def outputs_of(
@@ -229,8 +234,14 @@ def model_statistics(served: Served, statistics: ServedStatistics) -> dict[str, 
 
 
 def _output(name: str, values: Values) -> OutputTensor:
-    datatype = BYTES if isinstance(values, list) else datatype_of(values.dtype.name)
-    return OutputTensor(name, datatype, shape_of(values), values)
+    if isinstance(values, list):
+        return OutputTensor(name, BYTES, (len(values),), values)
+    return OutputTensor(name, _datatype(values.dtype), values.shape, values)
+
+
+@lru_cache(maxsize=64)
+def _datatype(dtype: np.dtype[Any]) -> str:
+    return datatype_of(dtype.name)
 
 
 def _tensor_metadata(meta: TensorMeta) -> dict[str, Any]:

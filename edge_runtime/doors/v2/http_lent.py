@@ -1,0 +1,153 @@
+"""A connection while it is lent: one thread receives and answers what brisk clients ask."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol, final
+
+from edge_runtime.doors.loan import Loan
+from edge_runtime.doors.v2.http_answer import HttpAnswer, render
+from edge_runtime.doors.v2.http_body import HttpError
+from edge_runtime.doors.v2.http_limits import HttpLimits
+from edge_runtime.doors.v2.http_parser import Request, RequestReader
+
+PARTS_MAX: Final = 64
+"""Buffers in one system call; Linux takes 1024."""
+_READS_MAX: Final = 16
+"""Before it is another's turn."""
+
+
+class AnswererHere(Protocol):
+    """What a lent connection needs of the door it came through."""
+
+    def count(self, status: int) -> None:
+        """A request got an answer of that status; from any thread."""
+
+    def answer_here(self, request: Request) -> tuple[HttpAnswer, float] | None:
+        """Answer in this thread if it is a short question.
+
+        Returns:
+            The answer and how many seconds it took; None: it is another question, or the model is not free.
+        """
+
+
+@final
+class LentConnection:
+    """Has a connection's reader for as long as the connection is lent; lives on the round's thread.
+
+    Args:
+        descriptor: of the socket; remains the connection's, who closes it.
+        reader: of its requests.
+        server: who answers.
+        loan: whether the client still asks as who is lent should.
+        give_back: told when the event loop is to go on.
+
+    Attributes:
+        is_recalled: the connection is to go home before its next answer.
+        active_at: when something came last, `time.monotonic()` seconds.
+        began: when a request began of which not all has come; 0: none.
+        request: came, and is not answered.
+        failed: the last thing that came is no request.
+        parts: an answer, of which `sent` bytes are gone.
+        sent: as it says.
+        is_last: after this answer the connection ends.
+    """
+
+    __slots__ = (
+        "_descriptor", "_give_back", "_loan", "_reader", "_server",
+        "active_at", "began", "failed", "is_last", "is_recalled", "parts", "request", "sent",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        descriptor: int,
+        reader: RequestReader,
+        server: AnswererHere,
+        loan: Loan,
+        give_back: Callable[[LentConnection], None],
+    ) -> None:
+        self._descriptor = descriptor
+        self._reader = reader
+        self._server = server
+        self._loan = loan
+        self._give_back = give_back
+        self.active_at = time.monotonic()
+        self.began = 0.0
+        self.request: Request | None = None
+        self.failed: HttpError | None = None
+        self.parts: list[bytes | memoryview] = []
+        self.sent = 0
+        self.is_last = self.is_recalled = False
+
+    def is_due(self, now: float, limits: HttpLimits) -> bool:
+        """Whether it is to be recalled: to give its buffer back, or because a request takes long to come."""
+        since, limit_s = (self.began, limits.head_s) if self.began else (self.active_at, limits.keep_body_s)
+        return now - since > limit_s
+
+    def fileno(self) -> int:
+        """As `Member.fileno`."""
+        return self._descriptor
+
+    def answer_next(self) -> bool:
+        """As `Member.answer_next`; what is received and not answered is left to the event loop."""
+        if self.is_recalled:
+            return False
+        reader = self._reader
+        try:
+            for _ in range(_READS_MAX):
+                room = reader.buffer()
+                count = os.readv(self._descriptor, [room])
+                if not count:
+                    return False
+                self.active_at = time.monotonic()
+                reader.advance(count)
+                if (request := reader.poll()) is not None:
+                    self.began = 0.0
+                    return self._answer(request)
+                if (head := reader.awaited) is not None and head.expects_continue:
+                    return False
+                if count < len(room):
+                    break  # nothing more is there
+        except BlockingIOError:
+            pass
+        except OSError:
+            return False
+        except HttpError as error:
+            self.failed = error
+            return False
+        self.began = self.began or self.active_at
+        return True
+
+    def hang_up(self) -> None:
+        """As `Member.hang_up`."""
+        with suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as peer:
+            peer.shutdown(socket.SHUT_RDWR)
+
+    def go_home(self) -> None:
+        """Have the event loop go on."""
+        self._give_back(self)
+
+    def _answer(self, request: Request) -> bool:
+        """Answer and stay, or leave the request to the event loop."""
+        answered = self._server.answer_here(request)
+        if answered is None:
+            self._loan.stay()
+            self.request = request
+            return False
+        answer, took_s = answered
+        self.is_last = not request.head.keeps_alive
+        parts = render(answer, keeps_alive=not self.is_last, is_head=False)
+        self._server.count(answer.status)
+        sent = 0
+        if len(parts) <= PARTS_MAX:
+            with suppress(BlockingIOError):
+                sent = os.writev(self._descriptor, parts)
+        if sent < sum(map(len, parts)):
+            self.parts, self.sent = parts, sent
+            return False
+        stays = self._loan.goes_on(self.active_at, took_s)
+        return stays and self._reader.is_idle and not self.is_last
