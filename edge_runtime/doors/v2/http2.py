@@ -22,17 +22,11 @@ from edge_runtime.doors.v2.grpc_limits import GrpcLimits
 from edge_runtime.doors.v2.grpc_stream import Arrived, Assembly, Buffer, Event, House, Stream
 from edge_runtime.doors.v2.http2_cutter import BrokenProtocol, FrameCutter
 from edge_runtime.doors.v2.http2_library import STREAM_WINDOW, new_connection
-from edge_runtime.doors.v2.http2_nuisance import Nuisance
+from edge_runtime.doors.v2.http2_nuisance import HeaderBlock, Nuisance
 from edge_runtime.doors.v2.http2_sender import Sender
+from edge_runtime.doors.v2.http2_windows import ReceiveWindows
 from edge_runtime.doors.v2.http_body import Body
 
-_CONNECTION_WINDOW: Final = 1 << 30
-"""So much that it stops nobody: what calls may take is bounded by their messages."""
-_CONNECTION_OWED_MAX: Final = 1 << 26
-_FIRST_WINDOW: Final = 65_535
-"""RFC 9113, 6.9.2: of a connection that nobody has said anything of."""
-_BLOCK_MAX_BYTES: Final = 64 * 1024
-"""Of the frames that they come in."""
 _DEAF_MAX: Final = 256
 
 _SMALL_BYTES: Final = 16
@@ -64,13 +58,10 @@ class Http2Connection:
         self._events: list[Event] = []
         self._sender = Sender(self._h2)
         self._sender.collect()
-        self._window = _FIRST_WINDOW
-        self._open_window(_CONNECTION_WINDOW - _FIRST_WINDOW)
-        self._owed = 0
+        self._windows = ReceiveWindows(self._sender)
         self._nuisance = Nuisance(now)
-        self._block_bytes = 0
-        """Of headers that are not whole."""
-        self._block_is_open = self._is_last = False
+        self._headers = HeaderBlock()
+        self._is_last = False
         self.has_greeted = False
         """The client has introduced itself."""
         self.is_over = False
@@ -79,7 +70,7 @@ class Http2Connection:
     @property
     def is_quiet(self) -> bool:
         """Whether no call is under way, and nothing has come or leaves in part."""
-        has_part = self._block_is_open or not self._cutter.is_between_frames
+        has_part = self._headers.is_open or not self._cutter.is_between_frames
         return not (self._streams or has_part) and self._sender.is_empty
 
     @property
@@ -168,7 +159,7 @@ class Http2Connection:
         """A message of it has been answered: the next one may come."""
         stream.unread -= 1
         stream.shares.popleft().end()
-        self._open_stream_window(stream)
+        self._windows.open(stream)
 
     def keep(self, body: Body) -> None:
         """Memory of a message that was answered, for the next one, if others do not keep too much of it."""
@@ -232,7 +223,7 @@ class Http2Connection:
             raise BrokenProtocol(frames.PROTOCOL_ERROR)
         self.has_greeted = True
         if kind in {frames.HEADERS, frames.CONTINUATION}:
-            self._count_block(flags, len(frame))
+            self._headers.count(flags, len(frame))
         else:
             self._nuisance.count(self._now)
         if kind == frames.GOAWAY:
@@ -244,15 +235,9 @@ class Http2Connection:
 
     def data_began(self, number: int, flags: int, size: int) -> Assembly | None:
         """A DATA frame begins. Raises: BrokenProtocol, ProtocolError."""
-        if self._block_is_open or not self.has_greeted:
+        if self._headers.is_open or not self.has_greeted:
             raise BrokenProtocol(frames.PROTOCOL_ERROR)
-        self._window -= size
-        if self._window < 0:
-            raise BrokenProtocol(frames.FLOW_CONTROL_ERROR)
-        self._owed += size
-        if self._owed > _CONNECTION_OWED_MAX:
-            self._open_window(self._owed)
-            self._owed = 0
+        self._windows.came(size)
         if size < _SMALL_BYTES and not flags & frames.END_STREAM:
             self._nuisance.count(self._now)
         stream, assembly = self._streams.get(number, (None, None))
@@ -285,7 +270,7 @@ class Http2Connection:
         else:
             if stream.is_deaf or (stream.is_streaming and assembly.is_between_messages):
                 stream.since = None
-            self._open_stream_window(stream)
+            self._windows.open(stream)
 
     # What the library tells.
 
@@ -397,25 +382,7 @@ class Http2Connection:
         if len(self._deaf) > _DEAF_MAX:
             self._deaf.popitem(last=False)
 
-    def _open_window(self, count: int) -> None:
-        self._window += count
-        self._sender.frame(frames.WINDOW_UPDATE, 0, 0, count.to_bytes(4, "big"))
-
-    def _open_stream_window(self, stream: Stream) -> None:
-        owed = STREAM_WINDOW - stream.window
-        if owed >= STREAM_WINDOW // 2 and not stream.unread and not (stream.is_deaf or stream.has_ended):
-            stream.window += owed
-            self._sender.frame(frames.WINDOW_UPDATE, 0, stream.number, owed.to_bytes(4, "big"))
-
     # Who does harm.
-
-    def _count_block(self, flags: int, size: int) -> None:
-        self._block_bytes += size
-        if self._block_bytes > _BLOCK_MAX_BYTES:
-            raise BrokenProtocol(frames.ENHANCE_YOUR_CALM)
-        self._block_is_open = not flags & frames.END_HEADERS
-        if not self._block_is_open:
-            self._block_bytes = 0
 
     def _break_off(self, code: int | None) -> None:
         """Say goodbye; the library has done so already where it found what is wrong."""
