@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -16,14 +14,12 @@ from edge_runtime.doors.loan import Loan
 from edge_runtime.doors.round import Round
 from edge_runtime.doors.v2.grpc_head import CallRefused
 from edge_runtime.doors.v2.grpc_limits import GrpcLimits
+from edge_runtime.doors.v2.grpc_outlet import Outlet
 from edge_runtime.doors.v2.grpc_stream import Buffer, Event, House, Stream
 from edge_runtime.doors.v2.http2 import Http2Connection
-from edge_runtime.doors.v2.http2_sender import rest_of
 from edge_runtime.doors.v2.http_body import Body
 from edge_runtime.doors.v2.listening import drop
 
-_PARTS_MAX: Final = 64
-"""Buffers in one system call; Linux takes 1024."""
 _READS_MAX: Final = 16
 """In the round, before it is another's turn."""
 
@@ -63,17 +59,12 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._loop = loop
         self._home = threading.get_ident()
         self._lock = threading.Lock()
-        """Guards `_wire`, and who writes."""
+        """Guards `_wire`, and who writes to `_outlet`."""
         self._moved = threading.Condition(self._lock)
         """Something was sent, or never will be."""
         self._wire = Http2Connection(server, time.monotonic())
         self._transport: asyncio.Transport | None = None
-        self._peer: socket.socket | None = None
-        """A second descriptor of the socket: no other can take its number while another thread reads or writes."""
-        self._is_direct = False
-        """Nothing waits to be sent: whoever has something may send it."""
-        self._left: list[Buffer] = []
-        """What the socket did not take, for the transport."""
+        self._outlet = Outlet(loop, self._lock)
         self._loan = Loan()
         self._asked_at = 0.0
         """When the last question had come."""
@@ -91,12 +82,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._is_ending = True
             self._transport.abort()
             return
-        peer: socket.socket = transport.get_extra_info("socket")
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if transport.get_extra_info("sslcontext") is None:
-            with suppress(OSError):  # no more descriptors: the event loop sends
-                self._peer = socket.socket(fileno=os.dup(peer.fileno()))
-                self._is_direct = True
+        self._outlet.open(self._transport)
         self._deadline = time.monotonic() + self._server.limits.handshake_s
         with self._lock:
             self._flush()
@@ -125,8 +111,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         now = self._active_at = time.monotonic()
         with self._lock:
             events = self._wire.advance(nbytes, now)
-            waits = self._left or self._transport is None or self._transport.get_write_buffer_size()
-            self._is_direct = self._peer is not None and not waits
+            self._outlet.look_again()
             self._flush()
             self._moved.notify_all()
         self._heed(events)
@@ -140,15 +125,15 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (the signature is asyncio's)
         """The client has gone; what waits for it is withdrawn."""
         with self._lock:
-            self._is_ending, self._is_direct, self._deadline = True, False, inf
+            self._is_ending, self._deadline = True, inf
             left = self._wire.lose()
-            self._left.clear()
+            self._outlet.lose()
             self._is_lost = True
             self._moved.notify_all()
         if self._is_lent:
             self.hang_up()
         else:
-            self._close_peer()
+            self._outlet.close()
         self._server.leave(self)
         self._heed([Event(stream, is_gone=True) for stream in left])
 
@@ -247,16 +232,16 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def fileno(self) -> int:
         """The descriptor of its socket."""
-        assert self._peer is not None
-        return self._peer.fileno()
+        return self._outlet.fileno()
 
     def answer_next(self) -> bool:
         """Receive what came, and answer it if it is a short question; False: the event loop must go on."""
-        assert self._peer is not None
+        peer = self._outlet.peer
+        assert peer is not None
         for _ in range(_READS_MAX):
             room = self._wire.buffer()
             try:
-                count = self._peer.recv_into(room)
+                count = peer.recv_into(room)
             except BlockingIOError:
                 return True
             except OSError:
@@ -265,7 +250,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             with self._lock:
                 events = self._wire.advance(count, began) if count else []
                 self._flush()
-            if not count or self._wire.is_over or not self._is_direct:
+            if not count or self._wire.is_over or not self._outlet.is_direct:
                 self._heed(events)
                 return False
             if events:
@@ -276,16 +261,13 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def hang_up(self) -> None:
         """End the conversation, from any thread: whoever reads learns so at once."""
-        peer = self._peer
-        if peer is not None:
-            with suppress(OSError):  # it has hung up itself
-                peer.shutdown(socket.SHUT_RDWR)
+        self._outlet.hang_up()
 
     def come_back(self) -> None:
         """Have the event loop read again; from any thread."""
         self._is_lent = False
         if self._is_lost:
-            self._close_peer()
+            self._outlet.close()
             return
         with suppress(RuntimeError):  # it ends
             self._loop.call_soon_threadsafe(self._come_back)
@@ -296,16 +278,16 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if took_s is None:
             return False
         stays = self._loan.goes_on(began, took_s, stream.left_us(began))
-        return stays and self._is_direct and not self._wire.is_spent
+        return stays and self._outlet.is_direct and not self._wire.is_spent
 
     def _may_be_lent(self) -> bool:
-        is_here = self._peer is not None and not (self._is_lent or self._is_ending)
+        is_here = self._outlet.peer is not None and not (self._is_lent or self._is_ending)
         return is_here and self._wire.calls <= 1 and self._loan.is_due
 
     def _lend(self) -> None:
         """Leave reading to the round, if nothing is under way."""
         transport = self._transport
-        if transport is None or not (self._is_direct and self._wire.is_quiet):
+        if transport is None or not (self._outlet.is_direct and self._wire.is_quiet):
             return
         transport.pause_reading()
         self._is_lent = True
@@ -339,12 +321,6 @@ class GrpcConnection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _close_peer(self) -> None:
-        with self._lock:
-            if self._peer is not None:
-                self._peer.close()
-                self._peer = None
-
     def _heed(self, events: list[Event]) -> None:
         for event in events:
             if event.arrived is not None:
@@ -365,7 +341,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._is_ending = True
         with self._lock:
             self._wire.lose()  # nothing more is said, whoever reads what still comes
-        self._push()
+        self._outlet.push()
         if not (self._lingers and transport.can_write_eof()):
             self._deadline = time.monotonic() + self._server.limits.send_s
             transport.close()
@@ -379,24 +355,4 @@ class GrpcConnection(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         """Send what there is, as far as the socket takes it; the lock is held."""
-        parts = self._wire.outgoing()
-        if not parts:
-            return
-        sent = 0
-        if self._is_direct and len(parts) <= _PARTS_MAX:
-            with suppress(OSError):
-                # What is wrong with the socket, the loop will find.
-                sent = os.writev(self.fileno(), parts)
-        rest = rest_of(parts, sent)
-        if rest:
-            self._is_direct = False
-            self._left += rest
-            with suppress(RuntimeError):  # a loop that has ended has nobody to tell
-                self._loop.call_soon_threadsafe(self._push)
-
-    def _push(self) -> None:
-        """Leave to the transport what the socket did not take."""
-        with self._lock:
-            left, self._left = self._left, []
-        if left and self._transport is not None and not self._transport.is_closing():
-            self._transport.writelines(left)
+        self._outlet.send(self._wire.outgoing())
