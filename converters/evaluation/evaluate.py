@@ -27,8 +27,9 @@ from edge_runtime.contract.steps import RawStep
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.checks.agreement import Distance
 from edge_runtime.inference.postprocessing.postprocess import compile_postprocess
+from edge_runtime.inference.postprocessing.question_results import Boxes
 from edge_runtime.inference.postprocessing.rendering import as_text
-from edge_runtime.inference.postprocessing.results import Answer, Boxes, Result
+from edge_runtime.inference.postprocessing.results import Answer, Result
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.preprocess import Preprocessor
 

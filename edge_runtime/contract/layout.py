@@ -199,6 +199,7 @@ class LayoutFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._blobs = folder / "blobs" / "sha256"
 
     def read_blob(self, descriptor: Descriptor, *, max_bytes: int) -> bytes:
         """The bytes of one blob file, at most `max_bytes`. Raises: ContractError when it is not there."""
@@ -216,7 +217,7 @@ class LayoutFolder:
 
     def path_of(self, digest: Digest) -> Path:
         """Where a blob's file stands."""
-        return self.folder / "blobs" / "sha256" / hex_of(parse_digest(digest))
+        return self._blobs / hex_of(parse_digest(digest))
 
     def read_index(self) -> tuple[Version, ReleaseIndex]:
         """The version and the checked release index that `index.json` points to.

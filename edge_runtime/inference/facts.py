@@ -51,7 +51,7 @@ def engines(
 
 def machine_facts(found: list[EngineFact]) -> DeviceFacts:
     """Facts of the machine that this process runs on, with the engines found on it."""
-    cpu, isa = parse_cpuinfo(_CPUINFO.read_text(errors="replace") if _CPUINFO.exists() else "")
+    cpu, isa = parse_cpuinfo(_cpuinfo())
     return DeviceFacts(
         arch=platform.machine(),
         isa=list(isa),
@@ -91,6 +91,13 @@ def _wheel(name: str) -> str:
 
 def _working(found: list[EngineFact]) -> set[tuple[str, str]]:
     return {(fact.name, provider) for fact in found for provider in fact.providers}
+
+
+def _cpuinfo() -> str:
+    try:
+        return _CPUINFO.read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:

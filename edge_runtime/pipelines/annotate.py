@@ -15,16 +15,8 @@ import numpy as np
 
 from edge_runtime.contract.errors import printable
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.postprocessing.results import (
-    Anomaly,
-    Boxes,
-    Classes,
-    Mask,
-    Result,
-    Scored,
-    Values,
-    label_of,
-)
+from edge_runtime.inference.postprocessing.question_results import Anomaly, Boxes, Mask
+from edge_runtime.inference.postprocessing.results import Classes, Result, Scored, Values, label_of
 from edge_runtime.pipelines.records import Finding, Record, Region
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 
-from edge_runtime.inference.postprocessing.results import Answer, Boxes
+from edge_runtime.inference.postprocessing.question_results import Boxes
+from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.pipelines.description import BoxCrops, GridCrops
 from edge_runtime.pipelines.records import Region
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from edge_runtime.inference.backend import Array
+from edge_runtime.inference.postprocessing.question_results import Boxes
 from edge_runtime.inference.postprocessing.rendering import Json, as_json
-from edge_runtime.inference.postprocessing.results import Answer, Boxes, Classes
+from edge_runtime.inference.postprocessing.results import Answer, Classes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,8 @@ from typing import Final
 
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.postprocessing.results import Answer, Boxes
+from edge_runtime.inference.postprocessing.question_results import Boxes
+from edge_runtime.inference.postprocessing.results import Answer
 from edge_runtime.interrupt import wait_for
 from edge_runtime.pipelines.cutting import cut_boxes, cut_grid, in_frame
 from edge_runtime.pipelines.description import BoxCrops

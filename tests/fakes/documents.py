@@ -31,7 +31,8 @@ from edge_runtime.contract.device_state import (
 )
 from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.evidence import Accuracy, By, CheckResult, Evidence, EvidenceFile, Latency, Where
-from edge_runtime.contract.golden import GoldenCheck, GoldenSpec, write_golden
+from edge_runtime.contract.golden import GoldenCheck, GoldenSpec
+from edge_runtime.contract.golden_archive import write_golden
 from edge_runtime.contract.ids import DeviceId, LayerName, ModelName, SlotId, VariantId, Version, target_path
 from edge_runtime.contract.image_steps import Decode, Layout, Normalize, Resize
 from edge_runtime.contract.layout import RELEASE_CONFIG, VARIANT_CONFIG, LayoutWriter, variant_annotations

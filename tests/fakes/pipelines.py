@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from edge_runtime.contract.tensor import InputSpec, OutputSpec, Signature
-from edge_runtime.inference.postprocessing.results import Answer, Boxes, Classes
+from edge_runtime.inference.postprocessing.question_results import Boxes
+from edge_runtime.inference.postprocessing.results import Answer, Classes
 from edge_runtime.pipelines.description import Description
 from edge_runtime.pipelines.reading import parse_description
 from edge_runtime.pipelines.records import Frame, Record, Unreadable

@@ -16,7 +16,7 @@ from converters.cli.main import app
 from converters.pipeline.build import BuildOptions, build
 from converters.planning.recipe import EngineName, LimitsRecipe, Recipe, parse_recipe
 from edge_runtime import Model
-from edge_runtime.inference.postprocessing.results import Boxes
+from edge_runtime.inference.postprocessing.question_results import Boxes
 
 
 def exported_yolo(path: Path) -> None:

@@ -26,8 +26,9 @@ from converters.reading import read_source
 from converters.release.draft import draft_release
 from edge_runtime import Model
 from edge_runtime.contract.digest import digest_of
+from edge_runtime.inference.postprocessing.question_results import Boxes
 from edge_runtime.inference.postprocessing.rendering import as_json, as_text
-from edge_runtime.inference.postprocessing.results import Boxes, Result
+from edge_runtime.inference.postprocessing.results import Result
 from edge_runtime.inference.postprocessing.suppression import iou_with
 from edge_runtime.inference.predictor import Predictor, load_predictor
 from tests.fakes.shared_recipes import RECIPES

@@ -13,7 +13,7 @@ from converters.errors import BadDataset
 from converters.evaluation.metrics.metric import Reply, Score
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.checks.agreement import box_matches, f1
-from edge_runtime.inference.postprocessing.results import Boxes
+from edge_runtime.inference.postprocessing.question_results import Boxes
 
 _STATISTICS = {"map": 0, "map50": 1}
 """Place in pycocotools' summary: AP at IoU 0.50:0.95, and at 0.50; all areas, 100 objects a picture."""

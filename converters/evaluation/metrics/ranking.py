@@ -10,7 +10,8 @@ from converters.data.truth import Truth
 from converters.errors import BadDataset
 from converters.evaluation.metrics.metric import Z95, Interval, Reply, Score
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.postprocessing.results import Anomaly, Scored
+from edge_runtime.inference.postprocessing.question_results import Anomaly
+from edge_runtime.inference.postprocessing.results import Scored
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.checks.agreement import mean_iou, overlap_by_class, resized_map
 from edge_runtime.inference.checks.golden_answers import pixel_agreement
-from edge_runtime.inference.postprocessing.results import OUTSIDE, Mask
+from edge_runtime.inference.postprocessing.question_results import OUTSIDE, Mask
 from edge_runtime.inference.preprocessing.images import MAX_PIXELS
 
 VOID: Final = 255

@@ -8,7 +8,7 @@ from converters.errors import BadDataset
 from converters.evaluation.metrics.metric import Reply, Score
 from converters.evaluation.metrics.tensors import mean_of
 from edge_runtime.inference.postprocessing.hysteresis import segment_overlap
-from edge_runtime.inference.postprocessing.results import Segment, Segments
+from edge_runtime.inference.postprocessing.stream_results import Segment, Segments
 
 
 @dataclass(slots=True)

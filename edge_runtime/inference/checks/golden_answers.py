@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from edge_runtime.contract.errors import ContractError, UnsupportedFeature
-from edge_runtime.contract.golden import TrueMask, TrueObject, Truth
+from edge_runtime.contract.golden_archive import TrueMask, TrueObject, Truth
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.checks.agreement import (
@@ -22,19 +22,9 @@ from edge_runtime.inference.checks.agreement import (
     top1,
 )
 from edge_runtime.inference.postprocessing.hysteresis import segment_overlap
-from edge_runtime.inference.postprocessing.results import (
-    NO_CLASS,
-    OUTSIDE,
-    Anomaly,
-    Answer,
-    Boxes,
-    Classes,
-    Mask,
-    Result,
-    Scored,
-    Segments,
-    Values,
-)
+from edge_runtime.inference.postprocessing.question_results import NO_CLASS, OUTSIDE, Anomaly, Boxes, Mask
+from edge_runtime.inference.postprocessing.results import Answer, Classes, Result, Scored, Values
+from edge_runtime.inference.postprocessing.stream_results import Segments
 
 _TOP: Final = 5
 _MASK_MAX: Final = 1 << 24

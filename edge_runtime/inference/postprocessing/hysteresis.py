@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from edge_runtime.contract.answer_steps import Hysteresis
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.ids import shown
-from edge_runtime.inference.postprocessing.results import Segment
+from edge_runtime.inference.postprocessing.stream_results import Segment
 
 _ROUNDING: float = 1e-9
 """A time in ms divided by a step in s is rarely exact; 100 ms are ten steps of 10 ms, not eleven."""

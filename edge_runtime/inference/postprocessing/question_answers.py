@@ -10,7 +10,8 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.question_steps import Detect, Nms, Reconstruction, Segment
 from edge_runtime.contract.steps import PostStep
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.postprocessing.results import Anomaly, Boxes, Interpreter, Mask, Sample, label_of
+from edge_runtime.inference.postprocessing.question_results import Anomaly, Boxes, Mask
+from edge_runtime.inference.postprocessing.results import Interpreter, Sample, label_of
 
 
 def question_answer(steps: tuple[PostStep, ...], labels: tuple[str, ...], layers: Tensors) -> Interpreter | None:

@@ -7,19 +7,9 @@ from typing import Final
 import numpy as np
 
 from edge_runtime.contract.errors import printable
-from edge_runtime.inference.postprocessing.results import (
-    Anomaly,
-    Boxes,
-    Classes,
-    Mask,
-    Result,
-    Scored,
-    Segments,
-    TensorAnswer,
-    Track,
-    Values,
-    label_of,
-)
+from edge_runtime.inference.postprocessing.question_results import Anomaly, Boxes, Mask
+from edge_runtime.inference.postprocessing.results import Classes, Result, Scored, TensorAnswer, Values, label_of
+from edge_runtime.inference.postprocessing.stream_results import Segments, Track
 
 _SHOWN: Final = 4
 """Numbers of a tensor that a line of text shows."""

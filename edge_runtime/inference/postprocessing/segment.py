@@ -7,7 +7,7 @@ import numpy as np
 from edge_runtime.contract.errors import ContractError, InferenceError
 from edge_runtime.contract.question_steps import Segment
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.postprocessing.results import NO_CLASS, OUTSIDE
+from edge_runtime.inference.postprocessing.question_results import NO_CLASS, OUTSIDE
 from edge_runtime.inference.preprocessing.geometry import Placement
 
 

@@ -14,7 +14,8 @@ from edge_runtime.contract.ids import shown
 from edge_runtime.contract.steps import PostStep, RawTensor, op_of
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.postprocessing.hysteresis import SegmentFinder, check_hysteresis
-from edge_runtime.inference.postprocessing.results import Answer, Result, Segments, TensorAnswer, Track
+from edge_runtime.inference.postprocessing.results import Answer, Result, TensorAnswer
+from edge_runtime.inference.postprocessing.stream_results import Segments, Track
 from edge_runtime.inference.preprocessing.framing import Framing
 
 _BUILT: Final = (Hysteresis, RawTensor, Score)

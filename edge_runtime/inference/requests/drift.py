@@ -14,7 +14,8 @@ import numpy as np
 
 from edge_runtime.contract.sketch import Sketch, SketchData
 from edge_runtime.inference.backend import Array
-from edge_runtime.inference.postprocessing.results import Anomaly, Answer, Boxes, Classes, Result, Scored
+from edge_runtime.inference.postprocessing.question_results import Anomaly, Boxes
+from edge_runtime.inference.postprocessing.results import Answer, Classes, Result, Scored
 
 _POINTS: Final = 64
 """Places along each axis at which a large input is looked at: a whole photo would cost milliseconds."""

@@ -23,7 +23,8 @@ from converters.release.draft import draft_release
 from converters.release.layers import read_priors
 from edge_runtime import Model
 from edge_runtime.contract.digest import digest_of
-from edge_runtime.inference.postprocessing.results import Anomaly, Boxes, Mask, TensorAnswer, Values
+from edge_runtime.inference.postprocessing.question_results import Anomaly, Boxes, Mask
+from edge_runtime.inference.postprocessing.results import TensorAnswer, Values
 from tests.fakes.shared_recipes import keywords, machine_sound
 from tests.unit.converters.test_recipe import GOOD, parsed
 

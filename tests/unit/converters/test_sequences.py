@@ -22,7 +22,7 @@ from converters.planning.recipe import Recipe, parse_recipe
 from converters.release.draft import Draft, draft_release
 from converters.starter.from_model import starter_text
 from edge_runtime.contract.digest import digest_of
-from edge_runtime.inference.postprocessing.results import Segment, Segments
+from edge_runtime.inference.postprocessing.stream_results import Segment, Segments
 from edge_runtime.inference.preprocessing.preprocess import compile_preprocess
 from tests.fakes.streams import CONTEXT, FRAME, RATE_HZ, noise, recording, remembering_model
 

@@ -23,7 +23,8 @@ from converters.evaluation.metrics.ranking import Auc
 from converters.evaluation.metrics.regression import R2, MeanAbsoluteError, NumbersAgreement
 from converters.evaluation.metrics.segmentation import MeanIou, PixelAgreement, read_mask
 from edge_runtime.inference.checks.agreement import resized_map
-from edge_runtime.inference.postprocessing.results import NO_CLASS, Anomaly, Boxes, Mask, Result, Scored, Values
+from edge_runtime.inference.postprocessing.question_results import NO_CLASS, Anomaly, Boxes, Mask
+from edge_runtime.inference.postprocessing.results import Result, Scored, Values
 
 PICTURES = 6
 NAN = float("nan")

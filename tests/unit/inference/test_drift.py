@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from edge_runtime import Model
 from edge_runtime.contract.sketch import Sketch, merged
-from edge_runtime.inference.postprocessing.results import Anomaly, Answer, Scored, TensorAnswer
+from edge_runtime.inference.postprocessing.question_results import Anomaly
+from edge_runtime.inference.postprocessing.results import Answer, Scored, TensorAnswer
 from edge_runtime.inference.requests.asker import LOOKED_AT
 from edge_runtime.inference.requests.drift import Drift, grid_of
 from tests.fakes.pipelines import boxes, classes

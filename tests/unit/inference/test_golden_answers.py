@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.contract.codec import decode, encode
 from edge_runtime.contract.errors import ContractError, UnsupportedFeature
-from edge_runtime.contract.golden import TrueMask, Truth
+from edge_runtime.contract.golden_archive import TrueMask, Truth
 from edge_runtime.contract.question_steps import Segment
 from edge_runtime.inference.checks.golden import pack_golden, unpack_golden
 from edge_runtime.inference.checks.golden_answers import (
@@ -19,19 +19,11 @@ from edge_runtime.inference.checks.golden_answers import (
     true_objects,
     unpack_mask,
 )
-from edge_runtime.inference.postprocessing import results
-from edge_runtime.inference.postprocessing.results import (
-    Anomaly,
-    Answer,
-    Boxes,
-    Classes,
-    Mask,
-    Result,
-    Scored,
-    Segments,
-    Values,
-)
+from edge_runtime.inference.postprocessing import stream_results
+from edge_runtime.inference.postprocessing.question_results import Anomaly, Boxes, Mask
+from edge_runtime.inference.postprocessing.results import Answer, Classes, Result, Scored, Values
 from edge_runtime.inference.postprocessing.segment import classes_of
+from edge_runtime.inference.postprocessing.stream_results import Segments
 
 NAN = float("nan")
 
@@ -212,7 +204,7 @@ def test_a_truth_of_another_form_is_one_clear_error(metric, answers, truth, beca
 
 def test_streams_agree_by_the_time_in_which_both_find_segments() -> None:
     def said(*pieces: tuple[float, float]) -> dict[str, Segments]:
-        return {"speech": Segments(tuple(results.Segment(*piece) for piece in pieces), None)}
+        return {"speech": Segments(tuple(stream_results.Segment(*piece) for piece in pieces), None)}
 
     assert against_answers("segment_iou", [said((0, 1), (2, 4))], [said((0, 1), (3, 5))]) == pytest.approx(2 / 4)
     assert against_answers("segment_iou", [said((0, 1)), said()], [said((0, 1)), said((0, 3))]) == pytest.approx(1 / 4)

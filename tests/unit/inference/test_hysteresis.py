@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.contract.answer_steps import Hysteresis
 from edge_runtime.inference.postprocessing.hysteresis import SegmentFinder, segment_overlap
-from edge_runtime.inference.postprocessing.results import Segment
+from edge_runtime.inference.postprocessing.stream_results import Segment
 
 STEP_S = 0.1
 

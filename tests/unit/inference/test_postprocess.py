@@ -10,8 +10,9 @@ from edge_runtime.contract.errors import ContractError, InferenceError, Unsuppor
 from edge_runtime.contract.tensor import OutputSpec
 from edge_runtime.inference.postprocessing.plain_answers import _best_first
 from edge_runtime.inference.postprocessing.postprocess import compile_postprocess, parse_labels
+from edge_runtime.inference.postprocessing.question_results import Boxes
 from edge_runtime.inference.postprocessing.rendering import as_json, as_text
-from edge_runtime.inference.postprocessing.results import Boxes, Classes, Result, Scored, TensorAnswer, Values
+from edge_runtime.inference.postprocessing.results import Classes, Result, Scored, TensorAnswer, Values
 from tests.fakes.models import release_manifest
 
 LABELS = ("zero", "one", "two", "three")

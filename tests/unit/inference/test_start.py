@@ -50,7 +50,8 @@ def test_an_answer_to_a_tensor_waits_for_no_pictures_sounds_tests_or_command_lin
         "images", "image_steps", "opencv", "jpeg_header", "pictures", "geometry", "reduction",
         "agreement", "arrays", "drift", "finite", "prepared", "streams", "audio_steps", "table_steps",
         "detect", "segment", "sound_steps", "text_steps", "answer_steps", "question_steps", "plain_answers",
-        "question_answers", "rendering",
+        "question_answers", "question_results", "stream_results", "rendering", "golden_archive",
+        "statistics", "waiting_line",
     }  # fmt: skip
 
     assert foreign & tensor_answer == set()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge_runtime import Model
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.inference.postprocessing.rendering import as_json, as_text
-from edge_runtime.inference.postprocessing.results import Segments, Track
+from edge_runtime.inference.postprocessing.stream_results import Segments, Track
 from edge_runtime.inference.requests.refusals import DeadlinePassed
 from edge_runtime.inference.streams import Hearer, Sessions
 from tests.fakes.streams import FRAME, RATE_HZ, Hearing, noise, remembering_model, silero

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_runtime.inference.postprocessing.results import OUTSIDE, Mask
+from edge_runtime.inference.postprocessing.question_results import OUTSIDE, Mask
 from edge_runtime.pipelines.annotate import PALETTE, annotate, colour_of
 from edge_runtime.pipelines.records import Failure, Finding, Record, Region
 from tests.fakes.pipelines import boxes, classes, frame

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.inference.postprocessing.results import Boxes
+from edge_runtime.inference.postprocessing.question_results import Boxes
 from edge_runtime.pipelines.cutting import cut_boxes, cut_grid, in_frame
 from edge_runtime.pipelines.description import BoxCrops, GridCrops
 from edge_runtime.pipelines.records import Region

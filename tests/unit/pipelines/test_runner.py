@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.contract.errors import InferenceError
-from edge_runtime.inference.postprocessing.results import Boxes
+from edge_runtime.inference.postprocessing.question_results import Boxes
 from edge_runtime.pipelines.planner import plan
 from edge_runtime.pipelines.records import Frame, Record, Unreadable, record_json
 from edge_runtime.pipelines.runner import FILES_WAITING, Parts, Pipeline
