@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,13 +48,7 @@ if TYPE_CHECKING:
 QUEUE_LIMIT: Final = 128
 """Requests that may wait for a model unless its owner says otherwise."""
 
-STATELESS: Final = "stateless"
-"""Reason code: a session was asked of a model that keeps nothing between calls."""
-
 _T = TypeVar("_T")
-
-_POOLING: Final = allocate_lock()
-"""Held while a model gets its pool of buffers, which it has one of."""
 
 
 @final
@@ -276,7 +269,6 @@ class Model:
         Raises:
             Refused: at once, without a call of `done`.
         """
-
         from edge_runtime.inference.requests.refusals import outcome_of
 
         def work() -> None:
@@ -307,7 +299,7 @@ class Model:
         """
         if self.sessions is None:
             because = "its calls do not depend on each other"
-            raise InferenceError("start a session", because, "ask it with infer", code=STATELESS)
+            raise InferenceError("start a session", because, "ask it with infer", code="stateless")
         return self.sessions.start()
 
     @contextmanager
@@ -340,10 +332,9 @@ class Model:
             leases.give_back(key, lease)
 
     def _pooled(self) -> LeasePool:
-        """The pool of buffers, which who never leases does without."""
-        from edge_runtime.inference.requests.lease import LeasePool
+        from edge_runtime.inference.requests.lease import LeasePool  # who never leases does without
 
-        with _POOLING:
+        with self._admission.lock:  # a model has one
             if self._leases is None:
                 self._leases = LeasePool(self.predictor, self._admission, self._accounting, self._asker.check)
             return self._leases

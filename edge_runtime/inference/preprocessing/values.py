@@ -11,7 +11,7 @@ import numpy as np
 from edge_runtime.contract.errors import ContractError
 from edge_runtime.contract.steps import Color
 from edge_runtime.contract.tensor import TensorSpec
-from edge_runtime.inference.backend import Array
+from edge_runtime.inference.backend import Array, Tensors
 
 CHANNELS: Final = {"rgb": 3, "bgr": 3, "gray": 1}
 """Channels of an image of that colour."""
@@ -53,3 +53,8 @@ def with_axes(array: Array, spec: TensorSpec) -> Array:
             array = np.expand_dims(array, axis)
             missing -= 1
     return array
+
+
+def longest(feeds: Tensors) -> int:
+    """How many rows the longest of some tensors has, whatever the others are; 1 where none has axes."""
+    return max((len(array) for array in feeds.values() if array.ndim), default=1)

@@ -23,14 +23,14 @@ from edge_runtime.inference.postprocessing.results import Answer, TensorAnswer
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.given import are_listed, check_named, one_by_one
 from edge_runtime.inference.preprocessing.preprocess import Batch, Inputs
+from edge_runtime.inference.preprocessing.values import longest
 from edge_runtime.inference.requests.accounting import INTERPRET, PREPARE, Accounting, Record, count_failure, fail
 from edge_runtime.inference.requests.direct import Direct, Gate, direct_call
-from edge_runtime.inference.requests.rows import longest
-from edge_runtime.inference.requests.together import Together
 
 if TYPE_CHECKING:
     from edge_runtime.inference.requests.drift import Drift
     from edge_runtime.inference.requests.finite import FiniteCheck, NanPolicy
+    from edge_runtime.inference.requests.together import Together
     from edge_runtime.inference.streams import Sessions, Turn
 
 LOOKED_AT: Final = 16
@@ -72,8 +72,7 @@ class Asker:
         self, predictor: Predictor, accounting: Accounting, nan: NanPolicy = "off", at_once: int | None = None
     ) -> None:
         self._predictor = predictor
-        self.together = Together(predictor, at_once)
-        """The engine, asked for several samples at once."""
+        self._at_once = at_once
         self._record = accounting.record
         self._call = direct_call(predictor.session)
         self.direct = Direct(predictor, accounting.record)
@@ -92,6 +91,13 @@ class Asker:
             from edge_runtime.inference.requests.finite import FiniteCheck
 
             self.check = FiniteCheck(predictor.preprocess, nan)
+
+    @cached_property
+    def together(self) -> Together:
+        """The engine, asked for several samples at once."""
+        from edge_runtime.inference.requests.together import Together
+
+        return Together(self._predictor, self._at_once)
 
     @cached_property
     def drift(self) -> Drift:
@@ -165,7 +171,9 @@ class Asker:
             InferenceError: the engine failed.
         """
         if outputs is not None:
-            self._check_known(outputs)
+            from edge_runtime.inference.requests.prepared import check_outputs
+
+            check_outputs(self._predictor, outputs)
         fed = self._feed(tensors)
         if fed is None:
             fed = self.direct.canonical.feed(tensors)
@@ -190,13 +198,11 @@ class Asker:
 
     def sessions(self, turn: Turn) -> Sessions | None:
         """Streams of this variant, each of whose calls takes a turn; None when its calls do not know of each other."""
-        predictor = self._predictor
-        if predictor.sequencer is None:
+        if self._predictor.sequencer is None:
             return None
-        from edge_runtime.inference.requests.prepared import feeds_of_prepared
-        from edge_runtime.inference.streams import Hearer, Sessions
+        from edge_runtime.inference.requests.sessions import sessions_of
 
-        return Sessions(Hearer(predictor.sequencer, self._run_once, partial(feeds_of_prepared, predictor), turn))
+        return sessions_of(self._predictor, self._predictor.sequencer, turn)
 
     @contextmanager
     def counted(self, given: Mapping[str, object]) -> Iterator[None]:
@@ -239,7 +245,9 @@ class Asker:
 
     def ask_either(self, inputs: Inputs, deadline: float | None = None) -> Asked:
         """As `ask`, to public inputs or to canonical tensors, whichever they are; where names are the same, by axes."""
-        if self._are_prepared(inputs):
+        from edge_runtime.inference.requests.prepared import are_prepared
+
+        if are_prepared(self._predictor.preprocess, inputs):
             return self._ask(self._take_prepared, self.direct.canonical, inputs, deadline)
         return self.ask(inputs, deadline)
 
@@ -287,12 +295,6 @@ class Asker:
             record.answered(ended - began, len(array))
             break
         return raw
-
-    def _run_once(self, feeds: Tensors) -> dict[str, Array]:
-        try:
-            return self._predictor.run_once(feeds)
-        except BaseException as error:  # noqa: BLE001 - raised again
-            blame_engine(error)
 
     def _counted(
         self, ask: Callable[[Inputs, float | None], Asked], inputs: Inputs, deadline: float | None
@@ -368,30 +370,14 @@ class Asker:
             if predictor.sequencer is not None:
                 return Made(decoded, None, seen, _samples(decoded), partial(predictor.run_decoded, decoded))
             feeds = preprocess.after_decode(decoded)
-        return Made(decoded, feeds, seen, _samples(decoded), partial(self.together.run, feeds))
-
-    def _are_prepared(self, inputs: Inputs) -> bool:
-        """Where the names alone say that canonical tensors are meant, they are, whatever else is wrong with them."""
-        preprocess = self._predictor.preprocess
-        check_named(inputs)
-        tensors = {chain.tensor for chain in preprocess.chains}
-        is_meant = inputs.keys() == tensors != {chain.source.name for chain in preprocess.chains}
-        return is_meant or preprocess.are_prepared(inputs)
+        run = predictor.run_canonical if longest(feeds) == 1 else self.together.run
+        return Made(decoded, feeds, seen, _samples(decoded), partial(run, feeds))
 
     def _take_prepared(self, tensors: Inputs) -> Made:
         from edge_runtime.inference.requests.prepared import feeds_of_prepared
 
         feeds = feeds_of_prepared(self._predictor, tensors)
         return Made(None, feeds, tensors, longest(feeds), partial(self._predictor.run_canonical, feeds))
-
-    def _check_known(self, outputs: Collection[str]) -> None:
-        known = sorted(self._predictor.file_outputs.keys() & self._predictor.release.tensors.keys())
-        if isinstance(outputs, str):
-            raise BadInput("give the outputs", "their names are one text", f"give a list: [{shown(outputs)}]")
-        for name in outputs:
-            if name not in known:
-                because, remedy = "the model has no such tensor", f"choose one of {', '.join(known)}"
-                raise BadInput(f"give output {shown(name)}", because, remedy)
 
 
 def _check_time(deadline: float | None) -> None:

@@ -17,10 +17,10 @@ from edge_runtime.inference.blame import BadInput, blame_engine, blame_question
 from edge_runtime.inference.predictor import Predictor
 from edge_runtime.inference.preprocessing.given import check_named
 from edge_runtime.inference.preprocessing.preprocess import Inputs
+from edge_runtime.inference.preprocessing.values import longest
 from edge_runtime.inference.requests.accounting import Accounting, fail
 from edge_runtime.inference.requests.admission import Admission
 from edge_runtime.inference.requests.refusals import Overloaded
-from edge_runtime.inference.requests.rows import longest
 
 if TYPE_CHECKING:
     from edge_runtime.inference.requests.finite import FiniteCheck

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from edge_runtime.contract.errors import InferenceError
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.tensor import TensorSpec
 from edge_runtime.inference.backend import Array
+from edge_runtime.inference.blame import BadInput
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocessing.given import axes_of, check_size, plain_array
-from edge_runtime.inference.preprocessing.preprocess import Chain
+from edge_runtime.inference.preprocessing.given import axes_of, check_named, check_size, plain_array
+from edge_runtime.inference.preprocessing.preprocess import Chain, Preprocessor
 from edge_runtime.inference.preprocessing.values import Value
+
+
+def are_prepared(preprocess: Preprocessor, tensors: Mapping[str, object]) -> bool:
+    """Whether canonical tensors are meant: where the names alone say so they are, whatever else is wrong with them.
+
+    Raises:
+        InferenceError: they have no names.
+    """
+    check_named(tensors)
+    canonical = {chain.tensor for chain in preprocess.chains}
+    is_meant = tensors.keys() == canonical != {chain.source.name for chain in preprocess.chains}
+    return is_meant or preprocess.are_prepared(tensors)
+
+
+def check_outputs(predictor: Predictor, names: Collection[str]) -> None:
+    """Refuse to give tensors that the model does not have. Raises: BadInput."""
+    known = sorted(predictor.file_outputs.keys() & predictor.release.tensors.keys())
+    if isinstance(names, str):
+        raise BadInput("give the outputs", "their names are one text", f"give a list: [{shown(names)}]")
+    for name in names:
+        if name not in known:
+            because, remedy = "the model has no such tensor", f"choose one of {', '.join(known)}"
+            raise BadInput(f"give output {shown(name)}", because, remedy)
 
 
 def feeds_of_prepared(predictor: Predictor, tensors: Mapping[str, object]) -> dict[str, Array]:

@@ -46,11 +46,6 @@ def rows_of(feeds: Tensors, constants: Collection[str]) -> int:
     return next((len(array) for name, array in feeds.items() if name not in constants), 1)
 
 
-def longest(feeds: Tensors) -> int:
-    """How many rows the longest of them has, whatever the others are; 1 where none has axes."""
-    return max((len(array) for array in feeds.values() if array.ndim), default=1)
-
-
 def joined(parts: Sequence[Tensors], constants: Collection[str]) -> dict[str, Array]:
     """Feeds of one kind as one, rows in their order; what every call is fed alike stays as it is."""
     if len(parts) == 1:

@@ -51,7 +51,7 @@ def test_an_answer_to_a_tensor_waits_for_no_pictures_sounds_tests_or_command_lin
         "agreement", "arrays", "drift", "finite", "prepared", "streams", "audio_steps", "table_steps",
         "detect", "segment", "sound_steps", "text_steps", "answer_steps", "question_steps", "plain_answers",
         "question_answers", "question_results", "stream_results", "rendering", "golden_archive",
-        "statistics", "waiting_line",
+        "statistics", "waiting_line", "together", "rows", "sessions",
     }  # fmt: skip
 
     assert foreign & tensor_answer == set()
@@ -69,7 +69,7 @@ ON_THE_WAY = {
     "inference.libraries": "onnxruntime_session",
     "inference.postprocessing": "postprocess results",
     "inference.preprocessing": "given preprocess values",
-    "inference.requests": "accounting admission asker direct rows together",
+    "inference.requests": "accounting admission asker direct",
 }
 
 
