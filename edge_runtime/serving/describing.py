@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edge_runtime.contract.answer_steps import TopK
 from edge_runtime.contract.ids import shown
@@ -49,6 +49,10 @@ def tensor_labels(release: OpenRelease, source: BlobSource) -> dict[str, tuple[s
     return found
 
 
+_SPLITS_MAX: Final = 64
+"""Different wishes that are remembered."""
+
+
 class WantedOutputs:
     """Tells tensors and public outputs apart by name; a name that is both means the tensor."""
 
@@ -57,11 +61,19 @@ class WantedOutputs:
         self.tensors = tuple(name for name in variant.io.outputs if name not in states)
         """All canonical output tensors, without states."""
         self.public = tuple(spec.name for spec in release.signature.outputs if spec.name not in self.tensors)
+        self._known: dict[tuple[str, ...] | None, tuple[tuple[str, ...], tuple[str, ...]]] = {None: (self.tensors, ())}
 
     def split(self, outputs: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of wanted tensors and of wanted public outputs; None: all tensors. Raises: BadCall."""
-        if outputs is None:
-            return self.tensors, ()
+        # Clients want the same each time.
+        if (known := self._known.get(outputs)) is not None:
+            return known
+        split = self._split(outputs or ())
+        if len(self._known) < _SPLITS_MAX:
+            self._known[outputs] = split
+        return split
+
+    def _split(self, outputs: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         for name in outputs:
             if name not in self.tensors and name not in self.public:
                 known = ", ".join((*self.tensors, *self.public))

@@ -73,7 +73,7 @@ def numpy_dtype(name: str, datatype: str) -> np.dtype[Any]:
 
 def element_count(name: str, shape: Sequence[int]) -> int:
     """How many elements a shape has. Raises: BadCall for negative sizes, too many axes, absurd products."""
-    if len(shape) > AXES_MAX or any(size < 0 for size in shape):
+    if len(shape) > AXES_MAX or min(shape, default=0) < 0:
         raise BadCall(f"read tensor {shown(name)}", f"shape {shown(list(shape))} is impossible")
     count = math.prod(shape)
     if count > _COUNT_MAX:

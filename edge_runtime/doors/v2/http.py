@@ -18,7 +18,7 @@ from edge_runtime.doors.v2.http_answer import HttpAnswer, error_answer, http_err
 from edge_runtime.doors.v2.http_body import HttpError, MemoryBudget
 from edge_runtime.doors.v2.http_connection import Connection
 from edge_runtime.doors.v2.http_exchange import Exchange
-from edge_runtime.doors.v2.http_infer import JSON_LENGTH, Asked, InferReader, TooHeavy, infer_answer, is_heavy
+from edge_runtime.doors.v2.http_infer import JSON_LENGTH, Asked, InferReader, TooHeavy, infer_answer
 from edge_runtime.doors.v2.http_lent import LentConnection
 from edge_runtime.doors.v2.http_limits import HttpLimits
 from edge_runtime.doors.v2.http_parser import Admitted, Head, Request
@@ -175,7 +175,7 @@ class _Server(Household[Connection]):
     def answer_here(self, request: Request) -> tuple[HttpAnswer, float] | None:
         """Answer in this thread if it is a short question, whose model is free."""
         route = self._route(request.head.path)
-        if not isinstance(route, InferRoute) or request.head.method != "POST" or is_heavy(request):
+        if not isinstance(route, InferRoute) or request.head.method != "POST":
             return None
         began = time.monotonic()
         try:
@@ -194,14 +194,10 @@ class _Server(Household[Connection]):
 
     def _infer(self, connection: Connection, exchange: Exchange, request: Request, route: InferRoute) -> None:
         arrived = time.monotonic()
-        if not is_heavy(request):
-            try:
-                self._ask(connection, exchange, request, route, arrived, is_aside=False)
-            except TooHeavy:
-                pass
-            else:
-                return
-        self._side.submit(self._ask, connection, exchange, request, route, arrived, is_aside=True)
+        try:
+            self._ask(connection, exchange, request, route, arrived, is_aside=False)
+        except TooHeavy:
+            self._side.submit(self._ask, connection, exchange, request, route, arrived, is_aside=True)
 
     def _ask(
         self,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -20,8 +19,7 @@ _REASONS: Final = {status.value: status.phrase for status in HTTPStatus} | {499:
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-@dataclass(frozen=True, slots=True)
-class HttpAnswer:
+class HttpAnswer(NamedTuple):
     """Status, headers and the body in parts."""
 
     status: int = 200
@@ -57,12 +55,11 @@ def method_answer(allowed: str) -> HttpAnswer:
 
 def render(answer: HttpAnswer, *, keeps_alive: bool, is_head: bool) -> list[bytes | memoryview]:
     """An answer as the buffers to send one after another; without its body for a HEAD request."""
-    size = sum(len(part) for part in answer.parts)
-    lines = [f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}\r\nContent-Type: {answer.kind}\r\n"]
-    lines.extend(f"{name}: {value}\r\n" for name, value in answer.headers)
-    lines.append(f"Content-Length: {size}\r\n")
-    lines.append("\r\n" if keeps_alive else "Connection: close\r\n\r\n")
-    head = "".join(lines).encode("latin-1")
+    text = f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}\r\nContent-Type: {answer.kind}\r\n"
+    for name, value in answer.headers:
+        text += f"{name}: {value}\r\n"
+    end = "\r\n" if keeps_alive else "Connection: close\r\n\r\n"
+    head = f"{text}Content-Length: {sum(map(len, answer.parts))}\r\n{end}".encode("latin-1")
     return [head] if is_head else [head, *answer.parts]
 
 

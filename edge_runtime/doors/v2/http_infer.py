@@ -127,20 +127,6 @@ def json_length(headers: dict[str, str], size: int) -> int:
     return int(stated)
 
 
-def is_heavy(request: Request) -> bool:
-    """Whether reading a request would keep an event loop busy for long."""
-    if "content-encoding" in request.head.headers:
-        return True
-    size = len(request.body)
-    if size <= _HEAVY_JSON_BYTES:
-        return False
-    try:
-        # Numbers behind short JSON are not even looked at; whatever else is long has to be read.
-        return json_length(request.head.headers, size) > _HEAVY_JSON_BYTES
-    except BadCall:
-        return False
-
-
 class InferReader:
     """Reads inference requests; JSON that came before is not understood anew.
 
@@ -170,18 +156,27 @@ class InferReader:
             BadCall: it is no inference request, or does not fit together.
             HttpError: its content coding cannot be undone.
         """
-        headers = request.head.headers
-        body = unfold(request.body, headers.get("content-encoding", ""), self._max_bytes, self._budget)
+        headers, body = request.head.headers, request.body
+        if (folded := headers.get("content-encoding")) is not None:
+            if not is_aside:
+                raise TooHeavy
+            body = unfold(body, folded, self._max_bytes, self._budget)
         end = json_length(headers, len(body))
         if end > JSON_MAX_BYTES:
             raise HttpError(413, f"{end} bytes of JSON came, at most {JSON_MAX_BYTES} are read; send binary data")
-        coding = wanted_coding(headers.get("accept-encoding", ""))
+        # Numbers behind short JSON are not even looked at; whatever else is long has to be read.
+        if end > _HEAVY_JSON_BYTES and not is_aside:
+            raise TooHeavy
+        accepted = headers.get("accept-encoding")
+        coding = wanted_coding(accepted) if accepted else None
         if end == 0 and len(body):
             return Asked(Call(_raw_input(served, body)), _BARE, coding, served.labels)
         form = self._form(body[:end])
         if form.takes_long and not is_aside:
             raise TooHeavy
         inputs = _inputs(form.inputs, body[end:], self._regions)
+        if not form.parameters:
+            return Asked(Call(inputs, form.names), form, coding, served.labels)
         schedule = read_schedule(form.parameters, now)
         call = Call(inputs, form.names, schedule.deadline, schedule.priority, schedule.sequence)
         return Asked(call, form, coding, served.labels)

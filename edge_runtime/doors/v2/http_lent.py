@@ -108,8 +108,6 @@ class LentConnection:
                 if (request := reader.poll()) is not None:
                     self.began = 0.0
                     return self._answer(request)
-                if (head := reader.awaited) is not None and head.expects_continue:
-                    return False
                 if count < len(room):
                     break  # nothing more is there
         except BlockingIOError:
@@ -120,7 +118,7 @@ class LentConnection:
             self.failed = error
             return False
         self.began = self.began or self.active_at
-        return True
+        return (head := reader.awaited) is None or not head.expects_continue
 
     def hang_up(self) -> None:
         """As `Member.hang_up`."""
@@ -142,10 +140,10 @@ class LentConnection:
         self.is_last = not request.head.keeps_alive
         parts = render(answer, keeps_alive=not self.is_last, is_head=False)
         self._server.count(answer.status)
-        sent = 0
-        if len(parts) <= PARTS_MAX:
-            with suppress(BlockingIOError):
-                sent = os.writev(self._descriptor, parts)
+        try:
+            sent = os.writev(self._descriptor, parts[:PARTS_MAX])
+        except BlockingIOError:
+            sent = 0
         if sent < sum(map(len, parts)):
             self.parts, self.sent = parts, sent
             return False

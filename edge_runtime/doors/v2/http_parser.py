@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from edge_runtime.doors.v2.http_body import Body, ChunkDecoder, HttpError, MemoryBudget
 
@@ -45,16 +45,14 @@ class Head:
     expects_continue: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A complete request; its body is valid until the next one is polled, longer where something still refers to it."""
 
     head: Head
     body: memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """What a gate says of a request whose head has come."""
 
     max_bytes: int
@@ -64,7 +62,7 @@ class Admitted:
 
 
 Gate = Callable[[Head], Admitted]
-"""Looks at a head before any memory is taken for its body. Raises: HttpError."""
+"""Looks at a head before any memory is taken for its body, and says the same of the same one. Raises: HttpError."""
 
 
 class RequestReader:
@@ -76,7 +74,7 @@ class RequestReader:
         self._start = self._end = 0
         self._state: Literal["head", "body", "chunks"] = "head"
         self._head: Head | None = None
-        self._known: tuple[bytes, Head] | None = None
+        self._known: tuple[bytes, Head, Admitted] | None = None
         self._body = Body(budget)
         self._chunks: ChunkDecoder | None = None
 
@@ -148,9 +146,10 @@ class RequestReader:
         raw = bytes(stage[self._start : end + len(_LINE_END)])
         # A client that asks again and again sends the same head.
         if self._known is None or self._known[0] != raw:
-            self._known = (raw, parse_head(raw))
-        head = self._head = self._known[1]
-        admitted = self._gate(head)
+            parsed = parse_head(raw)
+            self._known = (raw, parsed, self._gate(parsed))
+        _, head, admitted = self._known
+        self._head = head
         if head.length is not None and head.length > admitted.max_bytes:
             raise HttpError(413, f"the body has {head.length} bytes, at most {admitted.max_bytes} are taken")
         self._start = end + len(_HEAD_END)
