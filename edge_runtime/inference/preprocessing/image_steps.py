@@ -10,7 +10,6 @@ import numpy as np
 from edge_runtime.contract.errors import ContractError, UnsupportedFeature
 from edge_runtime.contract.image_steps import Cast, ColorStep, Crop, Layout, Normalize, Resize
 from edge_runtime.contract.steps import Color, PreStep, op_of
-from edge_runtime.contract.text_steps import Tokenize
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.preprocessing.images import center_crop, recolour, resize
 from edge_runtime.inference.preprocessing.values import Step, Value, permute
@@ -34,7 +33,7 @@ def build_image_step(step: PreStep) -> Step:
             return partial(permute, wanted=step.to)
         case Cast():
             return partial(_cast, step=step)
-        case Tokenize():
+        case _ if op_of(step) == "tokenize":
             because = "text is reserved in the contract (feature tokenizer), and no runtime reads it yet"
             remedy = "turn it into numbers in the application, and take the ids as kind tensor"
             raise UnsupportedFeature(f"run preprocess step tokenize ({step.id})", because, remedy)

@@ -103,7 +103,7 @@ def test_an_answer_to_a_picture_waits_for_pillow_alone(tmp_path) -> None:
     asked = {name.rpartition(".")[2] for name in of_ours(modules)}
     assert "images" in asked
     assert {"opencv", "scaling", "segment", "detect", "golden_answers", "sound_steps", "states"} & asked == set()
-    assert {"drift", "sketch", "lease", "tuned_choice"} & asked == set()
+    assert {"drift", "sketch", "lease", "tuned_choice", "text_steps"} & asked == set()
     assert {"jpeg_header", "reduction", "pictures", "geometry"} & asked == set(), "nothing is resized"
 
 
