@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from edge_runtime.contract.tensor import Shape
     from edge_runtime.inference.backend import Array
 
+_SPLITS_MAX: Final = 64
+"""Different wishes that are remembered."""
+
 
 def describe_inputs(release: ReleaseManifest) -> tuple[TensorMeta, ...]:
     """The public inputs of a release, as arrays; those that accept an encoding take BYTES [N] as well."""
@@ -47,10 +50,6 @@ def tensor_labels(release: OpenRelease, source: BlobSource) -> dict[str, tuple[s
                 shift = step.labels_offset
                 found[step.from_] = labels[shift:] if shift >= 0 else ("",) * -shift + labels
     return found
-
-
-_SPLITS_MAX: Final = 64
-"""Different wishes that are remembered."""
 
 
 class WantedOutputs:
