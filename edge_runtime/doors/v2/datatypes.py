@@ -102,10 +102,24 @@ def tensor_from_bytes(name: str, datatype: str, shape: Sequence[int], content: B
             f"read tensor {shown(name)}",
             f"{datatype} {shown(list(shape))} takes {count * dtype.itemsize} bytes, {len(content)} came",
         )
-    flat: Array = np.frombuffer(content, np.uint8) if count else np.zeros(0, np.uint8)
-    if datatype == "BOOL" and flat.size and flat.max() > 1:
+    if not count:
+        return np.zeros(shape, dtype)
+    if datatype == "BOOL" and np.frombuffer(content, np.uint8).max() > 1:
         raise BadCall(f"read tensor {shown(name)}", "a BOOL is neither 0 nor 1")
-    array: Array = flat.view(dtype).reshape(shape)
+    return plain_tensor(dtype, shape, content)
+
+
+def plain_dtype(datatype: str, shape: Sequence[int], size: int) -> np.dtype[Any] | None:
+    """The dtype of numbers of this shape that fill so many bytes and may have any value; None: they do not."""
+    dtype = _DTYPES.get(datatype)
+    if dtype is None or datatype == "BOOL" or not size or len(shape) > AXES_MAX or min(shape, default=0) < 0:
+        return None
+    return dtype if math.prod(shape) * dtype.itemsize == size else None
+
+
+def plain_tensor(dtype: np.dtype[Any], shape: Sequence[int], content: Buffer) -> Array:
+    """Numbers that fill their bytes: a view where those are aligned, else a copy."""
+    array: Array = np.frombuffer(content, dtype).reshape(shape)
     # Engines may load whole vectors at once; where the client's JSON ended is chance.
     return array if array.flags.aligned else array.copy()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
 from edge_runtime.contract.ids import shown
 from edge_runtime.doors.v2.datatypes import (
@@ -14,6 +15,8 @@ from edge_runtime.doors.v2.datatypes import (
     element_count,
     json_values,
     numpy_dtype,
+    plain_dtype,
+    plain_tensor,
     raw_bytes,
     tensor_from_bytes,
     tensor_from_json,
@@ -77,6 +80,8 @@ class _Input(NamedTuple):
     shape: list[int]
     size: int | None
     """Bytes that it takes behind the JSON; None: it is elsewhere."""
+    dtype: np.dtype[Any] | None
+    """Of numbers that fill just these bytes and need no look; None: whatever it is has to be checked."""
     part: RegionRange | None
     """Where it lies in shared memory."""
     data: msgspec.Raw
@@ -223,11 +228,12 @@ def _input(tensor: _Tensor) -> _Input:
     if size is not None:
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             raise BadCall(f"read tensor {shown(tensor.name)}", f"its binary_data_size is {shown(size)}")
-        return _Input(tensor.name, tensor.datatype, tensor.shape, size, None, _NO_DATA)
+        dtype = plain_dtype(tensor.datatype, tensor.shape, size)
+        return _Input(tensor.name, tensor.datatype, tensor.shape, size, dtype, None, _NO_DATA)
     part = read_range(tensor.name, tensor.parameters)
     # A view of the whole request, which none may keep that is remembered.
     data = tensor.data if part is None else _NO_DATA
-    return _Input(tensor.name, tensor.datatype, tensor.shape, None, part, data)
+    return _Input(tensor.name, tensor.datatype, tensor.shape, None, None, part, data)
 
 
 def infer_answer(asked: Asked, reply: Reply, regions: SystemRegions) -> HttpAnswer:
@@ -270,7 +276,7 @@ def _assembled(head: bytes, tail: list[memoryview], coding: str | None) -> HttpA
 def _inputs(described: Sequence[_Input], tail: memoryview, regions: SystemRegions) -> dict[str, Values]:
     inputs: dict[str, Values] = {}
     at = 0
-    for name, datatype, shape, size, part, data in described:
+    for name, datatype, shape, size, dtype, part, data in described:
         if name in inputs:
             raise BadCall("read the request", f"input {shown(name)} comes twice")
         if size is not None:
@@ -279,7 +285,11 @@ def _inputs(described: Sequence[_Input], tail: memoryview, regions: SystemRegion
                     f"read tensor {shown(name)}",
                     f"its binary_data_size is {size}, {len(tail) - at} bytes are left of the body",
                 )
-            inputs[name] = tensor_from_bytes(name, datatype, shape, tail[at : at + size])
+            content = tail[at : at + size]
+            if dtype is None:
+                inputs[name] = tensor_from_bytes(name, datatype, shape, content)
+            else:
+                inputs[name] = plain_tensor(dtype, shape, content)
             at += size
         elif part is not None:
             inputs[name] = tensor_from_bytes(name, datatype, shape, regions.read(part))

@@ -221,9 +221,9 @@ class Asker:
             raise
 
     def straight(self, inputs: Inputs) -> dict[str, Array] | None:
-        """Public inputs or canonical tensors that need no preparation, by file tensor; None: they may need some."""
-        fed = self._feed(inputs)
-        return self.direct.canonical.feed(inputs) if fed is None else fed
+        """Canonical tensors or public inputs that need no preparation, by file tensor; None: they may need some."""
+        fed = self.direct.canonical.feed(inputs)
+        return self._feed(inputs) if fed is None else fed
 
     def run(self, fed: dict[str, Array]) -> Sequence[Array]:
         """The engine's outputs, in its order, for what `straight` returned; not counted. Raises: as `ask`."""
