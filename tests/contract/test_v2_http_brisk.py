@@ -152,13 +152,22 @@ def test_who_asks_wrongly_stays_where_it_is(opened: Open, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a hurried question", "a question whose answer is to be folded", "another path"])
-def test_who_asks_what_takes_its_time_goes_home(opened: Open, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_who_asks_what_takes_its_time_goes_home(opened: Open, kind: str) -> None:
     with opened.client() as peer:
-        monkeypatch.setattr(loan, "_STAYS_S", 600.0)
         peer.sendall(KINDS[kind])
         read_answer(peer)
 
         until(lambda: opened.lent == 0)
+        assert [ask(peer) for _ in range(5)] == [LOGITS] * 5
+
+
+def test_who_is_answered_slowly_stays_at_home_for_a_while(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened.client() as peer:
+        monkeypatch.setattr(loan, "_STAYS_S", 600.0)
+        (lent,) = opened.members
+        monkeypatch.setattr(lent._loan._in_round, "_short_s", 0.0)
+
+        until(lambda: ask(peer) == LOGITS and opened.lent == 0)
         assert [ask(peer) for _ in range(5)] == [LOGITS] * 5
         assert opened.lent == 0
 

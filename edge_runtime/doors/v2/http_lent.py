@@ -133,7 +133,6 @@ class LentConnection:
         """Answer and stay, or leave the request to the event loop."""
         answered = self._server.answer_here(request)
         if answered is None:
-            self._loan.stay()
             self.request = request
             return False
         answer, took_s = answered
