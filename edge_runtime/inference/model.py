@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from edge_runtime.contract.device_profile import DeviceFacts
@@ -335,9 +334,9 @@ class Model:
         from edge_runtime.inference.requests.lease import LeasePool  # who never leases does without
 
         with self._admission.lock:  # a model has one
-            if self._leases is None:
-                self._leases = LeasePool(self.predictor, self._admission, self._accounting, self._asker.check)
-            return self._leases
+            pool = self._leases or LeasePool(self.predictor, self._admission, self._accounting, self._asker.check)
+            self._leases = pool
+        return pool
 
     def warm_up(self, rounds: int = 2) -> float:
         """Ask about zeros, so that the first real request pays for nothing once; seconds that the last round took.
@@ -395,7 +394,5 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
