@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from edge_runtime.inference.postprocessing.rendering import as_json
-from edge_runtime.inference.preprocessing.given import one_by_one
+from edge_runtime.inference.preprocessing.values import one_by_one
 from edge_runtime.inference.requests.accounting import INTERPRET, PREPARE, RUN, SAMPLES
 from edge_runtime.inference.requests.drift import grid_of
 from edge_runtime.serving.calls import Call, Values

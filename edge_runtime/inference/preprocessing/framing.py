@@ -18,9 +18,8 @@ from edge_runtime.contract.steps import PreStep, op_of
 from edge_runtime.contract.tensor import AxisRange, InputSpec
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.preprocessing.audio_steps import centred_reach
-from edge_runtime.inference.preprocessing.given import check_dtype, plain_array, with_batch
 from edge_runtime.inference.preprocessing.preprocess import Chain, Preprocessor, compile_steps
-from edge_runtime.inference.preprocessing.values import Step, Value
+from edge_runtime.inference.preprocessing.values import Step, Value, check_dtype, plain_array, with_batch
 
 
 @dataclass(frozen=True, slots=True)

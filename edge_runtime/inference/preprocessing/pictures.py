@@ -11,10 +11,9 @@ import numpy as np
 
 from edge_runtime.contract.image_steps import Decode, Resize
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.preprocessing.given import with_batch
 from edge_runtime.inference.preprocessing.images import open_picture, resize_picture
 from edge_runtime.inference.preprocessing.preprocess import Chain, Inputs, Preprocessor
-from edge_runtime.inference.preprocessing.values import CHANNELS, Value
+from edge_runtime.inference.preprocessing.values import CHANNELS, Value, with_batch
 
 
 class Prepared(msgspec.Struct, frozen=True):

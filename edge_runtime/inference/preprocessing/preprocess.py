@@ -19,15 +19,18 @@ from edge_runtime.contract.release import ReleaseManifest, TensorBinding, Varian
 from edge_runtime.contract.steps import PreStep, op_of, parse_preprocess
 from edge_runtime.contract.tensor import AxisRange, InputSpec, TensorSpec
 from edge_runtime.inference.backend import Array, Tensors
-from edge_runtime.inference.preprocessing.given import (
+from edge_runtime.inference.preprocessing.values import (
+    Step,
+    Value,
     batched_layout,
     check_dtype,
     check_named,
     color_of,
+    permute,
     plain_array,
+    with_axes,
     with_batch,
 )
-from edge_runtime.inference.preprocessing.values import Step, Value, permute, with_axes
 
 if TYPE_CHECKING:
     from edge_runtime.contract.image_steps import Decode, Resize

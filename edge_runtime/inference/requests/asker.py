@@ -21,9 +21,8 @@ from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.blame import BadInput, blame_engine, blame_question
 from edge_runtime.inference.postprocessing.results import Answer, TensorAnswer
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocessing.given import are_listed, check_named, one_by_one
 from edge_runtime.inference.preprocessing.preprocess import Batch, Inputs
-from edge_runtime.inference.preprocessing.values import longest
+from edge_runtime.inference.preprocessing.values import are_listed, check_named, longest, one_by_one
 from edge_runtime.inference.requests.accounting import INTERPRET, PREPARE, Accounting, Record, count_failure, fail
 from edge_runtime.inference.requests.direct import Direct, Gate, direct_call
 

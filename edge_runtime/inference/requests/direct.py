@@ -17,8 +17,8 @@ from numpy import ndarray
 from edge_runtime.contract.steps import op_of
 from edge_runtime.inference.backend import Array, DirectCall, Session, Tensors, is_direct
 from edge_runtime.inference.predictor import Predictor, Reader
-from edge_runtime.inference.preprocessing.given import batched_layout, check_named
 from edge_runtime.inference.preprocessing.preprocess import Chain, Inputs
+from edge_runtime.inference.preprocessing.values import batched_layout, check_named
 from edge_runtime.inference.requests.accounting import PREPARE, Record
 
 if TYPE_CHECKING:

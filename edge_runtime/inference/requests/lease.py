@@ -15,9 +15,8 @@ from edge_runtime.contract.tensor import AxisRange
 from edge_runtime.inference.backend import Array, Binding, Session, is_direct
 from edge_runtime.inference.blame import BadInput, blame_engine, blame_question
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocessing.given import check_named
 from edge_runtime.inference.preprocessing.preprocess import Inputs
-from edge_runtime.inference.preprocessing.values import longest
+from edge_runtime.inference.preprocessing.values import check_named, longest
 from edge_runtime.inference.requests.accounting import Accounting, fail
 from edge_runtime.inference.requests.admission import Admission
 from edge_runtime.inference.requests.refusals import Overloaded

@@ -10,9 +10,8 @@ from edge_runtime.contract.tensor import TensorSpec
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.blame import BadInput
 from edge_runtime.inference.predictor import Predictor
-from edge_runtime.inference.preprocessing.given import axes_of, check_named, check_size, plain_array
 from edge_runtime.inference.preprocessing.preprocess import Chain, Preprocessor
-from edge_runtime.inference.preprocessing.values import Value
+from edge_runtime.inference.preprocessing.values import Value, axes_of, check_named, check_size, plain_array
 
 
 def are_prepared(preprocess: Preprocessor, tensors: Mapping[str, object]) -> bool:

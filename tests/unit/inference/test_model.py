@@ -23,7 +23,7 @@ from edge_runtime.inference.checks.golden import pack_golden, pack_own
 from edge_runtime.inference.opening import estimate_peak_bytes
 from edge_runtime.inference.postprocessing.rendering import as_json
 from edge_runtime.inference.postprocessing.results import Classes
-from edge_runtime.inference.preprocessing.given import one_by_one
+from edge_runtime.inference.preprocessing.values import one_by_one
 from tests.fakes.models import (
     WEIGHTS,
     Build,

@@ -68,7 +68,7 @@ ON_THE_WAY = {
     "inference.backends": "onnxruntime",
     "inference.libraries": "onnxruntime_session",
     "inference.postprocessing": "postprocess results",
-    "inference.preprocessing": "given preprocess values",
+    "inference.preprocessing": "preprocess values",
     "inference.requests": "accounting admission asker direct",
 }
 
