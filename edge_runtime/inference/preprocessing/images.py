@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def open_picture(
                 raise InferenceError("decode an image", f"its pixels are {image.mode}, not 8-bit", "convert it first")
             orientation = image.getexif().get(_ORIENTATION, 1) if step.exif == "apply" else 1
             if reduction is not None and image.format in _JPEGS:
-                _reduce(image, reduction, is_on_its_side=orientation in _ON_THEIR_SIDE)
+                _reduce(cast("ImageFile", image), reduction, is_on_its_side=orientation in _ON_THEIR_SIDE)
             if orientation != 1:
                 from PIL import ImageOps
 
@@ -118,9 +118,11 @@ def _reduce(image: ImageFile, reduction: Reduction, *, is_on_its_side: bool) -> 
         image.draft(image.mode, (width // factor, height // factor))
 
 
-def _opened(content: bytes, codecs: list[str]) -> ImageFile:
+def _opened(content: bytes, codecs: list[str]) -> PilImage:
     """As `Image.open`, which imports the readers of five formats to find the right one. Raises: InferenceError."""
     codec = next((one for one in codecs if content.startswith(_READERS[one][0])), None)
+    if codec == _CODECS["png"] and (plain := _plain_png(content)) is not None:
+        return plain
     if codec is not None:
         _import_reader(_READERS[codec][1])
         from PIL.Image import OPEN
@@ -131,6 +133,27 @@ def _opened(content: bytes, codecs: list[str]) -> ImageFile:
             if is_its_own is None or is_its_own(content[:16]) is True:
                 return read(io.BytesIO(content), "")
     raise _not_whole(codecs, "")
+
+
+def _plain_png(content: bytes) -> PilImage | None:
+    """A PNG file without Pillow's reader of such files, for which a first picture would wait; None: it takes that one.
+
+    Raises:
+        InferenceError: too large.
+    """
+    from edge_runtime.inference.preprocessing.png_file import read_plain_png
+
+    plain = read_plain_png(content)
+    if plain is None:
+        return None
+    _check_size(plain.width, plain.height)
+    _import_reader("PIL.ImageFile")  # by which Pillow gives pixels out
+    from PIL import Image
+
+    try:
+        return Image.frombytes(plain.mode, (plain.width, plain.height), plain.packed, "zip", plain.mode)
+    except ValueError:
+        return None  # its reader says what is wrong
 
 
 def load_readers(step: Decode, accepted: Sequence[str]) -> None:
