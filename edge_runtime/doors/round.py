@@ -7,12 +7,14 @@ nevertheless, the thread stays with that client, and another goes on with the ro
 
 from __future__ import annotations
 
+import logging
 import select
 import threading
 import time
 from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
 
+_log: Final = logging.getLogger(__name__)
 TICK_S: Final = 0.02
 """An answer that takes longer, or twice as long at most, is no longer waited for by the others."""
 
@@ -113,7 +115,13 @@ class Round(Generic[M]):
                 lead.serving = member
                 if lead.heeds and self._is_over(lead):
                     return self._part(lead)
-                if not member.answer_next() and self._ends_with(lead, member):
+                try:
+                    stays = member.answer_next()
+                except Exception as error:  # noqa: BLE001 - the others must not lose their thread
+                    _log.error("%s: hung up on a client: it failed unexpectedly", self._name, exc_info=error)
+                    member.hang_up()
+                    stays = False
+                if not stays and self._ends_with(lead, member):
                     return self._part(lead)
                 lead.answered += 1
             lead.serving = None

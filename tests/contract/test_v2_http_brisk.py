@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -16,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.doors import loan, pace
-from edge_runtime.doors.v2 import http_lent
+from edge_runtime.doors.v2 import http, http_lent
+from edge_runtime.doors.v2.http_answer import HttpAnswer
 from edge_runtime.doors.v2.http_body import HttpError
 from edge_runtime.doors.v2.http_limits import HttpLimits
 from edge_runtime.doors.v2.http_parser import Request, RequestReader
@@ -288,7 +290,7 @@ def test_closing_the_door_waits_for_a_request_that_has_begun(opened: Open) -> No
     with opened.client() as peer:
         peer.sendall(infer()[:-5])
         (lent,) = opened.members
-        until(lambda: lent.began > 0)
+        until(lambda: not lent._reader.is_idle)
         closing = threading.Thread(target=opened.opened.door.stop, args=(30.0,))
         closing.start()
         until(lambda: opened.lent == 0)
@@ -333,6 +335,88 @@ def test_who_has_idled_longest_makes_room_though_it_is_lent(release: Path) -> No
         until(lambda: open_files() == before)
 
 
+def test_who_is_being_answered_makes_no_room(release: Path) -> None:
+    limits = HttpLimits(connections=2, keep_body_s=600.0)
+    with opened_with(release, limits) as opened, opened.client() as stuck, opened.client() as other:
+        opened.backend.go.clear()
+        stuck.sendall(infer())
+        assert opened.backend.is_hanging.wait(60)
+        assert ask(other) == LOGITS
+        until(lambda: any(one.is_idle for one in opened.opened.door._server._connections))
+        with opened.opened.connect() as newcomer:
+            newcomer.sendall(LIVE)
+            is_live = read_answer(newcomer)[0] == 200
+        opened.backend.go.set()
+
+        assert is_live
+        assert other.recv(1) == b""
+        assert answer(stuck) == LOGITS
+
+
+def test_who_fetches_an_answer_is_not_idle_and_leaves_a_closing_door_when_it_is_whole(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = HttpAnswer(200, (bytes(40_000_000),))
+    with opened.client() as peer:
+        (connection,) = opened.opened.door._server._connections
+        monkeypatch.setattr(http, "infer_answer", lambda *_: long)
+        peer.sendall(infer())
+        # More than sockets hold: the rest waits in the server until it is fetched.
+        until(lambda: connection._is_paused)
+        is_idle = connection.is_idle
+        closing = threading.Thread(target=opened.opened.door.stop, args=(600.0,))
+        closing.start()
+        until(lambda: connection._is_last)
+
+        assert not is_idle
+        assert read_answer(peer)[2] == long.parts[0]
+        assert peer.recv(1) == b""
+        closing.join(60)
+        assert not closing.is_alive()
+
+
+def test_a_body_that_fails_unexpectedly_costs_its_client_and_nobody_else(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened.client() as peer, opened.client() as other:
+        poll, failures = RequestReader.poll, iter([MemoryError()])
+
+        def failing(reader: RequestReader) -> Request | None:
+            if (failure := next(failures, None)) is not None:
+                raise failure
+            return poll(reader)
+
+        monkeypatch.setattr(RequestReader, "poll", failing)
+        peer.sendall(infer())
+
+        assert ended(peer)
+        assert ask(other) == LOGITS
+        until(lambda: opened.connections == 1)
+
+
+def test_the_body_of_a_client_that_was_cut_off_is_not_kept(release: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        with opened_with(release, HttpLimits(keep_body_s=600.0)) as opened, opened.client() as peer:
+            server = opened.opened.door._server
+            (connection,) = server._connections
+            server._loop.call_soon_threadsafe(connection.abort)
+            del connection
+
+            assert ended(peer)
+            until(lambda: server.budget._left == HttpLimits().bodies_bytes)
+    finally:
+        gc.enable()
+
+
+def ended(peer: socket.socket) -> bool:
+    try:
+        return peer.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
 class _Partly:
     """The module `os` with another `writev`."""
 
@@ -341,5 +425,3 @@ class _Partly:
 
     def __getattr__(self, name: str) -> object:
         return getattr(os, name)
-
-

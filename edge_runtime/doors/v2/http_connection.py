@@ -88,7 +88,8 @@ class Connection(asyncio.BufferedProtocol):
         """A client is here."""
         self._transport = cast("asyncio.Transport", transport)
         if transport.get_extra_info("sslcontext") is None:
-            self._fd = os.dup(transport.get_extra_info("socket").fileno())
+            with suppress(OSError):  # no more descriptors: the event loop sends
+                self._fd = os.dup(transport.get_extra_info("socket").fileno())
         if not self._server.admit(self):
             self._turn_away(HttpError(503, "as many clients are connected as this server takes"))
             self._loop.call_later(self._server.limits.linger_s, self.abort)
@@ -270,6 +271,9 @@ class Connection(asyncio.BufferedProtocol):
                 self._has_continued = True
                 self._send([CONTINUE])
         elif self._reader.is_idle:
+            if self._is_last:
+                self.close()
+                return
             self._enter("idle", limits.idle_s)
             if self._lend():
                 return
@@ -306,6 +310,8 @@ class Connection(asyncio.BufferedProtocol):
         with self._writing:
             if self._is_lost:
                 self._close_descriptor()
+                # Together they would last until cycles are collected, and the memory of a body with them.
+                self._lent = None
                 return
             self._is_coming_home = True
         # A loop that has ended has nobody to tell.
@@ -316,12 +322,15 @@ class Connection(asyncio.BufferedProtocol):
         self._lent, self._is_coming_home = None, False
         self._loan.end()
         if self._phase == "ending" or self._transport is None:
+            self._reader.release()
             return
+        # Not idle, who has not fetched the answer.
+        self._phase, self._deadline = "busy", inf
         self._transport.resume_reading()
         self._send_rest(lent.parts, lent.sent)
         if lent.failed is not None:
             self._refuse(lent.failed)
-        elif lent.is_last or (self._is_last and lent.request is None and self._reader.is_idle):
+        elif lent.is_last:
             self.close()
         else:
             self._unanswered = lent.request

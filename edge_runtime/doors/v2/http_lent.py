@@ -49,7 +49,7 @@ class LentConnection:
     Attributes:
         is_recalled: the connection is to go home before its next answer.
         active_at: when something came last, `time.monotonic()` seconds.
-        began: when a request began of which not all has come; 0: none.
+        began: when a request began that is not answered; 0: none.
         request: came, and is not answered.
         failed: the last thing that came is no request.
         parts: an answer, of which `sent` bytes are gone.
@@ -104,9 +104,9 @@ class LentConnection:
                 if not count:
                     return False
                 self.active_at = time.monotonic()
+                self.began = self.began or self.active_at
                 reader.advance(count)
                 if (request := reader.poll()) is not None:
-                    self.began = 0.0
                     return self._answer(request)
                 if count < len(room):
                     break  # nothing more is there
@@ -117,13 +117,19 @@ class LentConnection:
         except HttpError as error:
             self.failed = error
             return False
-        self.began = self.began or self.active_at
+        if reader.is_idle:
+            self.began = 0.0  # nothing came, or what stands between requests
         return (head := reader.awaited) is None or not head.expects_continue
 
     def hang_up(self) -> None:
         """As `Member.hang_up`."""
-        with suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as peer:
-            peer.shutdown(socket.SHUT_RDWR)
+        self.is_last = True
+        with suppress(OSError):  # it has hung up itself
+            peer = socket.socket(fileno=self._descriptor)
+            try:
+                peer.shutdown(socket.SHUT_RDWR)
+            finally:
+                peer.detach()
 
     def go_home(self) -> None:
         """Have the event loop go on."""
@@ -146,5 +152,7 @@ class LentConnection:
         if sent < sum(map(len, parts)):
             self.parts, self.sent = parts, sent
             return False
-        stays = self._loan.goes_on(self.active_at, took_s)
-        return stays and self._reader.is_idle and not self.is_last
+        stays = self._loan.goes_on(self.active_at, took_s) and self._reader.is_idle and not self.is_last
+        if stays:
+            self.began = 0.0
+        return stays

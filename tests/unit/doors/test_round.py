@@ -184,6 +184,23 @@ def test_without_more_threads_who_must_go_on_alone_is_hung_up_on(monkeypatch: py
         assert other.ask()
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_who_cannot_be_answered_is_hung_up_on_and_the_others_are_answered(
+    count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise MemoryError
+
+    with together(count) as (failing, *others):
+        failing.before_answer = fail
+        failing.near.sendall(b"?")
+
+        assert failing.near.recv(1) == b""
+        assert failing.went_on.get(timeout=PATIENCE_S)
+        assert all(other.ask() for other in others)
+    assert "failed unexpectedly" in caplog.text
+
+
 def test_who_is_hung_up_on_is_served_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
