@@ -18,10 +18,10 @@ from converters.errors import BadDataset
 from converters.evaluation.golden_truth import Kept, truth_of
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.evidence import CheckResult
-from edge_runtime.contract.golden import GOLDEN_MAX_BYTES, GoldenSpec
-from edge_runtime.contract.golden_archive import Truth
+from edge_runtime.contract.golden import Truth
 from edge_runtime.contract.ids import parse_layer_name
 from edge_runtime.contract.layout import LayoutFolder, read_checked
+from edge_runtime.contract.release import GOLDEN_MAX_BYTES, GoldenSpec
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.checks.golden import (
     GoldenSample,

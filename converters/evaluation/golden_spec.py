@@ -7,8 +7,8 @@ from typing import Final
 
 from converters.planning.recipe import GoldenRecipe, Recipe
 from converters.planning.recipe_outputs import OutputRecipe
-from edge_runtime.contract.golden import GOLDEN_MAX_BYTES, GoldenCheck, GoldenSpec
 from edge_runtime.contract.ids import LayerName
+from edge_runtime.contract.release import GOLDEN_MAX_BYTES, GoldenCheck, GoldenSpec
 from edge_runtime.contract.steps import RawStep
 from edge_runtime.contract.tensor import TensorSpec
 

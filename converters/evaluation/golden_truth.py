@@ -10,7 +10,7 @@ import numpy as np
 from converters.data.samples.sample import Sample
 from converters.data.truth import MaskFile, TrueBoxes
 from converters.evaluation.metrics.segmentation import VOID, read_mask
-from edge_runtime.contract.golden_archive import TrueMask, TrueObject, Truth
+from edge_runtime.contract.golden import TrueMask, TrueObject, Truth
 from edge_runtime.inference.checks.agreement import resized_map
 from edge_runtime.inference.checks.golden_answers import pack_mask, true_objects
 from edge_runtime.inference.postprocessing.question_results import OUTSIDE

@@ -40,9 +40,8 @@ from devices.probe import Machine, read_machine
 from edge_runtime.contract.digest import Digest
 from edge_runtime.contract.errors import EdgeError, InferenceError
 from edge_runtime.contract.evidence import Where
-from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.contract.layout import LayoutFolder
-from edge_runtime.contract.release import ReferenceScore, Waiver
+from edge_runtime.contract.release import GoldenSpec, ReferenceScore, Waiver
 from edge_runtime.inference.checks.golden import GoldenSet
 from edge_runtime.inference.facts import engines
 from edge_runtime.interrupt import interrupts_held

@@ -31,9 +31,8 @@ from converters.release.draft import Draft, draft_release
 from converters.release.layers import layers_of, read_priors
 from edge_runtime.contract.digest import Digest, digest_of_file
 from edge_runtime.contract.errors import InferenceError
-from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.contract.ids import LayerName
-from edge_runtime.contract.release import Calibration, ReferenceScore, Waiver, reference_to
+from edge_runtime.contract.release import Calibration, GoldenSpec, ReferenceScore, Waiver, reference_to
 from edge_runtime.inference.arrays import read_npy
 from edge_runtime.inference.checks.golden import GoldenSet
 from edge_runtime.inference.predictor import Predictor

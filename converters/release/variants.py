@@ -11,7 +11,7 @@ import msgspec
 from converters.planning.planner import Candidate
 from converters.release.draft import Draft
 from edge_runtime.contract.digest import digest_of
-from edge_runtime.contract.golden_archive import OWN_LAYER
+from edge_runtime.contract.golden import OWN_LAYER
 from edge_runtime.contract.ids import LayerName
 from edge_runtime.contract.release import (
     BatchSpec,

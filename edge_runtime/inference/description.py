@@ -9,10 +9,9 @@ import msgspec
 
 from edge_runtime.contract.digest import Digest, hex_of
 from edge_runtime.contract.errors import ContractError, TrustError
-from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.contract.ids import VariantId
 from edge_runtime.contract.layout import BlobSource, OpenRelease, OpenVariant, VariantEntry, open_variant
-from edge_runtime.contract.release import ReferenceScore, ReleaseManifest, StateSpec, StreamSpec, Waiver
+from edge_runtime.contract.release import GoldenSpec, ReferenceScore, ReleaseManifest, StateSpec, StreamSpec, Waiver
 from edge_runtime.contract.tensor import AxisRange, InputSpec, OutputSpec
 from edge_runtime.contract.variant_choice import OfferedVariant, choose
 from edge_runtime.inference.backend import BACKENDS, Registry

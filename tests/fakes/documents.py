@@ -31,8 +31,7 @@ from edge_runtime.contract.device_state import (
 )
 from edge_runtime.contract.digest import Digest, digest_of
 from edge_runtime.contract.evidence import Accuracy, By, CheckResult, Evidence, EvidenceFile, Latency, Where
-from edge_runtime.contract.golden import GoldenCheck, GoldenSpec
-from edge_runtime.contract.golden_archive import write_golden
+from edge_runtime.contract.golden import write_golden
 from edge_runtime.contract.ids import DeviceId, LayerName, ModelName, SlotId, VariantId, Version, target_path
 from edge_runtime.contract.image_steps import Decode, Layout, Normalize, Resize
 from edge_runtime.contract.layout import RELEASE_CONFIG, VARIANT_CONFIG, LayoutWriter, variant_annotations
@@ -41,6 +40,8 @@ from edge_runtime.contract.release import (
     Calibration,
     EngineRequirement,
     FileEntry,
+    GoldenCheck,
+    GoldenSpec,
     Licence,
     Limits,
     ModelFormat,

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from edge_runtime.contract.digest import Digest
-from edge_runtime.contract.golden import GoldenCheck
-from edge_runtime.contract.golden_archive import Truth
+from edge_runtime.contract.golden import Truth
+from edge_runtime.contract.release import GoldenCheck
 from edge_runtime.inference.checks.golden import pack_golden
 from tests.fakes.models import WEIGHTS, Build, four_pixel_classifier, write_release
 

@@ -15,11 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_runtime.contract.codec import encode
 from edge_runtime.contract.digest import Digest, digest_of
-from edge_runtime.contract.golden import GoldenCheck, GoldenSpec
 from edge_runtime.contract.ids import LayerName, ModelName, VariantId, Version
 from edge_runtime.contract.layout import RELEASE_CONFIG, VARIANT_CONFIG, LayoutWriter, variant_annotations
 from edge_runtime.contract.release import (
     FileEntry,
+    GoldenCheck,
+    GoldenSpec,
     Licence,
     ReleaseManifest,
     Source,

@@ -17,7 +17,7 @@ from converters.evaluation.evaluate import evaluate
 from converters.pipeline.build import plan_of
 from converters.pipeline.material import Material, Reference, read_material, refer
 from converters.planning.recipe import parse_recipe
-from edge_runtime.contract.golden import GoldenCheck
+from edge_runtime.contract.release import GoldenCheck
 from edge_runtime.inference.postprocessing.question_results import Anomaly
 from tests.fakes.shared_recipes import RECIPES
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge_runtime.contract import ids, topics
 from edge_runtime.contract.codec import decode, encode
 from edge_runtime.contract.errors import ContractError
-from edge_runtime.contract.golden_archive import read_golden, write_golden
+from edge_runtime.contract.golden import read_golden, write_golden
 from edge_runtime.contract.layout import parse_release_index
 from edge_runtime.contract.release import read_release, read_variant
 from edge_runtime.contract.sketch import RELATIVE_ERROR, Sketch, SketchData

@@ -15,10 +15,10 @@ import numpy as np
 from edge_runtime.contract.codec import decode, encode
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
 from edge_runtime.contract.evidence import CheckResult
-from edge_runtime.contract.golden import GoldenCheck, GoldenSpec
-from edge_runtime.contract.golden_archive import TRUTH_MEMBER, Truth, read_golden, write_golden
+from edge_runtime.contract.golden import TRUTH_MEMBER, Truth, read_golden, write_golden
 from edge_runtime.contract.ids import shown
 from edge_runtime.contract.reasons import GOLDEN_FAILED
+from edge_runtime.contract.release import GoldenCheck, GoldenSpec
 from edge_runtime.inference.arrays import read_npy, read_npz, write_npy, write_npz
 from edge_runtime.inference.backend import Array, Tensors
 from edge_runtime.inference.checks.agreement import cosine, max_abs, snr_db, top1_agreement

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from edge_runtime.contract.errors import ContractError, UnsupportedFeature
-from edge_runtime.contract.golden_archive import TrueMask, TrueObject, Truth
+from edge_runtime.contract.golden import TrueMask, TrueObject, Truth
 from edge_runtime.contract.ids import shown
 from edge_runtime.inference.backend import Array
 from edge_runtime.inference.checks.agreement import (

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from edge_runtime.contract.evidence import CheckResult
-from edge_runtime.contract.golden import GOLDEN_MAX_BYTES
 from edge_runtime.contract.ids import parse_layer_name
-from edge_runtime.contract.release import layer_of
+from edge_runtime.contract.release import GOLDEN_MAX_BYTES, layer_of
 from edge_runtime.inference.arrays import ARCHIVE_MAX_BYTES
 from edge_runtime.inference.checks.golden import GoldenSet, load_own, run_golden, unpack_golden
 from edge_runtime.inference.opening import Opened, read_layer

@@ -11,8 +11,8 @@ from edge_runtime import Model
 from edge_runtime.agent.live import LiveModel
 from edge_runtime.contract import reasons
 from edge_runtime.contract.errors import InferenceError
-from edge_runtime.contract.golden import GoldenCheck
 from edge_runtime.contract.ids import SlotId
+from edge_runtime.contract.release import GoldenCheck
 from edge_runtime.inference.checks.golden import pack_golden
 from edge_runtime.update.ports import TrialRequest
 from edge_runtime.update.states import Activation

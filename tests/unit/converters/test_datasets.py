@@ -10,7 +10,7 @@ from converters.data.samples.sample import Wanted
 from converters.errors import BadDataset
 from converters.evaluation.golden import ask_from, choose_samples
 from converters.planning.recipe import EvaluationRecipe
-from edge_runtime.contract.golden import GOLDEN_MAX_BYTES
+from edge_runtime.contract.release import GOLDEN_MAX_BYTES
 from edge_runtime.contract.tensor import AxisRange
 from edge_runtime.inference.preprocessing.preprocess import compile_preprocess
 from tests.fakes.models import release_manifest

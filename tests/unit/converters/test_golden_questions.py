@@ -13,7 +13,7 @@ from converters.data.samples.sample import Sample
 from converters.data.truth import MaskFile, TrueBoxes, Truth
 from converters.evaluation.golden import ask_from, choose_samples
 from converters.evaluation.golden_truth import Kept, truth_of
-from edge_runtime.contract.golden import GOLDEN_MAX_BYTES
+from edge_runtime.contract.release import GOLDEN_MAX_BYTES
 from edge_runtime.contract.tensor import AxisRange
 from edge_runtime.inference.checks.golden import narrowed
 from edge_runtime.inference.checks.golden_answers import unpack_mask

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from edge_runtime.contract.errors import ContractError, InferenceError, UnsupportedFeature
-from edge_runtime.contract.golden import GoldenCheck, GoldenSpec
-from edge_runtime.contract.golden_archive import Truth, write_golden
+from edge_runtime.contract.golden import Truth, write_golden
+from edge_runtime.contract.release import GoldenCheck, GoldenSpec
 from edge_runtime.inference.arrays import read_npy, read_npz, write_npy, write_npz
 from edge_runtime.inference.checks.golden import load_own, pack_golden, pack_own, run_golden, unpack_golden
 from edge_runtime.inference.postprocessing.results import Classes

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.contract.codec import decode, encode
 from edge_runtime.contract.errors import ContractError, UnsupportedFeature
-from edge_runtime.contract.golden_archive import TrueMask, Truth
+from edge_runtime.contract.golden import TrueMask, Truth
 from edge_runtime.contract.question_steps import Segment
 from edge_runtime.inference.checks.golden import pack_golden, unpack_golden
 from edge_runtime.inference.checks.golden_answers import (

@@ -14,9 +14,9 @@ from PIL import Image
 from edge_runtime import Model
 from edge_runtime.contract.digest import digest_of, hex_of
 from edge_runtime.contract.errors import ContractError, DigestMismatch, InferenceError
-from edge_runtime.contract.golden import GoldenCheck
-from edge_runtime.contract.golden_archive import Truth
+from edge_runtime.contract.golden import Truth
 from edge_runtime.contract.layout import LayoutFolder
+from edge_runtime.contract.release import GoldenCheck
 from edge_runtime.inference.answer_files import answer_files
 from edge_runtime.inference.blame import BadInput
 from edge_runtime.inference.checks.golden import pack_golden, pack_own

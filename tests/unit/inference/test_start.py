@@ -50,7 +50,7 @@ def test_an_answer_to_a_tensor_waits_for_no_pictures_sounds_tests_or_command_lin
         "images", "image_steps", "opencv", "jpeg_header", "pictures", "geometry", "reduction",
         "agreement", "arrays", "drift", "finite", "prepared", "streams", "audio_steps", "table_steps",
         "detect", "segment", "sound_steps", "text_steps", "answer_steps", "question_steps", "plain_answers",
-        "question_answers", "question_results", "stream_results", "rendering", "golden_archive",
+        "question_answers", "question_results", "stream_results", "rendering", "golden",
         "statistics", "waiting_line", "together", "rows", "sessions",
     }  # fmt: skip
 
@@ -61,7 +61,7 @@ def test_an_answer_to_a_tensor_waits_for_no_pictures_sounds_tests_or_command_lin
 
 
 ON_THE_WAY = {
-    "contract": "codec device_profile digest errors golden ids layout reasons release steps target tensor "
+    "contract": "codec device_profile digest errors ids layout reasons release steps target tensor "
     "variant_choice",
     "inference": "backend backends blame facts libraries model opening postprocessing predictor preprocessing "
     "requests tuned vendor_telemetry",
