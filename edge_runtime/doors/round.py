@@ -8,10 +8,12 @@ nevertheless, the thread stays with that client, and another goes on with the ro
 from __future__ import annotations
 
 import logging
+import os
 import select
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Generic, Protocol, TypeVar
 
 _log: Final = logging.getLogger(__name__)
@@ -65,7 +67,10 @@ class Round(Generic[M]):
         self._lock = threading.Lock()
         """Guards everything below."""
         self._members: dict[int, M] = {}
+        self._recalled: dict[int, M] = {}
         self._poll: select.epoll | None = None
+        self._bell = -1
+        """Rings for as long as somebody is recalled; there is one while there is a poll."""
         self._lead: _Lead[M] | None = None
         self._is_watched = False
         self._asked = threading.Event()
@@ -76,7 +81,7 @@ class Round(Generic[M]):
         descriptor = member.fileno()
         with self._lock:
             try:
-                poll = self._poll = self._poll or select.epoll()
+                poll = self._poll or self._open()
                 poll.register(descriptor, select.EPOLLIN)
                 self._members[descriptor] = member
                 if self._lead is None:
@@ -91,7 +96,14 @@ class Round(Generic[M]):
         descriptor = member.fileno()
         with self._lock:
             if self._poll is not None and self._members.get(descriptor) is member:
-                self._poll.modify(descriptor, select.EPOLLIN | select.EPOLLOUT)
+                self._recalled[descriptor] = member
+                os.eventfd_write(self._bell, 1)
+
+    def _open(self) -> select.epoll:
+        poll = self._poll = select.epoll()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK)
+        poll.register(self._bell, select.EPOLLIN)
+        return poll
 
     def _begin(self, poll: select.epoll) -> None:
         """Have a new thread go round; the lock is held. Raises: RuntimeError: there are no more threads."""
@@ -109,7 +121,7 @@ class Round(Generic[M]):
         members = self._members
         while True:
             for descriptor, _ in poll.poll():
-                member = members.get(descriptor)
+                member = members.get(descriptor) or self._called(descriptor)
                 if member is None:
                     continue  # it has left since
                 lead.serving = member
@@ -132,6 +144,16 @@ class Round(Generic[M]):
         member, lead.parts_with, lead.serving = lead.parts_with, None, None
         assert member is not None
         self._go_on(member)
+
+    def _called(self, descriptor: int) -> M | None:
+        """Whoever is to have a turn because the bell rings."""
+        with self._lock:
+            if descriptor != self._bell:
+                return None
+            if not self._recalled:
+                with suppress(BlockingIOError):  # the thread before saw to it
+                    os.eventfd_read(self._bell)
+            return next(iter(self._recalled.values()), None)
 
     def _is_over(self, lead: _Lead[M]) -> bool:
         with self._lock:
@@ -166,11 +188,15 @@ class Round(Generic[M]):
     def _leave(self, member: M) -> None:
         """Take a member out, and tidy up behind the last one; the lock is held."""
         descriptor = member.fileno()
+        self._recalled.pop(descriptor, None)
         if self._members.pop(descriptor, None) is not None and self._poll is not None:
             self._poll.unregister(descriptor)
         if not self._members and self._poll is not None:
             self._poll.close()
             self._poll = self._lead = None
+            if self._bell >= 0:
+                os.close(self._bell)
+                self._bell = -1
             self._asked.set()
 
     def _watch(self) -> None:

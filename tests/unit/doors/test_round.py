@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 
 import pytest
@@ -147,6 +147,35 @@ def test_who_is_recalled_leaves_without_having_asked() -> None:
         assert recalled.went_on.get(timeout=PATIENCE_S)
         assert other.ask()
         assert list(round_._members.values()) == [other]
+
+
+def test_who_fetches_nothing_can_be_recalled_too() -> None:
+    round_ = Round[Client](go_on)
+    with together(2, round_) as (recalled, other):
+        recalled.far.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                recalled.far.send(bytes(4096))
+        recalled.is_recalled = True
+        round_.recall(recalled)
+
+        assert recalled.went_on.get(timeout=PATIENCE_S)
+        assert other.ask()
+
+
+def test_all_are_recalled_who_are_recalled_at_once() -> None:
+    round_ = Round[Client](go_on)
+    before = open_files(is_first_look=True)
+    with together(5, round_) as (*recalled, other):
+        for client in recalled:
+            client.is_recalled = True
+            round_.recall(client)
+            round_.recall(client)
+
+        assert all(client.went_on.get(timeout=PATIENCE_S) for client in recalled)
+        assert other.ask()
+        assert list(round_._members.values()) == [other]
+    assert open_files() == before
 
 
 def test_to_recall_who_has_left_changes_nothing() -> None:
