@@ -141,13 +141,13 @@ def _plain_png(content: bytes) -> PilImage | None:
     Raises:
         InferenceError: too large.
     """
+    _import_reader("PIL.ImageFile")  # by which Pillow gives out the pixels of any file
     from edge_runtime.inference.preprocessing.png_file import read_plain_png
 
     plain = read_plain_png(content)
     if plain is None:
         return None
     _check_size(plain.width, plain.height)
-    _import_reader("PIL.ImageFile")  # by which Pillow gives pixels out
     from PIL import Image
 
     try:
