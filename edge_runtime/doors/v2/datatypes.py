@@ -75,10 +75,10 @@ def element_count(name: str, shape: Sequence[int]) -> int:
     """How many elements a shape has. Raises: BadCall for negative sizes, too many axes, absurd products."""
     if len(shape) > AXES_MAX or min(shape, default=0) < 0:
         raise BadCall(f"read tensor {shown(name)}", f"shape {shown(list(shape))} is impossible")
-    count = math.prod(shape)
-    if count > _COUNT_MAX:
+    # The others too beside an axis of length 0, which makes nothing of any product.
+    if math.prod(filter(None, shape)) > _COUNT_MAX:
         raise BadCall(f"read tensor {shown(name)}", f"shape {shown(list(shape))} has too many elements")
-    return count
+    return math.prod(shape)
 
 
 def tensor_from_bytes(name: str, datatype: str, shape: Sequence[int], content: Buffer) -> Values:

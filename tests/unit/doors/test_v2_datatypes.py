@@ -86,6 +86,7 @@ def test_a_tensor_that_does_not_start_at_a_multiple_of_its_item_is_copied() -> N
         ("FP32", [2, 2], bytes(15), "takes 16 bytes, 15 came"),
         ("FP32", [-1], bytes(4), "impossible"),
         ("FP32", [1 << 40, 1 << 40], bytes(4), "too many elements"),
+        ("FP32", [0, 1 << 62, 1 << 62], b"", "too many elements"),
         ("FP32", [1] * 33, bytes(4), "impossible"),
         ("BF16", [2], bytes(4), "BF16.*send FP32"),
         ("float32", [1], bytes(4), "use one of BOOL"),
