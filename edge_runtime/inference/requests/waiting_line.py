@@ -256,8 +256,10 @@ def _refuse_all(admission: Admission, turns: list[Turn]) -> None:
         _counted(admission, turn.refusal)
         if turn.wake is not None:
             turn.wake.release()
-        if turn.refuse is not None:
-            turn.refuse(turn.refusal)
+        # Its tensors may be large, and the line and its owner may keep it for long.
+        refuse, turn.work, turn.refuse = turn.refuse, None, None
+        if refuse is not None:
+            refuse(turn.refusal)
 
 
 def _counted(admission: Admission, refusal: Refused) -> Refused:

@@ -8,6 +8,7 @@ import pickle
 import random
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -154,6 +155,21 @@ def test_withdrawn_work_does_not_pile_up_while_the_model_is_busy() -> None:
         line.submit("x").cancel()
 
     assert len(line.admission.line) <= 9
+
+
+def test_withdrawn_work_is_let_go_of_at_once() -> None:
+    line = Line()
+
+    def work() -> None: ...
+
+    def refuse(_: Refused) -> None: ...
+
+    kept = [weakref.ref(work), weakref.ref(refuse)]
+    ticket = line.admission.submit(work, refuse=refuse)
+    del work, refuse
+
+    assert ticket.cancel()
+    assert [one() for one in kept] == [None, None]
 
 
 def test_closing_refuses_whoever_waits_and_whoever_comes_but_not_who_runs() -> None:
