@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.doors import loan, pace
-from edge_runtime.doors.v2 import http, http_lent
+from edge_runtime.doors.v2 import http, http_connection, http_lent
 from edge_runtime.doors.v2.http_answer import HttpAnswer
 from edge_runtime.doors.v2.http_body import HttpError
 from edge_runtime.doors.v2.http_limits import HttpLimits
@@ -408,6 +409,21 @@ def test_the_body_of_a_client_that_was_cut_off_is_not_kept(release: Path) -> Non
             until(lambda: server.budget._left == HttpLimits().bodies_bytes)
     finally:
         gc.enable()
+
+
+def test_without_more_descriptors_a_client_is_answered_but_not_lent(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(http_connection.os, "dup", refuse)
+    with opened.opened.connect() as peer:
+        answers = [ask(peer) for _ in range(6)]
+
+        assert answers == [LOGITS] * 6
+        assert opened.connections == 1
+        assert not opened.lent
 
 
 def ended(peer: socket.socket) -> bool:
