@@ -65,6 +65,7 @@ def report() -> list[str]:
                     costs[one.name].append(cost)
         imports = {one.name: imports_ms(one.command, _ROOT, _IMPORT_RUNS) for one in programs}
     is_quiet = os.getloadavg()[0] <= QUIET
+    counted = "median" if is_quiet else "10th percentile, for the machine is busy"
     place = ROUNDS // 2 if is_quiet else ROUNDS // 10
     taken = {name: sorted(cost.wall_ms for cost in found)[place] for name, found in costs.items()}
     worked = {name: sorted(cost.processor_ms for cost in found)[place] for name, found in costs.items()}
@@ -85,7 +86,7 @@ def report() -> list[str]:
         "## Start to first answer",
         "",
         "Each program starts Python, loads the model, checks every digest (ours), and answers once. One thread in the",
-        f"engine. {ROUNDS} rounds, in another order each time; {'median' if is_quiet else '10th percentile, for the machine is busy'};",
+        f"engine. {ROUNDS} rounds, in another order each time; {counted};",
         "memory is the peak (VmHWM). The bare script is as anybody writes it: its engine sets up its vendor's",
         "telemetry, which ours switches off.",
         "",
