@@ -14,6 +14,11 @@ HURRIED_US: Final = 100_000
 """Whose deadline is nearer has no time to wait for another's slow answer, which nobody would count as waiting."""
 
 
+def left_us(deadline: float | None, now: float) -> int:
+    """Microseconds until a deadline, at least one, as `Pace.note` takes them; 0: there is none."""
+    return 0 if deadline is None else max(1, int((deadline - now) * 1e6))
+
+
 class Pace:
     """The pace of one client.
 

@@ -210,14 +210,7 @@ def test_what_is_no_request_is_refused_as_from_anybody(opened: Open, sent: bytes
 def test_what_failed_once_is_not_tried_again(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     # A body that found no memory in its midst would be read from there as if it were another one.
     with opened.client() as peer:
-        poll, failures = RequestReader.poll, iter([HttpError(503, "there is no memory")])
-
-        def failing(reader: RequestReader) -> Request | None:
-            if (failure := next(failures, None)) is not None:
-                raise failure
-            return poll(reader)
-
-        monkeypatch.setattr(RequestReader, "poll", failing)
+        fail_once(monkeypatch, HttpError(503, "there is no memory"))
         peer.sendall(infer())
 
         assert read_answer(peer)[0] == 503
@@ -380,14 +373,7 @@ def test_a_body_that_fails_unexpectedly_costs_its_client_and_nobody_else(
     opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened.client() as peer, opened.client() as other:
-        poll, failures = RequestReader.poll, iter([MemoryError()])
-
-        def failing(reader: RequestReader) -> Request | None:
-            if (failure := next(failures, None)) is not None:
-                raise failure
-            return poll(reader)
-
-        monkeypatch.setattr(RequestReader, "poll", failing)
+        fail_once(monkeypatch, MemoryError())
         peer.sendall(infer())
 
         assert ended(peer)
@@ -431,6 +417,18 @@ def ended(peer: socket.socket) -> bool:
         return peer.recv(1) == b""
     except ConnectionResetError:
         return True
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    """The next request that is looked for is not found for that reason."""
+    poll, failures = RequestReader.poll, iter([failure])
+
+    def failing(reader: RequestReader) -> Request | None:
+        if (one := next(failures, None)) is not None:
+            raise one
+        return poll(reader)
+
+    monkeypatch.setattr(RequestReader, "poll", failing)
 
 
 class _Partly:

@@ -26,7 +26,7 @@ from edge_runtime.doors.v2.grpc_limits import RPCS_MAX, STREAMS_MAX, GrpcLimits
 from edge_runtime.doors.v2.grpc_service import CHANGES, HEALTH_PATH, SERVICE, SLOW, STREAM, Caller, GrpcService, Method
 from edge_runtime.doors.v2.grpc_stream import Arrived, Event, MessageRules, Stream
 from edge_runtime.doors.v2.http_body import HttpError, unfold
-from edge_runtime.doors.v2.listening import Household
+from edge_runtime.doors.v2.listening import Household, after
 from edge_runtime.doors.v2.wire import Content
 from edge_runtime.inference.requests.refusals import unforeseen
 from edge_runtime.serving.calls import BadCall, Reply
@@ -225,10 +225,8 @@ class GrpcCalls(Household[GrpcConnection]):
 
     def _watch(self, stream: Stream, deadline: float) -> None:
         """Withdraw a call that still waits at its deadline (`time.monotonic()` seconds)."""
-        # Loops round to milliseconds; a moment too early it would count as cancelled.
-        wait_s = max(0.0, deadline - time.monotonic()) + 0.001
         if (caller := stream.call) is not None:
-            stream.alarm = self._loop.call_later(wait_s, caller.withdraw)
+            stream.alarm = after(self._loop, deadline, caller.withdraw)
             if stream.call is None:  # a worker answered in this very moment
                 stream.alarm.cancel()
 

@@ -11,14 +11,16 @@ from math import inf
 from typing import Final, Protocol, cast
 
 from edge_runtime.doors.loan import Loan
+from edge_runtime.doors.pace import left_us
 from edge_runtime.doors.round import Round
 from edge_runtime.doors.v2.grpc_head import CallRefused
 from edge_runtime.doors.v2.grpc_limits import GrpcLimits
 from edge_runtime.doors.v2.grpc_outlet import Outlet
-from edge_runtime.doors.v2.grpc_stream import Buffer, Event, House, Stream
+from edge_runtime.doors.v2.grpc_stream import Event, House, Stream
 from edge_runtime.doors.v2.http2 import Http2Connection
 from edge_runtime.doors.v2.http_body import Body
 from edge_runtime.doors.v2.listening import drop
+from edge_runtime.doors.v2.sending import Buffer
 
 _READS_MAX: Final = 16
 """In the round, before it is another's turn."""
@@ -179,7 +181,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._flush()
         if not self._is_lent:
             now = time.monotonic()
-            self._loan.note(self._asked_at, now, stream.left_us(now))
+            self._loan.note(self._asked_at, now, left_us(stream.deadline, now))
             if self._may_be_lent() and threading.get_ident() == self._home:
                 self._lend()
         self._turn(stream)
@@ -277,7 +279,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         took_s = self._server.answer_here(self, events)
         if took_s is None:
             return False
-        stays = self._loan.goes_on(began, took_s, stream.left_us(began))
+        stays = self._loan.goes_on(began, took_s, left_us(stream.deadline, began))
         return stays and self._outlet.is_direct and not self._wire.is_spent
 
     def _may_be_lent(self) -> bool:

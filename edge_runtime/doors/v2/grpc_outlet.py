@@ -7,13 +7,9 @@ import os
 import socket
 import threading
 from contextlib import suppress
-from typing import Final, final
+from typing import final
 
-from edge_runtime.doors.v2.grpc_stream import Buffer
-from edge_runtime.doors.v2.http2_sender import rest_of
-
-_PARTS_MAX: Final = 64
-"""Buffers in one system call; Linux takes 1024."""
+from edge_runtime.doors.v2.sending import PARTS_MAX, Buffer, rest_of
 
 
 @final
@@ -63,7 +59,7 @@ class Outlet:
         if not parts:
             return
         sent = 0
-        if self.is_direct and len(parts) <= _PARTS_MAX:
+        if self.is_direct and len(parts) <= PARTS_MAX:
             with suppress(OSError):
                 # What is wrong with the socket, the loop will find.
                 sent = os.writev(self.fileno(), parts)

@@ -13,8 +13,7 @@ from edge_runtime.doors.budget import Budget
 from edge_runtime.doors.v2.grpc_head import CallHead, CallRefused, Header, refusal_of
 from edge_runtime.doors.v2.grpc_limits import GrpcLimits
 from edge_runtime.doors.v2.http_body import Body
-
-Buffer = bytes | bytearray | memoryview
+from edge_runtime.doors.v2.sending import Buffer
 
 _PREFIX_BYTES: Final = 5
 """Before each message: whether it is folded, and its length (four bytes, big-endian)."""
@@ -162,10 +161,6 @@ class Stream:
         # Who opens a byte of the window a minute moves on, and would keep the message for ever.
         until = min(self.moved_at, self.sent_since + self.sent / limits.send_bytes_per_s) + limits.send_s
         return self.pending > 0 and until < now
-
-    def left_us(self, now: float) -> int:
-        """Microseconds until its deadline; 0: it has none."""
-        return 0 if self.deadline is None else max(1, int((self.deadline - now) * 1e6))
 
     def close(self) -> None:
         """It is over: nothing of it is kept."""

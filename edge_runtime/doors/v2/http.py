@@ -11,7 +11,7 @@ from typing import Final
 from edge_runtime.contract.errors import EdgeError
 from edge_runtime.doors.access import Access
 from edge_runtime.doors.door import DoorStatistics, Listen
-from edge_runtime.doors.pace import HURRIED_US
+from edge_runtime.doors.pace import HURRIED_US, left_us
 from edge_runtime.doors.round import Round
 from edge_runtime.doors.tally import Tally
 from edge_runtime.doors.v2.http_answer import HttpAnswer, error_answer, http_error_answer, method_answer
@@ -182,7 +182,7 @@ class _Server(Household[Connection]):
             served = self._service.find(route.model, route.version)
             asked = self._reader.read(request, served, began, is_aside=False)
             # To fold an answer takes its time. Whose deadline is near must not wait for another's slow answer.
-            if served.is_busy or asked.coding is not None or 0 < _left_us(asked, began) < HURRIED_US:
+            if served.is_busy or asked.coding is not None or 0 < left_us(asked.call.deadline, began) < HURRIED_US:
                 return None
             began = time.monotonic()
             answer = infer_answer(asked, served.call(asked.call), self._service.regions)
@@ -212,7 +212,7 @@ class _Server(Household[Connection]):
         try:
             served = self._service.find(route.model, route.version)
             asked = self._reader.read(request, served, arrived, is_aside=is_aside)
-            exchange.asked_at, exchange.left_us = arrived, _left_us(asked, arrived)
+            exchange.asked_at, exchange.left_us = arrived, left_us(asked.call.deadline, arrived)
             exchange.ticket = served.submit(asked.call, partial(self._answered, connection, exchange, asked))
             if asked.call.deadline is not None:
                 self._loop.call_soon_threadsafe(connection.watch, exchange, asked.call.deadline)
@@ -243,12 +243,6 @@ class _Server(Household[Connection]):
             return route.work(self._service, body)
         except Exception as error:  # noqa: BLE001 - the client must hear of it, whatever it is
             return _failure(error)
-
-
-def _left_us(asked: Asked, now: float) -> int:
-    """Microseconds until the deadline, at least one; 0: there is none."""
-    deadline = asked.call.deadline
-    return 0 if deadline is None else max(1, int((deadline - now) * 1e6))
 
 
 def _failure(error: Exception) -> HttpAnswer:

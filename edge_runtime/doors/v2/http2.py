@@ -19,13 +19,14 @@ from edge_runtime.contract.errors import InferenceError
 from edge_runtime.doors.v2 import http2_cutter as frames
 from edge_runtime.doors.v2.grpc_head import SUCCESS, CallRefused, read_head
 from edge_runtime.doors.v2.grpc_limits import GrpcLimits
-from edge_runtime.doors.v2.grpc_stream import Arrived, Assembly, Buffer, Event, House, Stream
+from edge_runtime.doors.v2.grpc_stream import Arrived, Assembly, Event, House, Stream
 from edge_runtime.doors.v2.http2_cutter import BrokenProtocol, FrameCutter
 from edge_runtime.doors.v2.http2_library import STREAM_WINDOW, new_connection
 from edge_runtime.doors.v2.http2_nuisance import HeaderBlock, Nuisance
 from edge_runtime.doors.v2.http2_sender import Sender
 from edge_runtime.doors.v2.http2_windows import ReceiveWindows
 from edge_runtime.doors.v2.http_body import Body
+from edge_runtime.doors.v2.sending import Buffer
 
 _DEAF_MAX: Final = 256
 

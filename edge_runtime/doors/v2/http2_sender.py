@@ -14,7 +14,8 @@ import h2.connection
 
 from edge_runtime.doors.v2 import http2_cutter as frames
 from edge_runtime.doors.v2.grpc_head import HEAD, SUCCESS, Header
-from edge_runtime.doors.v2.grpc_stream import Buffer, Stream
+from edge_runtime.doors.v2.grpc_stream import Stream
+from edge_runtime.doors.v2.sending import Buffer
 
 _FRAME: Final = struct.Struct(">HBBBI")
 """Length in 16 + 8 bits, kind, flags, stream."""
@@ -122,12 +123,3 @@ def _text(text: bytes) -> bytes:
 
 _HEAD_BLOCK: Final = _block(HEAD)
 _SUCCESS_BLOCK: Final = _block(SUCCESS)
-
-
-def rest_of(parts: list[Buffer], sent: int) -> list[Buffer]:
-    """What is left of them when so many bytes are gone."""
-    for place, part in enumerate(parts):
-        if sent < len(part):
-            return [memoryview(part)[sent:], *parts[place + 1 :]]
-        sent -= len(part)
-    return []

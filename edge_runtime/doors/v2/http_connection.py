@@ -18,10 +18,11 @@ from edge_runtime.doors.round import Round
 from edge_runtime.doors.v2.http_answer import CONTINUE, HttpAnswer, http_error_answer, render
 from edge_runtime.doors.v2.http_body import HttpError, MemoryBudget
 from edge_runtime.doors.v2.http_exchange import Exchange
-from edge_runtime.doors.v2.http_lent import PARTS_MAX, AnswererHere, LentConnection
+from edge_runtime.doors.v2.http_lent import AnswererHere, LentConnection
 from edge_runtime.doors.v2.http_limits import HttpLimits
 from edge_runtime.doors.v2.http_parser import Admitted, Head, Request, RequestReader
-from edge_runtime.doors.v2.listening import drop
+from edge_runtime.doors.v2.listening import after, drop
+from edge_runtime.doors.v2.sending import PARTS_MAX, Buffer, rest_of
 
 _SCRAP_BYTES: Final = 64 * 1024
 
@@ -162,9 +163,7 @@ class Connection(asyncio.BufferedProtocol):
     def watch(self, exchange: Exchange, deadline: float) -> None:
         """Withdraw a request that still waits at its deadline (`time.monotonic()` seconds)."""
         if self._exchange is exchange:
-            # Loops round to milliseconds; a moment too early it would count as cancelled.
-            wait_s = max(0.0, deadline - time.monotonic()) + 0.001
-            exchange.alarm = self._loop.call_later(wait_s, exchange.withdraw)
+            exchange.alarm = after(self._loop, deadline, exchange.withdraw)
 
     def deliver(self, exchange: Exchange, answer: HttpAnswer) -> None:
         """Send the answer from any thread: what the socket takes at once does not wait for the event loop's turn."""
@@ -201,7 +200,7 @@ class Connection(asyncio.BufferedProtocol):
             self._loan.note(exchange.asked_at, time.monotonic(), exchange.left_us)
         exchange.end()
         if sent:
-            self._send_rest(parts, sent)
+            self._leave(rest_of(parts, sent))
         else:
             self._send(parts)
         if self._is_last or not keeps_alive:
@@ -327,7 +326,7 @@ class Connection(asyncio.BufferedProtocol):
         # Not idle, who has not fetched the answer.
         self._phase, self._deadline = "busy", inf
         self._transport.resume_reading()
-        self._send_rest(lent.parts, lent.sent)
+        self._leave(lent.left)
         if lent.failed is not None:
             self._refuse(lent.failed)
         elif lent.is_last:
@@ -377,13 +376,10 @@ class Connection(asyncio.BufferedProtocol):
         except OSError:
             transport.abort()
             return
-        self._send_rest(parts, sent)
+        self._leave(rest_of(parts, sent))
 
-    def _send_rest(self, parts: list[bytes | memoryview], sent: int) -> None:
+    def _leave(self, rest: list[Buffer]) -> None:
         """Leave what the socket did not take to the transport."""
-        for part in parts:
-            if sent < len(part) and self._transport is not None:
-                self._transport.write(memoryview(part)[sent:])
-                sent = 0
-            else:
-                sent -= len(part)
+        for part in rest:
+            if self._transport is not None:
+                self._transport.write(part)

@@ -14,9 +14,8 @@ from edge_runtime.doors.v2.http_answer import HttpAnswer, render
 from edge_runtime.doors.v2.http_body import HttpError
 from edge_runtime.doors.v2.http_limits import HttpLimits
 from edge_runtime.doors.v2.http_parser import Request, RequestReader
+from edge_runtime.doors.v2.sending import PARTS_MAX, Buffer, rest_of
 
-PARTS_MAX: Final = 64
-"""Buffers in one system call; Linux takes 1024."""
 _READS_MAX: Final = 16
 """Before it is another's turn."""
 
@@ -52,14 +51,13 @@ class LentConnection:
         began: when a request began that is not answered; 0: none.
         request: came, and is not answered.
         failed: the last thing that came is no request.
-        parts: an answer, of which `sent` bytes are gone.
-        sent: as it says.
+        left: what the socket did not take of an answer.
         is_last: after this answer the connection ends.
     """
 
     __slots__ = (
         "_descriptor", "_give_back", "_loan", "_reader", "_server",
-        "active_at", "began", "failed", "is_last", "is_recalled", "parts", "request", "sent",
+        "active_at", "began", "failed", "is_last", "is_recalled", "left", "request",
     )  # fmt: skip
 
     def __init__(
@@ -79,8 +77,7 @@ class LentConnection:
         self.began = 0.0
         self.request: Request | None = None
         self.failed: HttpError | None = None
-        self.parts: list[bytes | memoryview] = []
-        self.sent = 0
+        self.left: list[Buffer] = []
         self.is_last = self.is_recalled = False
 
     def is_due(self, now: float, limits: HttpLimits) -> bool:
@@ -149,8 +146,8 @@ class LentConnection:
             sent = os.writev(self._descriptor, parts[:PARTS_MAX])
         except BlockingIOError:
             sent = 0
-        if sent < sum(map(len, parts)):
-            self.parts, self.sent = parts, sent
+        self.left = rest_of(parts, sent)
+        if self.left:
             return False
         stays = self._loan.goes_on(self.active_at, took_s) and self._reader.is_idle and not self.is_last
         if stays:

@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -197,6 +198,12 @@ class Listener:
         finally:
             accepting.cancel()
             await asyncio.wait([accepting])
+
+
+def after(loop: asyncio.AbstractEventLoop, deadline: float, call: Callable[[], object]) -> asyncio.TimerHandle:
+    """Call something on the loop's thread, which is the caller's, once `time.monotonic()` has passed a deadline."""
+    # Loops round to milliseconds; a moment too early it would count as cancelled.
+    return loop.call_later(max(0.0, deadline - time.monotonic()) + 0.001, call)
 
 
 def drop(transport: asyncio.Transport | None) -> None:
